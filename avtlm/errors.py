@@ -1,0 +1,16 @@
+"""Errors that more than one room of the house raises."""
+
+
+class MissingExtra(ImportError):
+    """An optional package is not installed; the message names the extra that brings it.
+
+    Args:
+        extra: name of the extra in pyproject.toml, such as ``lips``.
+        package: the package that could not be imported, such as ``mediapipe``.
+        purpose: what it is needed for, such as ``finding faces``.
+    """
+
+    def __init__(self, extra: str, package: str, purpose: str) -> None:
+        super().__init__(f"{package} is needed for {purpose}; install it with: pip install 'avtlm[{extra}]'.")
+        self.extra = extra
+        self.package = package
