@@ -1,0 +1,148 @@
+"""Sound of any container, rate and number of channels as mono float32, placed by its time stamps.
+
+Sample ``n`` belongs to ``n / sample_rate`` seconds after the first picture of the file (after the first sample when there is no picture): a
+track that starts early is cut, one that starts late or has a hole is filled with zeros.
+"""
+
+from pathlib import Path
+
+import av
+import av.error
+import numpy as np
+import soundfile
+import soxr
+from av.container import InputContainer
+
+from avtlm.data.container import PYAV_ERRORS, SAMPLE_RATE, MediaError, describe, open_media, video_stream
+
+SOUND_FILES = {".wav", ".flac"}  # read by soundfile, which is ten times faster than a demuxer
+JITTER = 0.02  # seconds by which audio time stamps may stray (millisecond rounding in Matroska, say) before a gap is believed
+
+
+def read_audio(path: str | Path, sample_rate: int = SAMPLE_RATE) -> np.ndarray:
+    """Mono float32 ``(samples,)`` at ``sample_rate`` from a sound file, or from a video's audio track starting with the first picture.
+
+    Raises:
+        MediaError: the file cannot be read or has no audio.
+    """
+    sound, _ = read_track(path, sample_rate)
+    if sound is None:
+        raise MediaError(path, "has no audio track.")
+    return sound
+
+
+def read_track(
+    path: str | Path, sample_rate: int = SAMPLE_RATE, start: float | None = None, samples: int | None = None
+) -> tuple[np.ndarray | None, list[str]]:
+    """The audio track from ``start``, cut or padded to ``samples``, and warnings.
+
+    ``start`` is in seconds of the container's clock and defaults to the first picture.
+
+    Returns None for the sound when the file has no audio track.
+    """
+    notes: list[str] = []
+    sound = None
+    if Path(path).suffix.lower() in SOUND_FILES and Path(path).is_file():
+        sound = _read_sound_file(path, sample_rate)
+    if sound is None:
+        with open_media(path) as container:
+            sound = _decode_track(container, path, sample_rate, start, notes)
+    if sound is None:
+        return None, ["no audio track"]
+    if samples is not None:
+        if abs(len(sound) - samples) > 0.2 * sample_rate:
+            longer = "longer" if len(sound) > samples else "shorter"
+            notes.append(f"the audio is {abs(len(sound) - samples) / sample_rate:.2f} s {longer} than the video")
+        sound = fit(sound, samples)
+    if not np.any(np.abs(sound) > 1e-4):
+        notes.append("the audio is silent")
+    return sound, notes
+
+
+def fit(sound: np.ndarray, samples: int) -> np.ndarray:
+    """Cut at the end, or pad with zeros, to ``samples``."""
+    return np.pad(sound[:samples], (0, max(0, samples - len(sound))))
+
+
+def _read_sound_file(path: str | Path, sample_rate: int) -> np.ndarray | None:
+    """None when libsndfile does not know the coding; FFmpeg may."""
+    try:
+        sound, rate = soundfile.read(str(path), dtype="float32", always_2d=True)
+    except (soundfile.SoundFileError, RuntimeError):
+        return None
+    return _resampled(sound.mean(axis=1, dtype=np.float32) if sound.shape[1] > 1 else sound[:, 0], rate, sample_rate)
+
+
+def _resampled(sound: np.ndarray, rate: int, sample_rate: int) -> np.ndarray:
+    if rate != sample_rate and len(sound):
+        sound = soxr.resample(sound, rate, sample_rate)
+    return np.ascontiguousarray(sound, dtype=np.float32)
+
+
+def _decode_track(
+    container: InputContainer, path: str | Path, sample_rate: int, start: float | None, notes: list[str]
+) -> np.ndarray | None:
+    if not container.streams.audio:
+        return None
+    stream = container.streams.best("audio") or container.streams.audio[0]
+    if start is None:
+        picture = video_stream(container)
+        start = (
+            float(picture.start_time * picture.time_base)
+            if picture is not None and picture.start_time is not None and picture.time_base
+            else None
+        )
+    pieces: list[np.ndarray] = []
+    position = 0  # samples placed so far, at the source's rate
+    rate = bad = 0
+    stopped = ""
+    packets = container.demux(stream)
+    while True:
+        try:
+            packet = next(packets)
+            frames = packet.decode()
+        except StopIteration:
+            break
+        except av.error.EOFError:
+            break
+        except PYAV_ERRORS as error:
+            bad, stopped = bad + 1, describe(error)
+            if bad > 1000:
+                break
+            continue
+        for frame in frames:
+            assert isinstance(frame, av.AudioFrame)
+            rate = rate or frame.sample_rate
+            sound = _mono(frame)
+            if frame.sample_rate != rate:
+                sound = soxr.resample(sound, frame.sample_rate, rate)
+            if frame.pts is not None and frame.time_base is not None:
+                at = float(frame.pts * frame.time_base)
+                start = at if start is None else start
+                wanted = round((at - start) * rate)
+                if not pieces or abs(wanted - position) > JITTER * rate:
+                    hole = wanted - position
+                    if hole > 0:
+                        pieces.append(np.zeros(hole, np.float32))
+                    else:
+                        sound = sound[-hole:]
+                    position = wanted if hole > 0 else position
+            pieces.append(sound)
+            position += len(sound)
+    if not any(len(piece) for piece in pieces):
+        raise MediaError(path, f"has an audio track that cannot be decoded{f' ({stopped})' if stopped else ''}.")
+    if bad:
+        notes.append(f"{bad} audio packets could not be decoded ({stopped})")
+    return _resampled(np.concatenate(pieces), rate, sample_rate)
+
+
+def _mono(frame: av.AudioFrame) -> np.ndarray:
+    """Float32 in [-1, 1], the mean of the channels."""
+    sound = frame.to_ndarray()
+    if not frame.format.is_planar:
+        sound = sound.reshape(-1, frame.layout.nb_channels).T
+    if sound.dtype == np.uint8:
+        sound = (sound.astype(np.float32) - 128) / 128
+    elif sound.dtype.kind == "i":
+        sound = sound.astype(np.float32) / float(1 << (8 * sound.dtype.itemsize - 1))
+    return sound.mean(axis=0, dtype=np.float32) if len(sound) > 1 else sound[0].astype(np.float32, copy=False)
