@@ -1,0 +1,178 @@
+"""From a media file to lip crops, their sound and a report: the one way in for transcription, the demo and corpora.
+
+A clip that cannot give honest crops (no face, a face seen in too few frames, black or frozen pictures) raises :class:`LipError` instead of
+yielding whole frames that look like data; everything unusual that could be dealt with is a warning in the report.
+"""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from avtlm.data.media import FPS, SAMPLE_RATE, FrameStream, MediaError, read_track
+from avtlm.lips.align import AlignmentError, CropPlan, cut, interpolate_missing, plan_crops
+from avtlm.lips.landmarks import FaceMesh, LandmarkProvider
+from avtlm.lips.tracking import FaceTrack, follow_face
+
+MEMORY = 512 * 2**20  # bytes of decoded pictures kept for the second look; longer or larger clips are decoded twice
+FLAT = 2.0  # grey levels: a crop whose pixels vary less is black or blank
+FROZEN = 0.15  # grey levels of mean change between pictures below which nothing moves
+
+
+class LipError(MediaError):
+    """A readable clip without usable lips, in one sentence."""
+
+
+@dataclass(frozen=True)
+class ClipReport:
+    """What happened to a clip.
+
+    Attributes:
+        path: the source file.
+        geometry: alignment that was used.
+        frames: crops at 25 a second.
+        faces: the largest number of faces in one picture.
+        box: mean x, y, width, height of the followed face in pixels.
+        interpolated: share of the looked-at pictures in which the face was not found.
+        shifted: frames whose crop was moved because the mouth lay near the border of the aligned frame.
+        source: frame rate, size, rotation and codec of the file.
+        warnings: sentences for the user.
+    """
+
+    path: str
+    geometry: str
+    frames: int
+    faces: int
+    box: tuple[float, float, float, float]
+    interpolated: float
+    shifted: int
+    source: dict[str, Any]
+    warnings: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """A dictionary of plain values."""
+        return asdict(self) | {"box": [round(value, 1) for value in self.box], "warnings": list(self.warnings)}
+
+
+@dataclass(frozen=True)
+class LipClip:
+    """Lip crops with their sound.
+
+    Attributes:
+        crops: uint8 ``(frames, 96, 96)`` grey at 25 frames a second.
+        audio: float32 ``(frames * 640,)`` at 16 kHz; None without an audio track.
+        report: how they came about.
+    """
+
+    crops: np.ndarray
+    audio: np.ndarray | None
+    report: ClipReport
+
+
+@dataclass
+class _Pictures:
+    """Frames that can be gone through more than once, from memory while they fit there."""
+
+    stream: FrameStream
+    limit: int
+    kept: list[np.ndarray] = field(default_factory=list)
+    complete: bool = False
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        if self.complete:
+            yield from self.kept
+            return
+        self.kept, size = [], 0
+        for picture in self.stream:
+            size += picture.nbytes
+            if size <= self.limit:
+                self.kept.append(picture)
+            else:
+                self.kept.clear()
+            yield picture
+        self.complete = size <= self.limit
+
+
+def extract_lips(
+    path: str | Path,
+    provider: LandmarkProvider | None = None,
+    geometry: str = "avhubert",
+    audio: bool = True,
+    max_interpolated: float = 0.25,
+    min_frames: int = 5,
+    damaged: str = "refuse",
+    threads: int = 1,
+) -> LipClip:
+    """Lip crops, sound and report of one clip.
+
+    Args:
+        path: a media file.
+        provider: finds face landmarks; default: a new :class:`~avtlm.lips.landmarks.FaceMesh` (give one when there are many clips).
+        geometry: one of :data:`avtlm.lips.align.GEOMETRIES`; use the one that the model was trained with.
+        audio: read the audio track.
+        max_interpolated: refuse the clip when the face is missing in more than this share of the pictures looked at.
+        min_frames: refuse shorter clips.
+        damaged: ``"refuse"`` or ``"keep"`` a file that delivers fewer frames than it promises.
+        threads: decoder threads.
+
+    Raises:
+        LipError: no face, too few faces, too short, black or frozen.
+        MediaError: the file cannot be read.
+        MissingExtra: mediapipe or OpenCV is not installed.
+    """
+    provider = provider or FaceMesh()
+    pictures = _Pictures(FrameStream(path, damaged=damaged, threads=threads), MEMORY)
+    track = follow_face(pictures, provider, path)
+    info = pictures.stream.info
+    warnings = list(info["warnings"])
+    interpolated = _check_track(path, track, max_interpolated, min_frames)
+    if track.faces > 1:
+        warnings.append(f"{track.faces} faces; the largest one, at ({_centre(track)}), was followed")
+    if interpolated > 0:
+        warnings.append(f"the face was not found in {interpolated:.0%} of the pictures looked at")
+    try:
+        plan = plan_crops(interpolate_missing(track.points), geometry)
+    except AlignmentError as error:
+        raise LipError(path, str(error)) from error
+    if plan.shifted:
+        warnings.append(f"{plan.shifted} crops were moved because the mouth lay at the border of the aligned frame")
+    crops = _cut_all(path, pictures, plan)
+    sound = None
+    if audio:
+        sound, notes = read_track(path, start=info["first_time"], samples=round(len(crops) * SAMPLE_RATE / FPS))
+        warnings.extend(notes)
+    source = {key: info[key] for key in ("source_fps", "source_frames", "width", "height", "rotation", "codec")}
+    report = ClipReport(str(path), geometry, len(crops), track.faces, track.box, interpolated, plan.shifted, source, tuple(warnings))
+    return LipClip(crops, sound, report)
+
+
+def _check_track(path: str | Path, track: FaceTrack, max_interpolated: float, min_frames: int) -> float:
+    """The share of pictures without the face."""
+    count = len(track.points)
+    if count < min_frames:
+        raise LipError(path, f"has only {count} frames ({count / FPS:.2f} s); at least {min_frames} are needed.")
+    if not track.found:
+        raise LipError(path, "no face was found; the whole face must be in view, not only the mouth.")
+    missing = 1 - track.found / track.looked
+    if missing > max_interpolated:
+        raise LipError(
+            path, f"the face was found in only {1 - missing:.0%} of the pictures; at least {1 - max_interpolated:.0%} are needed."
+        )
+    return missing
+
+
+def _centre(track: FaceTrack) -> str:
+    x, y, width, height = track.box
+    return f"{x + width / 2:.0f}, {y + height / 2:.0f}"
+
+
+def _cut_all(path: str | Path, pictures: _Pictures, plan: CropPlan) -> np.ndarray:
+    frames = zip(pictures, plan.matrices, plan.corners, strict=True)
+    crops = np.stack([cut(picture, matrix, corner, plan.truncate) for picture, matrix, corner in frames])
+    if float(np.median(crops.std(axis=(1, 2)))) < FLAT:
+        raise LipError(path, "the crops of the mouth are black or blank.")
+    if float(np.abs(np.diff(crops.astype(np.int16), axis=0)).mean()) < FROZEN:
+        raise LipError(path, "the picture of the mouth does not move; this looks like a still image.")
+    return crops
