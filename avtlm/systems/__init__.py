@@ -1,0 +1,84 @@
+"""The published systems, by name: one file each. A plain dictionary, so that a reader sees them all and nothing is registered by import."""
+
+import importlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from avtlm import checkpoint, config
+
+
+@dataclass(frozen=True)
+class System:
+    """Where a system's configuration and model are defined."""
+
+    module: str
+    config: str
+    model: str
+
+    def config_class(self) -> type[Any]:
+        cls: type[Any] = getattr(importlib.import_module(self.module), self.config)
+        return cls
+
+    def build(self, settings: Any) -> nn.Module:
+        """A freshly initialised model from its configuration dataclass."""
+        model: nn.Module = getattr(importlib.import_module(self.module), self.model)(settings)
+        return model
+
+
+SYSTEMS = {
+    "vatlm": System("avtlm.systems.vatlm", "VATLMConfig", "VATLM"),
+}
+
+
+def find(name: str) -> System:
+    """Raises ConfigError naming the systems there are."""
+    if name not in SYSTEMS:
+        raise config.ConfigError(f"system: {name!r} is unknown; choose one of {', '.join(sorted(SYSTEMS))}.")
+    return SYSTEMS[name]
+
+
+def load_encoder(folder: str | Path) -> tuple[nn.Module, str]:
+    """The encoder of a pre-trained or fine-tuned model folder, and how its audio is normalised.
+
+    Raises:
+        CheckpointError, ConfigError: the folder is incomplete or describes something else.
+    """
+    settings = checkpoint.load_config(folder)
+    if settings.get("task") == "recognition":
+        recognizer = load(folder)
+        encoder: nn.Module = recognizer.encoder
+        return encoder, audio_normalise(encoder)
+    system = find(settings["system"])
+    model = system.build(config.load(system.config_class(), settings["model"]))
+    checkpoint.load_into(model, folder)
+    return model.eval(), audio_normalise(model)
+
+
+def audio_normalise(encoder: nn.Module) -> str:
+    """How the front-end of an encoder wants its filter bank normalised."""
+    value: str = encoder.config.frontends.audio_normalise  # type: ignore[union-attr, assignment]
+    return value
+
+
+def load(folder: str | Path) -> Any:
+    """A fine-tuned recogniser, in evaluation mode, from its model folder alone.
+
+    Raises:
+        CheckpointError: a file is missing or does not fit.
+        ValueError: the folder holds an encoder without heads.
+    """
+    from avtlm.recognizer import Recognizer, RecognizerConfig
+    from avtlm.text.vocabulary import load_vocabulary
+
+    settings = checkpoint.load_config(folder)
+    if settings.get("task") != "recognition":
+        raise ValueError(f"{folder}: a pre-trained encoder without a recogniser; fine-tune it first (avtlm train configs/vatlm/finetune_avsr.yaml).")
+    heads = config.load(RecognizerConfig, settings["model"])
+    system = find(settings["system"])
+    encoder = system.build(config.load(system.config_class(), heads.encoder))
+    model = Recognizer(heads, encoder, load_vocabulary(folder))
+    checkpoint.load_into(model, folder)
+    return model.eval()

@@ -1,0 +1,118 @@
+"""The batch that travels through the house, and the plan of which utterances make up which batch.
+
+A missing modality is None for the whole batch, or has length 0 in single rows; a tensor never only looks like data.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Padded tensors with their lengths.
+
+    Attributes:
+        ids: utterance ids, one per row.
+        task: which kind of batch this is: ``audio_video``, ``audio``, ``audio_text`` or ``text`` in pre-training, ``recognition`` in fine-tuning.
+        audio: (batch, frames, 104) stacked log filter bank at 25 Hz, with ``audio_lengths`` (batch,).
+        video: (batch, frames, 88, 88) uint8 (normalised by the model) or float (normalised already), with ``video_lengths``.
+        text: (batch, length) int phone ids at 100 Hz, with ``text_lengths``.
+        targets: by name: ``units`` (batch, frames) int padded with -1, ``tokens`` (batch, symbols) int.
+        target_lengths: by the same names, (batch,).
+    """
+
+    ids: tuple[str, ...]
+    task: str
+    audio: Tensor | None = None
+    audio_lengths: Tensor | None = None
+    video: Tensor | None = None
+    video_lengths: Tensor | None = None
+    text: Tensor | None = None
+    text_lengths: Tensor | None = None
+    targets: Mapping[str, Tensor] = field(default_factory=dict)
+    target_lengths: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+        fields = {}
+        for name in ("audio", "audio_lengths", "video", "video_lengths", "text", "text_lengths"):
+            value = getattr(self, name)
+            fields[name] = None if value is None else change(value)
+        for name in ("targets", "target_lengths"):
+            fields[name] = {key: change(value) for key, value in getattr(self, name).items()}
+        return dataclasses.replace(self, **fields)
+
+    def to(self, device: torch.device | str) -> "Batch":
+        return self._map(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pin_memory(self) -> "Batch":
+        return self._map(Tensor.pin_memory)
+
+    def only(self, modality: str) -> "Batch":
+        """The batch as seen through ``av`` (unchanged), ``a`` or ``v``.
+
+        Raises:
+            ValueError: another modality, or one that this batch has not got.
+        """
+        if modality not in ("av", "a", "v"):
+            raise ValueError(f"modality: {modality!r} is unknown; choose av, a or v.")
+        absent = [name for letter, name in (("a", "audio"), ("v", "video")) if letter in modality and getattr(self, name) is None]
+        if absent:
+            raise ValueError(f"modality: {modality!r} was asked for, but {self.ids[0]} has no {' and no '.join(absent)}.")
+        if modality == "a":
+            return dataclasses.replace(self, video=None, video_lengths=None)
+        if modality == "v":
+            return dataclasses.replace(self, audio=None, audio_lengths=None)
+        return self
+
+
+def pad(rows: Sequence[Tensor], value: float = 0) -> tuple[Tensor, Tensor]:
+    """Rows of (length, ...) -> (batch, longest, ...) filled up with ``value``, and the lengths (batch,)."""
+    lengths = torch.tensor([len(row) for row in rows])
+    return torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True, padding_value=value), lengths
+
+
+def fit(row: Tensor, length: int, value: float = 0) -> Tensor:
+    """Cut or fill up one row of (length, ...)."""
+    if len(row) >= length:
+        return row[:length]
+    return F.pad(row, (0, 0) * (row.dim() - 1) + (0, length - len(row)), value=value)
+
+
+def plan_batches(frames: Sequence[int], max_frames: int, max_rows: int, generator: torch.Generator, buckets: int = 8) -> list[list[int]]:
+    """One epoch of batches over utterances of the given lengths.
+
+    Utterances are shuffled, cut into as many windows of ``buckets`` batches as there are, sorted by length within each window, and packed until the
+    padded size would pass ``max_frames`` or the batch has ``max_rows``. The batches are shuffled again.
+
+    Args:
+        frames: length of every utterance at 25 Hz.
+        max_frames: bound on rows x longest row.
+        max_rows: bound on rows.
+
+    Raises:
+        ValueError: an utterance is longer than ``max_frames`` on its own.
+    """
+    longest = max(frames, default=0)
+    if longest > max_frames:
+        raise ValueError(f"max_frames: {max_frames} is less than the longest utterance, {longest} frames; raise it or cut the utterance.")
+    order = torch.randperm(len(frames), generator=generator).tolist()
+    window = max_rows * buckets
+    batches: list[list[int]] = []
+    for start in range(0, len(order), window):
+        rows: list[int] = []
+        for index in sorted(order[start : start + window], key=lambda i: frames[i]):
+            if rows and (len(rows) == max_rows or frames[index] * (len(rows) + 1) > max_frames):
+                batches.append(rows)
+                rows = []
+            rows.append(index)
+        if rows:
+            batches.append(rows)
+    return [batches[i] for i in torch.randperm(len(batches), generator=generator).tolist()]

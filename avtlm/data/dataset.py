@@ -1,0 +1,249 @@
+"""Clips of a manifest as training examples: media in, features and targets out.
+
+A ``Source`` of the configuration becomes a ``ClipDataset``; rows of it, collated, become a ``Batch``. Waveforms and crops may be kept in memory,
+which is right for corpora of some hours; larger ones are read as they are needed.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from avtlm.data.augment import AugmentConfig, add_noise, crop_video, draw_warp, mask_frequencies
+from avtlm.data.batching import Batch, pad
+from avtlm.data.manifest import Manifest, Utterance, read_manifest
+from avtlm.data.media import read_audio, read_lip_crops
+from avtlm.data.seeds import seed_for
+from avtlm.frontends.filterbank import audio_features
+from avtlm.text.vocabulary import PAD, UNKNOWN, Tokenizer, Vocabulary
+from avtlm.units.labels import UnitLabels, read_labels
+
+Task = Literal["audio_video", "audio", "audio_text", "text", "recognition"]
+
+
+@dataclass(frozen=True)
+class Source:
+    """One corpus, or one part of one, in one role.
+
+    Attributes:
+        manifest: path of the manifest.
+        task: kind of batch it gives.
+        split: which split; None takes all rows.
+        units: file of unit labels (pre-training); see avtlm.units.labels.
+        limit: use only this many utterances, drawn with ``limit_seed`` (the small labelled part of low-resource experiments).
+        weight: share of the steps that contain a batch of this source.
+    """
+
+    manifest: str
+    task: Task
+    split: str | None = "train"
+    units: str | None = None
+    limit: int | None = None
+    limit_seed: int = 0
+    weight: float = 1.0
+    max_seconds: float = 20.0
+    min_seconds: float = 0.2
+    cache: bool = True
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+
+    def __post_init__(self) -> None:
+        if not 0 < self.weight <= 1:
+            raise ValueError(f"weight: {self.weight} is not a share of the steps; give a number above 0, at most 1.")
+
+
+@dataclass(frozen=True)
+class Item:
+    """One example, unpadded."""
+
+    id: str
+    audio: Tensor | None = None
+    video: Tensor | None = None
+    text: Tensor | None = None
+    units: Tensor | None = None
+    tokens: Tensor | None = None
+
+
+def choose(manifest: Manifest, source: Source) -> Manifest:
+    """The rows of a manifest that a source uses, in a fixed order.
+
+    Raises:
+        ValueError: no row is left.
+    """
+    rows = manifest if source.split is None else manifest.split(source.split)
+    rows = rows.filter(lambda u: source.min_seconds <= u.duration <= source.max_seconds)
+    if source.limit is not None:
+        order = sorted(range(len(rows)), key=lambda i: seed_for(source.limit_seed, "limit", rows[i].id))[: source.limit]
+        kept = {rows[i].id for i in order}
+        rows = rows.filter(lambda u: u.id in kept)
+    if len(rows) == 0:
+        raise ValueError(
+            f"{source.manifest}: no utterance of split {source.split or 'any'} between {source.min_seconds:g} and {source.max_seconds:g} seconds; "
+            "check split, min_seconds and max_seconds."
+        )
+    return rows
+
+
+class ClipDataset:
+    """Examples of one source.
+
+    Args:
+        source: what to read and how to change it.
+        seed: of the run; with the epoch and the id it seeds everything drawn for one example.
+        audio_normalise: as the model's front-end wants it.
+        vocabulary: turns transcripts into ``tokens`` (task ``recognition``).
+        phones: symbol table for frame-level phones (tasks with text).
+        training: augment; otherwise clips are given clean and centred.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        seed: int = 0,
+        audio_normalise: str = "frame",
+        vocabulary: Tokenizer | None = None,
+        phones: Vocabulary | None = None,
+        training: bool = True,
+    ) -> None:
+        self.source = source
+        self.manifest = choose(read_manifest(source.manifest), source)
+        self.seed = seed
+        self.audio_normalise = audio_normalise
+        self.vocabulary = vocabulary
+        self.phones = phones
+        self.training = training
+        self.labels: UnitLabels | None = read_labels(source.units) if source.units else None
+        if self.labels is not None:
+            self.labels.check(self.manifest)
+        self._waves: dict[int, np.ndarray] = {}
+        self._crops: dict[int, np.ndarray] = {}
+
+    def __len__(self) -> int:
+        return len(self.manifest)
+
+    def frames(self, index: int) -> int:
+        """Length of an utterance at 25 Hz."""
+        row = self.manifest[index]
+        if self._has_video and row.video_frames:
+            return row.video_frames
+        return max(1, round(row.duration * 25))
+
+    @property
+    def _has_video(self) -> bool:
+        return self.source.task in ("audio_video", "recognition")
+
+    def wave(self, index: int) -> np.ndarray:
+        """int16 (samples,) at 16 kHz."""
+        if index in self._waves:
+            return self._waves[index]
+        path = self.manifest.path(self.manifest[index].audio)
+        assert path is not None
+        wave = np.round(np.clip(read_audio(path), -1, 32767 / 32768) * 32768).astype(np.int16)
+        if self.source.cache:
+            self._waves[index] = wave
+        return wave
+
+    def crops(self, index: int) -> np.ndarray:
+        """uint8 (frames, 96, 96)."""
+        if index in self._crops:
+            return self._crops[index]
+        path = self.manifest.path(self.manifest[index].video)
+        assert path is not None
+        crops = np.asarray(read_lip_crops(path))
+        if self.source.cache:
+            self._crops[index] = crops
+        return crops
+
+    def item(self, index: int, epoch: int = 0, progress: float = 1.0) -> Item:
+        """One example as it is in this epoch; ``progress`` (share of the training done) drives the noise ramp."""
+        row = self.manifest[index]
+        rng = np.random.default_rng(seed_for(self.seed, "item", epoch, row.id)) if self.training else None
+        if self.source.task == "text":
+            return Item(row.id, text=self._phones(row), units=self._units(row, None))
+        video = None
+        if self._has_video and row.video is not None:
+            video = torch.from_numpy(crop_video(self.crops(index), rng, self.source.augment))
+        frames = None if video is None else len(video)
+        audio = self._audio(index, frames, rng, progress) if row.audio is not None else None
+        text = self._phones(row) if self.source.task == "audio_text" else None
+        length = frames if frames is not None else len(audio) if audio is not None else 0
+        units = None if self.labels is None else self._units(row, length)
+        return Item(row.id, audio=audio, video=video, text=text, units=units, tokens=self._tokens(row))
+
+    def _audio(self, index: int, frames: int | None, rng: np.random.Generator | None, progress: float) -> Tensor:
+        wave, config = self.wave(index), self.source.augment
+        warp = 1.0
+        if rng is not None:
+            if config.noise is not None:
+                others = self._others(index, config.noise.voices, rng)
+                wave = add_noise(wave, others, config.noise, progress, rng)
+            warp = draw_warp(config, rng)
+        features = audio_features(torch.from_numpy(wave), frames, self.audio_normalise, warp)
+        if rng is not None:
+            features = torch.from_numpy(mask_frequencies(features.numpy(), config, rng))
+        return features
+
+    def _others(self, index: int, voices: int, rng: np.random.Generator) -> list[np.ndarray]:
+        """Clips for the babble, of other speakers where the manifest names speakers."""
+        speaker = self.manifest[index].speaker
+        picks: list[int] = []
+        for candidate in rng.permutation(len(self))[: 8 * voices + 8].tolist():
+            if candidate != index and (speaker is None or self.manifest[candidate].speaker != speaker) and self.manifest[candidate].audio:
+                picks.append(candidate)
+            if len(picks) == voices:
+                break
+        return [self.wave(pick) for pick in picks] or [self.wave(index)]
+
+    def _phones(self, row: Utterance) -> Tensor:
+        if self.phones is None or row.phones is None:
+            raise ValueError(f"{self.source.manifest}: utterance {row.id!r} has no phones; a source with text needs them.")
+        return torch.tensor(frame_level_phones(row, self.phones))
+
+    def _units(self, row: Utterance, frames: int | None) -> Tensor | None:
+        if self.labels is None:
+            raise ValueError(f"{self.source.manifest}: a pre-training source needs unit labels; set its key 'units' (see avtlm units --help).")
+        units = torch.from_numpy(self.labels[row.id]).long()
+        if frames is None or len(units) == frames:
+            return units
+        missing = frames - len(units)
+        return units[:frames] if missing < 0 else torch.cat([units, units.new_full((missing,), -1)])
+
+    def _tokens(self, row: Utterance) -> Tensor | None:
+        if self.source.task != "recognition":
+            return None
+        if self.vocabulary is None or row.transcript is None:
+            raise ValueError(f"{self.source.manifest}: utterance {row.id!r} has no transcript; recognition needs one for every utterance.")
+        return torch.tensor(self.vocabulary.encode(row.transcript), dtype=torch.long)
+
+
+def frame_level_phones(row: Utterance, phones: Vocabulary) -> list[int]:
+    """``symbol:start:end ...`` in seconds to one phone id every 10 ms, each phone repeated for its duration."""
+    ids: list[int] = []
+    index = {symbol: number for number, symbol in enumerate(phones.symbols)}
+    for entry in (row.phones or "").split():
+        symbol, _, end = entry.rsplit(":", 2)
+        ids += [index.get(symbol, UNKNOWN)] * max(0, round(float(end) * 100) - len(ids))
+    return ids
+
+
+def collate(items: Sequence[Item], task: str) -> Batch:
+    """Pad the examples of one batch. A modality that no row has is None; a row that lacks one has length 0."""
+    audio, audio_lengths = _optional([item.audio for item in items])
+    video, video_lengths = _optional([item.video for item in items])
+    text, text_lengths = _optional([item.text for item in items])
+    targets, target_lengths = {}, {}
+    for name, value in (("units", -1), ("tokens", PAD)):
+        rows = [getattr(item, name) for item in items]
+        if all(row is not None for row in rows):
+            targets[name], target_lengths[name] = pad(rows, value)
+    ids = tuple(item.id for item in items)
+    return Batch(ids, task, audio, audio_lengths, video, video_lengths, text, text_lengths, targets, target_lengths)
+
+
+def _optional(rows: Sequence[Tensor | None]) -> tuple[Tensor | None, Tensor | None]:
+    first = next((row for row in rows if row is not None), None)
+    if first is None:
+        return None, None
+    return pad([first[:0] if row is None else row for row in rows])

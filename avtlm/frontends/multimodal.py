@@ -1,0 +1,145 @@
+"""Audio, lips and phones to one fused sequence at 25 Hz: what AV-HuBERT and VATLM have in front of their encoder.
+
+Paper terms: VATLM section III-B (modality-dependent pre-processing), AV-HuBERT sections 3.1-3.2. Masked inputs are prepared here because
+input masking works before the front-ends (a learned vector for audio, frames of the same clip for video) and feature masking after the fusion.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from avtlm.data.batching import Batch, fit
+from avtlm.frontends.fusion import Fusion
+from avtlm.frontends.lips import LipEncoder, LipEncoderConfig, normalise_grey
+from avtlm.frontends.text import PhoneEncoder, downsampled
+
+
+@dataclass(frozen=True)
+class FrontEndConfig:
+    """Front-ends and their fusion; ``phones`` = 0 leaves the text slot out (AV-HuBERT)."""
+
+    audio_dim: int = 104
+    audio_normalise: Literal["frame", "utterance", "none"] = "frame"
+    lips: LipEncoderConfig = field(default_factory=LipEncoderConfig)
+    phones: int = 46
+    fusion: Literal["concat", "add"] = "concat"
+    # A norm behind each front-end keeps one modality from drowning the others in small models; the official ones have none.
+    feature_norm: bool = False
+    dropout: float = 0.1
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        return ("audio", "video", "text") if self.phones else ("audio", "video")
+
+
+@dataclass(frozen=True)
+class InputMask:
+    """Hidden frames of one batch, bool (batch, frames), and which frame stands in for each hidden video frame, int (batch, frames)."""
+
+    audio: Tensor | None = None
+    video: Tensor | None = None
+    video_source: Tensor | None = None
+    text: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Fused:
+    """Joined features before norm and projection (batch, frames, width), and the valid frames of each row (batch,)."""
+
+    joined: Tensor
+    lengths: Tensor
+
+
+class ScaleGradient(torch.autograd.Function):
+    """Identity whose gradient is multiplied by a constant (fairseq's ``feature_grad_mult``)."""
+
+    @staticmethod
+    def forward(ctx: torch.autograd.function.FunctionCtx, x: Tensor, scale: float) -> Tensor:  # type: ignore[override]
+        ctx.scale = scale  # type: ignore[attr-defined]
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+        return gradient * ctx.scale, None  # type: ignore[attr-defined]
+
+
+class MultimodalFrontEnd(nn.Module):
+    """All front-ends of an audio-visual(-text) model and their fusion."""
+
+    def __init__(self, config: FrontEndConfig, dim: int, mask_audio: bool = True) -> None:
+        super().__init__()
+        self.config = config
+        self.dim = dim
+        # What hidden audio frames are replaced by; models that mask behind the fusion have no such vector.
+        self.audio_mask = nn.Parameter(torch.rand(config.audio_dim)) if mask_audio else None
+        self.audio = nn.Linear(config.audio_dim, dim)
+        self.lips = LipEncoder(config.lips)
+        self.video = nn.Linear(self.lips.output_dim, dim)
+        self.text = PhoneEncoder(config.phones, dim) if config.phones else None
+        self.norms = nn.ModuleDict({name: nn.LayerNorm(dim) for name in config.modalities}) if config.feature_norm else None
+        self.fusion = Fusion(dim, config.modalities, config.fusion)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def join(
+        self, batch: Batch, mask: InputMask | None = None, keep: dict[str, Tensor] | None = None, gradient_scale: float = 1.0
+    ) -> Fused:
+        """Run the front-ends of what is there and join them.
+
+        Args:
+            batch: at least one of audio, video, text; rows may lack some of them (length 0).
+            mask: frames to hide before the front-ends. A batch of one hides audio and video as zeros, as the official code does.
+            keep: rows whose modality is kept, bool (batch,), by ``audio`` and ``video`` (modality dropout).
+            gradient_scale: multiplies the gradients into the audio and the video front-end.
+
+        Raises:
+            ValueError: nothing to join, or a modality that this model has no front-end for.
+        """
+        mask, keep = mask or InputMask(), keep or {}
+        features: dict[str, Tensor] = {}
+        lengths: dict[str, Tensor] = {}
+        alone = len(batch) == 1
+        if batch.audio is not None:
+            assert batch.audio_lengths is not None
+            audio = batch.audio
+            if mask.audio is not None:
+                vector = torch.zeros((), device=audio.device) if alone or self.audio_mask is None else self.audio_mask
+                audio = torch.where(mask.audio[..., None], vector.to(audio.dtype), audio)
+            features["audio"] = ScaleGradient.apply(self.audio(audio), gradient_scale)
+            lengths["audio"] = batch.audio_lengths
+        if batch.video is not None:
+            assert batch.video_lengths is not None
+            features["video"] = ScaleGradient.apply(self.video(self.lips(self._hide_video(batch.video, mask, alone), batch.video_lengths)), gradient_scale)
+            lengths["video"] = batch.video_lengths
+        if batch.text is not None:
+            if self.text is None or batch.text_lengths is None:
+                raise ValueError(f"{batch.ids[0]}: this model has no text front-end; leave the text out or set frontends.phones.")
+            features["text"] = self.text(batch.text)
+            lengths["text"] = downsampled(batch.text_lengths)
+        if not features:
+            raise ValueError(f"{batch.ids[0]}: neither audio nor video nor text; give at least one.")
+        # Audio or video set the clock; phones are cut or filled up with zeros to their length (VATLM's audio-text batches).
+        clock = [lengths[name] for name in ("audio", "video") if name in lengths] or [lengths["text"]]
+        valid = torch.stack(clock).amax(0)
+        frames = max(features[name].shape[1] for name in features if name != "text" or len(features) == 1)
+        for name, feature in features.items():
+            if self.norms is not None:
+                feature = self.norms[name](feature)
+            there = (lengths[name] > 0) & keep.get(name, torch.ones_like(lengths[name], dtype=torch.bool))
+            feature = feature * there[:, None, None]
+            features[name] = fit(feature.transpose(0, 1), frames).transpose(0, 1)
+        return Fused(self.fusion.join(features), valid)
+
+    def fuse(self, fused: Fused) -> Tensor:
+        """Norm, project, drop: (batch, frames, dim)."""
+        return self.dropout(self.fusion(fused.joined))
+
+    def _hide_video(self, video: Tensor, mask: InputMask, alone: bool) -> Tensor:
+        if mask.video is None:
+            return video
+        if alone or mask.video_source is None:
+            # Zero is the mean grey value once frames are normalised, so normalise first.
+            return normalise_grey(video.flatten(0, 1)).view_as(video).masked_fill(mask.video[..., None, None], 0.0)
+        rows = torch.arange(len(video), device=video.device)[:, None]
+        return video[rows, mask.video_source]

@@ -1,0 +1,150 @@
+"""The one door to attention: SDPA, xformers or a written-out reference, padded or packed.
+
+What is unusual here:
+- Sequences may come padded, (batch, frames, heads, head_dim), or packed without any padding, (total_frames, heads, head_dim); the lengths say
+  where one ends. Packed attention does no work on padding: xformers' BlockDiagonalMask on a GPU, one SDPA call per sequence on a CPU.
+- xformers raises on every CPU call, so ``auto`` means xformers for packed input on CUDA and SDPA everywhere else.
+- A row of length 0 attends to its first key, so that nothing is ever divided by zero; whatever it returns is padding.
+"""
+
+import functools
+import math
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Backend = Literal["auto", "sdpa", "xformers", "reference"]
+
+
+def padding_mask(lengths: Tensor, frames: int) -> Tensor:
+    """True where a frame is padding: lengths (batch,) -> (batch, frames)."""
+    return torch.arange(frames, device=lengths.device)[None, :] >= lengths[:, None]
+
+
+@functools.cache
+def xformers_ready() -> bool:
+    """Whether xformers can run memory-efficient attention with a BlockDiagonalMask on this machine's GPU."""
+    if not torch.cuda.is_available():
+        return False
+    try:
+        from xformers.ops import fmha
+
+        probe = torch.zeros(1, 8, 1, 16, device="cuda", dtype=torch.float16)
+        fmha.memory_efficient_attention(probe, probe, probe, attn_bias=fmha.BlockDiagonalMask.from_seqlens([3, 5]))
+    except (ImportError, NotImplementedError, RuntimeError, ValueError):
+        return False
+    return True
+
+
+def choose_backend(packed: bool, device: torch.device, bias: Tensor | None) -> Literal["sdpa", "xformers"]:
+    """What ``auto`` resolves to. xformers cannot add a dense bias to a block-diagonal mask, so biased attention goes to SDPA."""
+    return "xformers" if packed and device.type == "cuda" and bias is None and xformers_ready() else "sdpa"
+
+
+def attend(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    *,
+    lengths: Tensor | None = None,
+    query_lengths: Tensor | None = None,
+    bias: Tensor | None = None,
+    causal: bool = False,
+    dropout: float = 0.0,
+    backend: Backend = "auto",
+) -> Tensor:
+    """Scaled dot-product attention over padded or packed sequences.
+
+    Args:
+        query: (batch, queries, heads, head_dim), or packed (total_queries, heads, head_dim).
+        key, value: (batch, keys, heads, head_dim), or packed (total_keys, heads, head_dim).
+        lengths: valid keys of each sequence, (batch,). Required for packed input.
+        query_lengths: valid queries of each sequence for packed input; equal to ``lengths`` when left out.
+        bias: additive, broadcastable to (batch, heads, queries, keys) (padded form also for packed input: each sequence takes its corner).
+        causal: query i sees keys up to i (+ keys - queries, so that a cache works).
+        dropout: probability of dropping an attention weight; the caller passes 0 in evaluation.
+        backend: ``auto``, ``sdpa``, ``xformers`` or ``reference`` (softmax written out in float32).
+
+    Returns:
+        The shape of ``query``. Rows beyond a sequence's length hold values that mean nothing.
+
+    Raises:
+        ValueError: packed input without lengths.
+    """
+    packed = query.dim() == 3
+    if packed and lengths is None:
+        raise ValueError("attend: packed input (total, heads, head_dim) needs lengths, one per sequence.")
+    name = choose_backend(packed, query.device, bias) if backend == "auto" else backend
+    if packed:
+        assert lengths is not None
+        counts = lengths.tolist()
+        return _packed(query, key, value, counts if query_lengths is None else query_lengths.tolist(), counts, bias, causal, dropout, name)
+    if name == "xformers":
+        return _xformers_padded(query, key, value, lengths, bias, causal, dropout)
+    mask = _additive_mask(query, key, lengths, bias, causal)
+    heads_first = (query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2))
+    if name == "reference":
+        return _reference(*heads_first, mask, dropout).transpose(1, 2)
+    only_causal = causal and lengths is None and bias is None and query.shape[1] == key.shape[1]
+    out = F.scaled_dot_product_attention(*heads_first, attn_mask=None if only_causal else mask, dropout_p=dropout, is_causal=only_causal)
+    return out.transpose(1, 2)
+
+
+def _additive_mask(query: Tensor, key: Tensor, lengths: Tensor | None, bias: Tensor | None, causal: bool) -> Tensor | None:
+    """Padding and causality as booleans while no bias is given (cheapest for SDPA), else all as one float mask."""
+    queries, keys = query.shape[1], key.shape[1]
+    allowed = None
+    if lengths is not None:
+        allowed = ~padding_mask(lengths.clamp(min=1), keys)[:, None, None, :]
+    if causal:
+        ahead = torch.ones(queries, keys, dtype=torch.bool, device=query.device).tril(keys - queries)
+        allowed = ahead if allowed is None else allowed & ahead
+    if bias is None or allowed is None:
+        return allowed if bias is None else bias.to(query.dtype)
+    return bias.to(query.dtype).masked_fill(~allowed, -math.inf)
+
+
+def _reference(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropout: float) -> Tensor:
+    scores = query.float() @ key.float().transpose(-1, -2) / math.sqrt(query.shape[-1])
+    if mask is not None:
+        scores = scores.masked_fill(~mask, -math.inf) if mask.dtype == torch.bool else scores + mask.float()
+    weights = F.dropout(scores.softmax(-1), dropout)
+    return (weights @ value.float()).to(query.dtype)
+
+
+def _packed(
+    query: Tensor, key: Tensor, value: Tensor, queries: list[int], keys: list[int], bias: Tensor | None, causal: bool, dropout: float, name: str
+) -> Tensor:
+    if name == "xformers":
+        from xformers.ops import fmha
+
+        mask = fmha.BlockDiagonalMask.from_seqlens(queries, keys)
+        block = mask.make_causal_from_bottomright() if causal else mask
+        return fmha.memory_efficient_attention(query[None], key[None], value[None], attn_bias=block, p=dropout)[0]
+    pieces = []
+    for row, (q, k, v) in enumerate(zip(query.split(queries), key.split(keys), value.split(keys), strict=True)):
+        if len(q) == 0:
+            continue
+        corner = None if bias is None else bias[row if bias.shape[0] > 1 else 0, :, : len(q), : len(k)][None]
+        one: Backend = "reference" if name == "reference" else "sdpa"
+        pieces.append(attend(q[None], k[None], v[None], bias=corner, causal=causal, dropout=dropout, backend=one)[0])
+    return torch.cat(pieces) if pieces else torch.zeros_like(query)
+
+
+def _xformers_padded(
+    query: Tensor, key: Tensor, value: Tensor, lengths: Tensor | None, bias: Tensor | None, causal: bool, dropout: float
+) -> Tensor:
+    """Padded attention through xformers; its dense bias must lie in memory whose row stride is a multiple of 8."""
+    from xformers.ops import fmha
+
+    mask = _additive_mask(query, key, lengths, bias, causal)
+    if mask is None:
+        return fmha.memory_efficient_attention(query, key, value, p=dropout)
+    batch, queries, heads, _ = query.shape
+    keys = key.shape[1]
+    dense = torch.zeros(batch, heads, queries, keys, dtype=query.dtype, device=query.device)
+    dense = dense.masked_fill(~mask, -math.inf) if mask.dtype == torch.bool else dense + mask
+    dense = F.pad(dense, (0, -keys % 8))[..., :keys]
+    return fmha.memory_efficient_attention(query, key, value, attn_bias=dense, p=dropout)

@@ -1,0 +1,311 @@
+"""The Transformer encoder and decoder that every system shares.
+
+What is unusual here:
+- The encoder follows fairseq's wav2vec 2.0 one: a positional convolution is added to the input, layers are pre-norm (``norm_first``) or post-norm,
+  and intermediate layers can be asked for. A pre-norm encoder ends in one more norm, which intermediate layers do not pass through.
+- The decoder follows fairseq's: sinusoids from position 2, tied embeddings, no embedding scale by default. It works on whole sentences (training)
+  or step by step with key/value caches (search); the memory's keys and values are projected once per utterance.
+- Lengths, not masks, at the doors; a row of length 0 is allowed.
+
+Papers: Vaswani et al. 2017; Baevski et al. 2020 (section 2); Shi et al. 2022, AV-HuBERT (section 3).
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from avtlm.nn.attention import attend, padding_mask
+from avtlm.nn.positions import PositionalConvolution, SinusoidalPositions
+
+ACTIVATIONS = {"gelu": F.gelu, "relu": F.relu}
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """Sizes and regularisation of the encoder; the defaults are the base model of HuBERT and VATLM."""
+
+    dim: int = 768
+    layers: int = 12
+    heads: int = 12
+    feed_forward_dim: int = 3072
+    activation: Literal["gelu", "relu"] = "gelu"
+    norm_first: bool = True
+    dropout: float = 0.1
+    attention_dropout: float = 0.1
+    activation_dropout: float = 0.0
+    layer_drop: float = 0.05
+    position_kernel: int = 128
+    position_groups: int = 16
+
+    def __post_init__(self) -> None:
+        _check_heads(self.dim, self.heads)
+        _check_probabilities(self, "dropout", "attention_dropout", "activation_dropout", "layer_drop")
+
+
+@dataclass(frozen=True)
+class DecoderConfig:
+    """Sizes and regularisation of the decoder; the defaults are AV-HuBERT's and VATLM's base fine-tuning."""
+
+    dim: int = 768
+    layers: int = 6
+    heads: int = 4
+    feed_forward_dim: int = 3072
+    activation: Literal["gelu", "relu"] = "relu"
+    norm_first: bool = True
+    dropout: float = 0.1
+    attention_dropout: float = 0.0
+    activation_dropout: float = 0.1
+    tie_embeddings: bool = True
+    scale_embedding: bool = False
+
+    def __post_init__(self) -> None:
+        _check_heads(self.dim, self.heads)
+        _check_probabilities(self, "dropout", "attention_dropout", "activation_dropout")
+
+
+def _check_heads(dim: int, heads: int) -> None:
+    if heads < 1 or dim % heads:
+        raise ValueError(f"heads: {heads} does not divide dim {dim}; choose a divisor of dim.")
+
+
+def _check_probabilities(config: object, *names: str) -> None:
+    for name in names:
+        value = getattr(config, name)
+        if not 0.0 <= value < 1.0:
+            raise ValueError(f"{name}: {value} is not a probability; give a number from 0 up to, but not including, 1.")
+
+
+class Attention(nn.Module):
+    """Multi-head attention with separate projections, so that official checkpoints map key by key."""
+
+    def __init__(self, dim: int, heads: int, dropout: float = 0.0, memory_dim: int | None = None) -> None:
+        super().__init__()
+        self.heads = heads
+        self.dropout = dropout
+        self.query = nn.Linear(dim, dim)
+        self.key = nn.Linear(memory_dim or dim, dim)
+        self.value = nn.Linear(memory_dim or dim, dim)
+        self.output = nn.Linear(dim, dim)
+
+    def split(self, x: Tensor) -> Tensor:
+        """(..., dim) -> (..., heads, head_dim)."""
+        return x.unflatten(-1, (self.heads, -1))
+
+    def forward(
+        self, x: Tensor, memory: Tensor | None = None, lengths: Tensor | None = None, bias: Tensor | None = None, causal: bool = False
+    ) -> Tensor:
+        """x (batch, queries, dim) over itself or over memory (batch, keys, memory_dim) of the given lengths -> like x."""
+        source = x if memory is None else memory
+        return self.weigh(x, self.split(self.key(source)), self.split(self.value(source)), lengths, bias, causal)
+
+    def weigh(
+        self, x: Tensor, key: Tensor, value: Tensor, lengths: Tensor | None = None, bias: Tensor | None = None, causal: bool = False
+    ) -> Tensor:
+        """The same with keys and values (batch, keys, heads, head_dim) already projected."""
+        dropout = self.dropout if self.training else 0.0
+        out = attend(self.split(self.query(x)), key, value, lengths=lengths, bias=bias, causal=causal, dropout=dropout)
+        return self.output(out.flatten(-2))
+
+
+class FeedForward(nn.Module):
+    def __init__(self, dim: int, hidden: int, activation: str, activation_dropout: float) -> None:
+        super().__init__()
+        self.expand = nn.Linear(dim, hidden)
+        self.contract = nn.Linear(hidden, dim)
+        self.activation = ACTIVATIONS[activation]
+        self.dropout = nn.Dropout(activation_dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.contract(self.dropout(self.activation(self.expand(x))))
+
+
+class EncoderLayer(nn.Module):
+    """Self-attention and feed-forward, each around a residual, normed before (``norm_first``) or after."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        self.norm_first = config.norm_first
+        self.self_attention = Attention(config.dim, config.heads, config.attention_dropout)
+        self.self_attention_norm = nn.LayerNorm(config.dim)
+        self.feed_forward = FeedForward(config.dim, config.feed_forward_dim, config.activation, config.activation_dropout)
+        self.feed_forward_norm = nn.LayerNorm(config.dim)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x: Tensor, lengths: Tensor | None, bias: Tensor | None = None) -> Tensor:
+        if self.norm_first:
+            x = x + self.dropout(self.self_attention(self.self_attention_norm(x), lengths=lengths, bias=bias))
+            return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
+        x = self.self_attention_norm(x + self.dropout(self.self_attention(x, lengths=lengths, bias=bias)))
+        return self.feed_forward_norm(x + self.dropout(self.feed_forward(x)))
+
+
+class Encoder(nn.Module):
+    """Positional convolution, then a stack of layers.
+
+    Initialisation (BERT's, as in HuBERT): Linear weights N(0, 0.02), biases 0; norms 1 and 0; positional convolution see positions.py.
+    """
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.positions = PositionalConvolution(config.dim, config.position_kernel, config.position_groups)
+        self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.layers))
+        self.norm = nn.LayerNorm(config.dim)
+        self.dropout = nn.Dropout(config.dropout)
+        self.layers.apply(initialise_like_bert)
+
+    def forward(self, x: Tensor, lengths: Tensor | None, output_layer: int | None = None) -> Tensor:
+        """Encode (batch, frames, dim) of the given lengths.
+
+        Args:
+            output_layer: stop after this layer, counted from 1, and return what it puts out, without the final norm of a pre-norm encoder
+                (also for the last layer: this is what clustering uses).
+
+        Raises:
+            ValueError: output_layer is not a layer of this encoder.
+        """
+        return self.hidden_states(x, lengths, output_layer)[-1]
+
+    def hidden_states(self, x: Tensor, lengths: Tensor | None, output_layer: int | None = None) -> list[Tensor]:
+        """The input of the first layer, the output of every layer, and, for the whole pre-norm stack, the normed output in the last place."""
+        if output_layer is not None and not 1 <= output_layer <= len(self.layers):
+            raise ValueError(f"output_layer: {output_layer} is not between 1 and {len(self.layers)}, the number of encoder layers.")
+        if lengths is not None:
+            x = x.masked_fill(padding_mask(lengths, x.shape[1])[..., None], 0.0)
+        x = x + self.positions(x)
+        if not self.config.norm_first:
+            x = self.norm(x)
+        x = self.dropout(x)
+        states = [x]
+        for layer in self.layers[:output_layer]:
+            # Dropping whole layers costs nothing to draw: one number per layer, from the global generator that dropout uses too.
+            if not (self.training and self.config.layer_drop > 0 and torch.rand(()) < self.config.layer_drop):
+                x = layer(x, lengths)
+            states.append(x)
+        if output_layer is None and self.config.norm_first:
+            states[-1] = self.norm(x)
+        return states
+
+
+def initialise_like_bert(module: nn.Module) -> None:
+    """Linear and embedding weights N(0, 0.02), biases 0 (fairseq's ``init_bert_params``)."""
+    if isinstance(module, nn.Linear):
+        nn.init.normal_(module.weight, 0.0, 0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+    elif isinstance(module, nn.Embedding):
+        nn.init.normal_(module.weight, 0.0, 0.02)
+
+
+@dataclass
+class Memory:
+    """What the encoder said, ready to be attended to: per decoder layer the projected keys and values (rows, keys, heads, head_dim)."""
+
+    keys: list[Tensor]
+    values: list[Tensor]
+    lengths: Tensor
+
+    def select(self, rows: Tensor) -> "Memory":
+        """Rows in another order or several times (hypotheses of one utterance)."""
+        return Memory([k[rows] for k in self.keys], [v[rows] for v in self.values], self.lengths[rows])
+
+
+@dataclass
+class DecoderState:
+    """Key/value caches of the tokens so far: per layer (rows, tokens, heads, head_dim)."""
+
+    length: int = 0
+    keys: list[Tensor] = field(default_factory=list)
+    values: list[Tensor] = field(default_factory=list)
+
+    def reorder(self, rows: Tensor) -> "DecoderState":
+        """Keep these rows, in this order."""
+        return DecoderState(self.length, [k[rows] for k in self.keys], [v[rows] for v in self.values])
+
+
+class DecoderLayer(nn.Module):
+    def __init__(self, config: DecoderConfig, memory_dim: int) -> None:
+        super().__init__()
+        self.norm_first = config.norm_first
+        self.self_attention = Attention(config.dim, config.heads, config.attention_dropout)
+        self.self_attention_norm = nn.LayerNorm(config.dim)
+        self.cross_attention = Attention(config.dim, config.heads, config.attention_dropout, memory_dim)
+        self.cross_attention_norm = nn.LayerNorm(config.dim)
+        self.feed_forward = FeedForward(config.dim, config.feed_forward_dim, config.activation, config.activation_dropout)
+        self.feed_forward_norm = nn.LayerNorm(config.dim)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x: Tensor, memory_key: Tensor, memory_value: Tensor, memory_lengths: Tensor, cache: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor, Tensor]:
+        """x (rows, new tokens, dim) after the cached ones -> (x, keys, values), the latter two grown by the new tokens."""
+        before = self.norm_first
+        y = self.self_attention_norm(x) if before else x
+        key, value = (self.self_attention.split(part(y)) for part in (self.self_attention.key, self.self_attention.value))
+        if cache is not None:
+            key, value = torch.cat([cache[0], key], 1), torch.cat([cache[1], value], 1)
+        x = x + self.dropout(self.self_attention.weigh(y, key, value, causal=x.shape[1] > 1))
+        x = x if before else self.self_attention_norm(x)
+        y = self.cross_attention_norm(x) if before else x
+        x = x + self.dropout(self.cross_attention.weigh(y, memory_key, memory_value, memory_lengths))
+        x = x if before else self.cross_attention_norm(x)
+        x = x + self.dropout(self.feed_forward(self.feed_forward_norm(x) if before else x))
+        return x if before else self.feed_forward_norm(x), key, value
+
+
+class Decoder(nn.Module):
+    """Tokens to logits over the vocabulary, attending to the encoder's output.
+
+    Initialisation (fairseq's Transformer): embeddings N(0, dim^-0.5) with a zero padding row, projections Xavier uniform, biases 0.
+    """
+
+    def __init__(self, config: DecoderConfig, vocabulary: int, memory_dim: int | None = None, padding_id: int = 1) -> None:
+        super().__init__()
+        self.config = config
+        self.embedding = nn.Embedding(vocabulary, config.dim, padding_idx=padding_id)
+        self.positions = SinusoidalPositions(config.dim, offset=padding_id + 1)
+        self.layers = nn.ModuleList(DecoderLayer(config, memory_dim or config.dim) for _ in range(config.layers))
+        self.norm = nn.LayerNorm(config.dim) if config.norm_first else nn.Identity()
+        self.output = None if config.tie_embeddings else nn.Linear(config.dim, vocabulary, bias=False)
+        self.dropout = nn.Dropout(config.dropout)
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        nn.init.normal_(self.embedding.weight, 0.0, config.dim**-0.5)
+        nn.init.zeros_(self.embedding.weight[padding_id])
+
+    def project_memory(self, encoded: Tensor, lengths: Tensor) -> Memory:
+        """Keys and values of the encoder's output (rows, keys, memory_dim) for every layer, computed once per utterance."""
+        attentions = [layer.cross_attention for layer in self.layers]
+        assert all(isinstance(a, Attention) for a in attentions)
+        return Memory([a.split(a.key(encoded)) for a in attentions], [a.split(a.value(encoded)) for a in attentions], lengths)  # type: ignore[union-attr, operator]
+
+    def initial_state(self, batch: int) -> DecoderState:
+        """An empty cache for ``batch`` rows."""
+        del batch  # rows are counted by the first step's tokens
+        return DecoderState()
+
+    def step(self, tokens: Tensor, memory: Memory, state: DecoderState) -> tuple[Tensor, DecoderState]:
+        """One token for every row: tokens (rows,) -> logits (rows, vocabulary) of the next one, and the grown cache."""
+        logits, state = self._run(tokens[:, None], memory, state)
+        return logits[:, -1], state
+
+    def forward(self, tokens: Tensor, encoded: Tensor, lengths: Tensor) -> Tensor:
+        """Teacher forcing: tokens (batch, length), starting with the start symbol -> logits (batch, length, vocabulary)."""
+        return self._run(tokens, self.project_memory(encoded, lengths), DecoderState())[0]
+
+    def _run(self, tokens: Tensor, memory: Memory, state: DecoderState) -> tuple[Tensor, DecoderState]:
+        scale = self.config.dim**0.5 if self.config.scale_embedding else 1.0
+        positions = torch.arange(state.length, state.length + tokens.shape[1], device=tokens.device)
+        x = self.dropout(self.embedding(tokens) * scale + self.positions(positions).to(self.embedding.weight.dtype))
+        grown = DecoderState(state.length + tokens.shape[1])
+        for index, layer in enumerate(self.layers):
+            cache = (state.keys[index], state.values[index]) if state.keys else None
+            x, key, value = layer(x, memory.keys[index], memory.values[index], memory.lengths, cache)
+            grown.keys.append(key)
+            grown.values.append(value)
+        x = self.norm(x)
+        return F.linear(x, self.embedding.weight) if self.output is None else self.output(x), grown

@@ -1,0 +1,179 @@
+"""A speech recogniser: any pre-trained encoder with a CTC head, an attention decoder, or both.
+
+What is unusual here:
+- One recogniser serves audio, lip video and both: rows lose a modality at random in training, and at test time a missing one is simply not given.
+- Light span masks on the inputs regularise fine-tuning on little data (as wav2vec 2.0, section 3.2, does on its features).
+
+Sources: AV-HuBERT section 4 and arXiv 2201.01763 (decoder fine-tuning), VATLM section IV (the same).
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from avtlm.data.batching import Batch
+from avtlm.decoding.beam import BeamOptions, attention_beam
+from avtlm.decoding.ctc_prefix import ctc_beam
+from avtlm.decoding.greedy import ctc_greedy
+from avtlm.decoding.result import Hypothesis, Transcript, transcript
+from avtlm.frontends.fusion import modality_dropout
+from avtlm.frontends.multimodal import InputMask
+from avtlm.nn.transformer import Decoder, DecoderConfig
+from avtlm.objectives.ctc import ctc_loss
+from avtlm.objectives.loss import Loss
+from avtlm.objectives.masking import SpanMaskConfig, imposters, span_mask
+from avtlm.objectives.seq2seq import seq2seq_loss, shift_right
+from avtlm.text.vocabulary import EOS, PAD, Tokenizer
+
+FRAME_SECONDS = 0.04
+
+
+@dataclass(frozen=True)
+class DecodingConfig:
+    """How transcripts are searched for; travels with the checkpoint."""
+
+    method: Literal["ctc_greedy", "ctc_beam", "attention"] = "ctc_greedy"
+    beam: int = 10
+    length_penalty: float = 1.0
+    max_length_ratio: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.beam < 1:
+            raise ValueError(f"beam: {self.beam}; give at least 1.")
+
+
+@dataclass(frozen=True)
+class RecognizerConfig:
+    """Heads and fine-tuning behaviour; ``encoder`` is the configuration of the encoder's system."""
+
+    encoder: dict[str, Any] = field(default_factory=dict)
+    ctc_weight: float = 1.0
+    decoder: DecoderConfig | None = None
+    label_smoothing: float = 0.1
+    dropout: float = 0.1
+    freeze_encoder_steps: int = 0
+    modality_dropout: float = 0.5
+    audio_dropout: float = 0.5
+    audio_mask: SpanMaskConfig = field(default_factory=lambda: SpanMaskConfig(prob=0.0))
+    video_mask: SpanMaskConfig = field(default_factory=lambda: SpanMaskConfig(prob=0.0))
+    decoding: DecodingConfig = field(default_factory=DecodingConfig)
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.ctc_weight <= 1.0:
+            raise ValueError(f"ctc_weight: {self.ctc_weight} is not between 0 (attention only) and 1 (CTC only).")
+        if self.ctc_weight < 1.0 and self.decoder is None:
+            raise ValueError(f"ctc_weight: {self.ctc_weight} leaves the rest to an attention decoder, but decoder is null; describe one or set 1.0.")
+        if self.decoding.method == "attention" and self.decoder is None:
+            raise ValueError("decoding.method: attention needs a decoder; describe one or choose ctc_greedy or ctc_beam.")
+        if self.decoding.method != "attention" and self.ctc_weight == 0.0:
+            raise ValueError(f"decoding.method: {self.decoding.method} needs a CTC head; set ctc_weight above 0 or choose attention.")
+
+
+class Recognizer(nn.Module):
+    """Encoder, heads and vocabulary.
+
+    Args:
+        config: heads and behaviour.
+        encoder: a system with ``join_and_encode`` (see VATLM), already built.
+        vocabulary: symbols of the transcripts; CTC's blank is its symbol 0.
+    """
+
+    def __init__(self, config: RecognizerConfig, encoder: nn.Module, vocabulary: Tokenizer) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = encoder
+        self.vocabulary = vocabulary
+        dim: int = encoder.dim  # type: ignore[assignment]
+        self.dropout = nn.Dropout(config.dropout)
+        self.ctc = nn.Linear(dim, len(vocabulary)) if config.ctc_weight > 0 else None
+        self.decoder = Decoder(config.decoder, len(vocabulary), dim, PAD) if config.decoder is not None else None
+        self.step = 0
+        if self.ctc is not None:
+            nn.init.normal_(self.ctc.weight, 0.0, 0.02)
+            nn.init.zeros_(self.ctc.bias)
+
+    # Training ------------------------------------------------------------------------------------------------------------------------
+
+    def losses(self, batch: Batch, generator: torch.Generator) -> dict[str, Loss]:
+        """CTC and attention losses over ``tokens``, weighted into one."""
+        config, rows = self.config, len(batch)
+        mask = self._draw_masks(batch, generator)
+        audio, video = modality_dropout(config.modality_dropout, config.audio_dropout, generator, rows)
+        device = next(self.parameters()).device
+        keep = {"audio": audio.to(device), "video": video.to(device)} if batch.audio is not None and batch.video is not None else {}
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.step >= config.freeze_encoder_steps):
+            encoded, lengths = self.encoder.encode(batch, mask=mask, keep=keep)  # type: ignore[operator]
+        tokens, token_lengths = batch.targets["tokens"], batch.target_lengths["tokens"]
+        parts: list[tuple[float, Loss]] = []
+        if self.ctc is not None:
+            parts.append((config.ctc_weight, ctc_loss(self.ctc(self.dropout(encoded)), lengths, tokens, token_lengths)))
+        if self.decoder is not None:
+            targets = self._with_end(tokens, token_lengths)
+            logits = self.decoder(shift_right(targets, EOS, PAD), encoded, lengths)
+            parts.append((1.0 - config.ctc_weight, seq2seq_loss(logits, targets, PAD, config.label_smoothing)))
+        value = torch.stack([weight * loss.value / loss.count for weight, loss in parts]).sum()
+        count = parts[0][1].count
+        return {"recognition": Loss(value * count, count, {k: v for _, loss in parts for k, v in loss.logs.items()})}
+
+    def _with_end(self, tokens: Tensor, lengths: Tensor) -> Tensor:
+        targets = torch.cat([tokens, tokens.new_full((len(tokens), 1), PAD)], 1)
+        return targets.scatter(1, lengths[:, None], EOS)
+
+    def _draw_masks(self, batch: Batch, generator: torch.Generator) -> InputMask:
+        audio = video = source = None
+        device = next(self.parameters()).device
+        if batch.video is not None and batch.video_lengths is not None and self.config.video_mask.prob > 0:
+            video = span_mask(batch.video_lengths.cpu(), batch.video.shape[1], self.config.video_mask, generator, same_count=False)
+            source = imposters(video, generator).to(device)
+        if batch.audio is not None and batch.audio_lengths is not None and self.config.audio_mask.prob > 0:
+            audio = span_mask(batch.audio_lengths.cpu(), batch.audio.shape[1], self.config.audio_mask, generator, same_count=False).to(device)
+        return InputMask(audio=audio, video=None if video is None else video.to(device), video_source=source)
+
+    # Recognition ---------------------------------------------------------------------------------------------------------------------
+
+    @torch.inference_mode()
+    def search(self, batch: Batch, decoding: DecodingConfig | None = None) -> list[list[Hypothesis]]:
+        """The n best token sequences of every row, best first. The batch is on the model's device and holds what may be used."""
+        decoding = decoding or self.config.decoding
+        encoded, lengths = self.encoder.encode(batch)  # type: ignore[operator]
+        if decoding.method == "attention":
+            if self.decoder is None:
+                raise ValueError("decoding.method: attention was asked for, but this model has no decoder; choose ctc_greedy or ctc_beam.")
+            options = BeamOptions(beam=decoding.beam, length_penalty=decoding.length_penalty, max_len_a=decoding.max_length_ratio, max_len_b=0)
+            return attention_beam(self.decoder, encoded, lengths, options)
+        if self.ctc is None:
+            raise ValueError(f"decoding.method: {decoding.method} was asked for, but this model has no CTC head; choose attention.")
+        log_probs = self.ctc(encoded).float().log_softmax(-1)
+        if decoding.method == "ctc_beam":
+            return ctc_beam(log_probs, lengths, beam=decoding.beam)
+        return [[best] for best in ctc_greedy(log_probs, lengths)]
+
+    def transcribe_batch(self, batch: Batch, decoding: DecodingConfig | None = None) -> list[Transcript]:
+        """Transcripts with words and times, one per row. The model must be in evaluation mode."""
+        start = time.perf_counter()
+        nbest = self.search(batch, decoding)
+        seconds = time.perf_counter() - start
+        return [transcript(hypotheses, self.vocabulary, FRAME_SECONDS, {"recognition": seconds / len(nbest)}) for hypotheses in nbest]
+
+
+def transcribe_all(model: Recognizer, batches: Sequence[Batch], modality: str = "av") -> dict[str, str]:
+    """Text by utterance id, with the model in evaluation mode while this runs."""
+    training = model.training
+    model.eval()
+    texts = {}
+    for batch in batches:
+        seen = batch.only(modality)
+        for name, result in zip(batch.ids, model.transcribe_batch(seen), strict=True):
+            texts[name] = result.text
+    model.train(training)
+    return texts
+
+
+def default_model_folder() -> Path:
+    """Where `make quickstart` leaves its model."""
+    return Path("runs/quickstart/model")

@@ -1,0 +1,367 @@
+"""The whole training loop in sight: configuration, data, steps, validation, checkpoints.
+
+    avtlm train configs/vatlm/tiny.yaml optim.lr=1e-3
+
+A run lives in one folder: ``model/`` (the checkpoint with its trainer state, replaced atomically), ``best/`` if validation chooses one, and
+``log.jsonl``. Started again with the same configuration it goes on where the last checkpoint is, and repeats the steps after it bit for bit.
+"""
+
+import dataclasses
+import json
+import logging
+import math
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from avtlm import checkpoint, config, systems
+from avtlm.data.batching import Batch, plan_batches
+from avtlm.data.dataset import ClipDataset, Source, choose, collate
+from avtlm.data.manifest import read_manifest
+from avtlm.data.seeds import seed_for
+from avtlm.files import write_text
+from avtlm.objectives.loss import Loss
+from avtlm.recognizer import Recognizer, RecognizerConfig, transcribe_all
+from avtlm.text.vocabulary import Tokenizer, Vocabulary
+from avtlm.training.optim import OptimConfig, make_optimizer, schedule, set_lr
+from avtlm.training.progress import bar
+from avtlm.training.state import FOLDER, TrainState, load_state, save_state
+from avtlm.training.stream import BatchStream
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One training run.
+
+    Attributes:
+        system: name of a system in avtlm.systems.
+        task: ``pretrain`` (the system's own losses) or ``recognition`` (a recogniser on its encoder).
+        output: folder of the run.
+        model: configuration of the system, or of the recogniser, whose ``encoder`` group then changes single settings of the initial encoder.
+        initialise: model folder to start the encoder (or, in pre-training, the whole model) from; null starts from scratch.
+        sources: training data by name; every step takes one batch of each source that is drawn (see Source.weight).
+        validation: data for validation, clean and unaugmented.
+        max_frames, max_rows: bounds of one batch (padded frames at 25 Hz, utterances).
+        precision: ``fp32`` or ``bf16`` (autocast; norms, softmax and losses stay in float32).
+        subwords: size of a SentencePiece vocabulary for a recogniser; null writes with characters.
+        max_bad_steps: stop after this many steps in a row whose loss is not finite; such a step changes nothing and is logged with its ids.
+        threads: CPU threads; null leaves PyTorch's choice.
+    """
+
+    system: str
+    task: Literal["pretrain", "recognition"]
+    output: str
+    sources: dict[str, Source]
+    model: dict[str, Any] = field(default_factory=dict)
+    initialise: str | None = None
+    subwords: int | None = None
+    validation: Source | None = None
+    seed: int = 1
+    steps: int = 1000
+    max_frames: int = 1000
+    max_rows: int = 64
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    precision: Literal["fp32", "bf16"] = "fp32"
+    log_every: int = 50
+    save_every: int = 500
+    validate_every: int = 0
+    max_bad_steps: int = 10
+    workers: int = 0
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        if not self.sources:
+            raise ValueError("sources: no training data; describe at least one source.")
+        if self.steps < 1 or self.log_every < 1 or self.save_every < 1:
+            raise ValueError(f"steps {self.steps}, log_every {self.log_every}, save_every {self.save_every}: give at least 1 of each.")
+        if self.validate_every and self.validation is None:
+            raise ValueError("validate_every: there is no validation source; describe one under the key validation, or set 0.")
+
+
+def train(source: str | Path | TrainConfig, overrides: Sequence[str] = ()) -> Path:
+    """Train, or go on training, what a configuration describes.
+
+    Returns:
+        The model folder.
+
+    Raises:
+        ConfigError: an unknown key or a wrong value.
+        ValueError: data or an initial model that do not fit.
+        FloatingPointError: the loss was not finite ``max_bad_steps`` times in a row.
+    """
+    settings = source if isinstance(source, TrainConfig) else config.load(TrainConfig, source, overrides)
+    return Trainer(settings).run()
+
+
+class Trainer:
+    """One run: what it is made of, and its loop."""
+
+    def __init__(self, settings: TrainConfig) -> None:
+        self.settings = settings
+        self.folder = Path(settings.output)
+        self.model_folder = self.folder / "model"
+        if settings.threads is not None:
+            torch.set_num_threads(settings.threads)
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        torch.manual_seed(seed_for(settings.seed, "initialise"))
+        self.model, self.card = self._build()
+        self.model.to(self.device).train()
+        self.names = {parameter: name for name, parameter in self.model.named_parameters()}
+        self.optimizer = make_optimizer(settings.optim, self.model.named_parameters())
+        self.state = TrainState(positions={name: (0, 0) for name in settings.sources})
+        self._resume()
+        self.streams = {
+            name: BatchStream(name, self._dataset(part, training=True), settings.seed, settings.max_frames, settings.max_rows, settings.workers)
+            for name, part in settings.sources.items()
+        }
+        self.validation = None if settings.validation is None else self._validation_batches(settings.validation)
+
+    # What the run is made of ---------------------------------------------------------------------------------------------------------
+
+    def _build(self) -> tuple[nn.Module, dict[str, Any]]:
+        """The model, and the configuration that its folder will carry."""
+        settings = self.settings
+        system = systems.find(settings.system)
+        self.vocabulary: Tokenizer | None = None
+        self.phones = self._phone_table()
+        if settings.task == "pretrain":
+            chosen = dict(settings.model)
+            model_config = config.load(system.config_class(), chosen)
+            model = system.build(model_config)
+            self.audio_normalise = systems.audio_normalise(model)
+            if settings.initialise is not None:
+                checkpoint.load_into(model, settings.initialise)
+            return model, {"system": settings.system, "task": "pretrain", "model": config.to_dict(model_config)}
+        heads = config.load(RecognizerConfig, settings.model)
+        encoder_settings: dict[str, Any] = {}
+        initial: nn.Module | None = None
+        if settings.initialise is not None:
+            initial, _ = systems.load_encoder(settings.initialise)
+            encoder_settings = config.to_dict(initial.config)
+        encoder_config = config.load(system.config_class(), _merged(encoder_settings, heads.encoder))
+        encoder = system.build(encoder_config)
+        if initial is not None:
+            encoder.load_state_dict(initial.state_dict())
+        self.audio_normalise = systems.audio_normalise(encoder)
+        heads = dataclasses.replace(heads, encoder=config.to_dict(encoder_config))
+        self.vocabulary = self._vocabulary()
+        card = {"system": settings.system, "task": "recognition", "model": config.to_dict(heads)}
+        return Recognizer(heads, encoder, self.vocabulary), card
+
+    def _vocabulary(self) -> Tokenizer:
+        """Characters or word pieces of the training transcripts (all rows, also those that a limit leaves out: the alphabet is no secret)."""
+        texts: list[str] = []
+        for part in self.settings.sources.values():
+            rows = choose(read_manifest(part.manifest), dataclasses.replace(part, limit=None))
+            texts += [row.transcript for row in rows if row.transcript is not None]
+        if not texts:
+            raise ValueError("sources: no transcripts to build a vocabulary from; recognition needs them.")
+        if self.settings.subwords is not None:
+            from avtlm.text.subwords import Subwords
+
+            return Subwords.train(texts, self.settings.subwords)
+        return Vocabulary.characters(texts)
+
+    def _phone_table(self) -> Vocabulary | None:
+        symbols: set[str] = set()
+        for part in self.settings.sources.values():
+            if part.task in ("text", "audio_text"):
+                for row in read_manifest(part.manifest):
+                    symbols |= {entry.rsplit(":", 2)[0] for entry in (row.phones or "").split()}
+        return Vocabulary.tokens(symbols) if symbols else None
+
+    def _dataset(self, part: Source, training: bool) -> ClipDataset:
+        return ClipDataset(part, self.settings.seed, self.audio_normalise, self.vocabulary, self.phones, training)
+
+    def _validation_batches(self, part: Source) -> list[Batch]:
+        dataset = self._dataset(part, training=False)
+        generator = torch.Generator().manual_seed(0)
+        lengths = [dataset.frames(index) for index in range(len(dataset))]
+        plans = plan_batches(lengths, self.settings.max_frames, self.settings.max_rows, generator)
+        return [collate([dataset.item(row) for row in rows], part.task) for rows in plans]
+
+    # The loop ------------------------------------------------------------------------------------------------------------------------
+
+    def run(self) -> Path:
+        settings, state = self.settings, self.state
+        if state.step >= settings.steps:
+            log.info("%s: %d of %d steps are done already", self.model_folder, state.step, settings.steps)
+            return self.model_folder
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_text(self.folder / "config.yaml", config.to_yaml(settings))
+        batches = {name: stream.batches(state.positions[name], self._turns(name)) for name, stream in self.streams.items()}
+        meter = Meter()
+        with bar(f"{settings.task} {self.folder.name}", settings.steps, state.step) as progress, open(self.folder / "log.jsonl", "a") as journal:
+            for step in range(state.step, settings.steps):
+                drawn = {}
+                for name in self._drawn(step):
+                    drawn[name], state.positions[name] = next(batches[name])
+                lr = set_lr(self.optimizer, schedule(settings.optim, step, settings.steps))
+                self._step(step, list(drawn.values()), meter)
+                state.step = step + 1
+                last = state.step == settings.steps
+                if state.step % settings.log_every == 0 or last:
+                    line = {"step": state.step, "lr": lr, **meter.means()}
+                    journal.write(json.dumps(line) + "\n")
+                    journal.flush()
+                    progress.advance(0, note=meter.note(line))
+                    meter = Meter()
+                if settings.validate_every and (state.step % settings.validate_every == 0 or last):
+                    journal.write(json.dumps({"step": state.step, **self.validate()}) + "\n")
+                if state.step % settings.save_every == 0 or last:
+                    self.save(self.model_folder)
+                progress.advance()
+        return self.model_folder
+
+    def _step(self, step: int, batches: list[Batch], meter: "Meter") -> None:
+        """Forward and backward over the batches of one step, and one update: the sum of all losses over the sum of their counts."""
+        settings = self.settings
+        torch.manual_seed(seed_for(settings.seed, "dropout", step))
+        generator = torch.Generator().manual_seed(seed_for(settings.seed, "masks", step))
+        if isinstance(self.model, Recognizer):
+            self.model.step = step
+        losses: list[Loss] = []
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
+            for batch in batches:
+                found = self.model.losses(batch.to(self.device), generator)  # type: ignore[operator]
+                losses += found.values()
+                meter.add(batch.task if settings.task == "pretrain" else "", found)
+        count = torch.stack([loss.count for loss in losses]).sum().clamp(min=1)
+        total = torch.stack([loss.value for loss in losses]).sum() / count
+        self.optimizer.zero_grad(set_to_none=True)
+        total.backward()
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), settings.optim.clip_norm)
+        if not math.isfinite(norm.item()):
+            self._bad_step(step, batches)
+            return
+        self.state.bad_steps = 0
+        self.optimizer.step()
+        meter.add_value("loss", total.detach())
+        meter.add_value("gradient_norm", norm)
+        meter.frames += sum(_frames(batch) for batch in batches)
+
+    def _bad_step(self, step: int, batches: list[Batch]) -> None:
+        ids = [name for batch in batches for name in batch.ids]
+        self.state.bad_steps += 1
+        log.warning("step %d: the loss or its gradient is not finite; nothing was changed. Utterances: %s", step, ", ".join(ids))
+        if self.state.bad_steps >= self.settings.max_bad_steps:
+            raise FloatingPointError(
+                f"{self.folder}: loss not finite in {self.state.bad_steps} steps in a row, last at step {step} with utterance {ids[0]}; "
+                "lower optim.lr or look at these utterances."
+            )
+
+    def _drawn(self, step: int) -> list[str]:
+        """Sources that give a batch to this step; never none."""
+        generator = torch.Generator().manual_seed(seed_for(self.settings.seed, "sources", step))
+        draws = torch.rand(len(self.settings.sources), generator=generator).tolist()
+        names = [name for (name, part), draw in zip(self.settings.sources.items(), draws, strict=True) if draw < part.weight]
+        return names or [next(iter(self.settings.sources))]
+
+    def _turns(self, name: str) -> Iterator[float]:
+        """Share of the training done, at each later step that draws this source."""
+        for step in range(self.state.step, self.settings.steps):
+            if name in self._drawn(step):
+                yield step / self.settings.steps
+
+    # Validation and checkpoints ------------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        """Losses on the validation source with fixed masks, and the word error rate of a recogniser; keeps the best model in ``best/``."""
+        assert self.validation is not None
+        self.model.eval()
+        meter = Meter()
+        for number, batch in enumerate(self.validation):
+            generator = torch.Generator().manual_seed(seed_for("validation", number))
+            meter.add("", self.model.losses(batch.to(self.device), generator))  # type: ignore[operator]
+        results = {f"valid_{name}": value for name, value in meter.means().items() if name != "frames_per_second"}
+        if isinstance(self.model, Recognizer) and self.vocabulary is not None:
+            from avtlm.evaluation.wer import corpus_wer
+
+            results["valid_wer"] = corpus_wer(self._pairs()).rate
+        self.model.train()
+        quality = results.get("valid_wer", results.get("valid_masked_loss", math.inf))
+        if self.state.best is None or quality < self.state.best:
+            self.state.best = quality
+            self.save(self.folder / "best", resumable=False)
+        return results
+
+    def _pairs(self) -> list[tuple[str, str]]:
+        assert self.validation is not None and isinstance(self.model, Recognizer) and self.settings.validation is not None
+        rows = {row.id: row.transcript or "" for row in read_manifest(self.settings.validation.manifest)}
+        texts = transcribe_all(self.model, [batch.to(self.device) for batch in self.validation])
+        return [(rows[name], text) for name, text in texts.items()]
+
+    def save(self, folder: Path, resumable: bool = True) -> None:
+        """Replace a model folder atomically."""
+        decoding = self.model.config.decoding if isinstance(self.model, Recognizer) else None
+        with checkpoint.replace_folder(folder) as temporary:
+            extra = {} if self.phones is None else {"phones.txt": "\n".join(self.phones.symbols) + "\n"}
+            checkpoint.write_model(temporary, self.model, self.card, self.vocabulary, extra, decoding=decoding, name=self.folder.name)
+            if resumable:
+                save_state(temporary, self.state, self.optimizer, self.names)
+
+    def _resume(self) -> None:
+        """Go on from the run's own checkpoint, and forget log lines of steps that will be repeated."""
+        if not (self.model_folder / FOLDER).exists():
+            return
+        saved = checkpoint.load_config(self.model_folder)
+        if saved != self.card:
+            raise ValueError(f"{self.model_folder}: holds a run with another model configuration; choose another output or remove the folder.")
+        checkpoint.load_into(self.model, self.model_folder)
+        self.state = load_state(self.model_folder, self.optimizer, self.names)
+        journal = self.folder / "log.jsonl"
+        if journal.exists():
+            lines = [line for line in journal.read_text().splitlines() if line.endswith("}") and json.loads(line)["step"] <= self.state.step]
+            write_text(journal, "".join(line + "\n" for line in lines))
+        log.info("%s: resuming at step %d", self.model_folder, self.state.step)
+
+
+class Meter:
+    """Ratios of sums over a logging interval, without waiting for the device until they are read."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, tuple[Tensor, Tensor]] = {}
+        self.frames = 0
+        self.started = time.perf_counter()
+
+    def add(self, prefix: str, losses: dict[str, Loss]) -> None:
+        for loss in losses.values():
+            for name, (numerator, denominator) in loss.logs.items():
+                self._add(f"{prefix}/{name}" if prefix else name, numerator.detach(), denominator)
+
+    def add_value(self, name: str, value: Tensor) -> None:
+        self._add(name, value, torch.ones((), device=value.device))
+
+    def _add(self, name: str, numerator: Tensor, denominator: Tensor) -> None:
+        before = self.sums.get(name)
+        self.sums[name] = (numerator, denominator) if before is None else (before[0] + numerator, before[1] + denominator)
+
+    def means(self) -> dict[str, float]:
+        result = {name: (numerator / denominator).item() for name, (numerator, denominator) in self.sums.items() if denominator > 0}
+        return result | {"frames_per_second": self.frames / max(time.perf_counter() - self.started, 1e-9)}
+
+    @staticmethod
+    def note(line: dict[str, Any]) -> str:
+        accuracy = next((f", accuracy {value:.2f}" for name, value in line.items() if name.endswith("accuracy")), "")
+        return f"loss {line.get('loss', math.nan):.3g}{accuracy}"
+
+
+def _frames(batch: Batch) -> int:
+    lengths = [part for part in (batch.video_lengths, batch.audio_lengths) if part is not None]
+    return int(torch.stack(lengths).amax(0).sum()) if lengths else int((batch.text_lengths.sum() + 3) // 4) if batch.text_lengths is not None else 0
+
+
+def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """``base`` with single settings of nested groups replaced."""
+    result = dict(base)
+    for key, value in changes.items():
+        result[key] = _merged(result[key], value) if isinstance(value, dict) and isinstance(result.get(key), dict) else value
+    return result

@@ -1,0 +1,59 @@
+"""Everything a resumed run needs, beside the weights in the model folder: optimiser, step, position in the data.
+
+What is random in a step depends on the run's seed and the step's number alone (masks, dropout) or on seed, epoch and utterance (augmentation), so there
+is no generator state to keep, and a resumed run repeats the lost steps bit for bit. Nothing here is pickled.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+FOLDER = "trainer"
+
+
+@dataclass
+class TrainState:
+    """Finished steps, and for every source the epoch and the batch within it that come next."""
+
+    step: int = 0
+    positions: dict[str, tuple[int, int]] = field(default_factory=dict)
+    best: float | None = None
+    bad_steps: int = 0
+
+
+def save_state(folder: Path, state: TrainState, optimizer: torch.optim.Optimizer, names: Mapping[nn.Parameter, str]) -> None:
+    """Write into a model folder that is being saved (see checkpoint.replace_folder)."""
+    target = folder / FOLDER
+    target.mkdir()
+    moments = {f"{names[p]}|{key}": torch.as_tensor(value).contiguous() for p, values in optimizer.state.items() for key, value in values.items()}
+    save_file(moments, target / "optimizer.safetensors")
+    (target / "state.json").write_text(json.dumps(asdict(state)), encoding="utf-8")
+
+
+def load_state(folder: Path, optimizer: torch.optim.Optimizer, names: Mapping[nn.Parameter, str]) -> TrainState:
+    """Read what :func:`save_state` wrote, into the optimiser.
+
+    Raises:
+        ValueError: the folder has no trainer state, or one of another model.
+    """
+    target = folder / FOLDER
+    if not (target / "state.json").is_file() or not (target / "optimizer.safetensors").is_file():
+        raise ValueError(f"{folder}: no trainer state to resume from (folder {FOLDER}/); remove the folder to start again.")
+    moments: dict[str, dict[str, Tensor]] = {}
+    for key, value in load_file(target / "optimizer.safetensors").items():
+        name, _, kind = key.rpartition("|")
+        moments.setdefault(name, {})[kind] = value
+    known = {name: parameter for parameter, name in names.items()}
+    if moments and set(moments) - set(known):
+        raise ValueError(f"{target}: optimiser state of another model ({sorted(set(moments) - set(known))[0]}); remove the folder to start again.")
+    for name, values in moments.items():
+        parameter = known[name]
+        optimizer.state[parameter] = {key: value if key == "step" else value.to(parameter.device) for key, value in values.items()}
+    raw = json.loads((target / "state.json").read_text(encoding="utf-8"))
+    raw["positions"] = {name: (epoch, index) for name, (epoch, index) in raw["positions"].items()}
+    return TrainState(**raw)

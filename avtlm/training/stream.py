@@ -1,0 +1,84 @@
+"""Endless batches of one source, in an order that the seed and the epoch fix; a position (epoch, batch) is all there is to remember."""
+
+from collections.abc import Iterator
+
+import torch
+from torch.utils.data import DataLoader
+
+from avtlm.data.batching import Batch, plan_batches
+from avtlm.data.dataset import ClipDataset, collate
+from avtlm.data.seeds import seed_for
+
+
+class _Rows(torch.utils.data.Dataset[Batch]):
+    """One batch for one plan entry, so that workers build whole batches."""
+
+    def __init__(self, dataset: ClipDataset) -> None:
+        self.dataset = dataset
+
+    def __getitem__(self, plan: tuple[list[int], int, float]) -> Batch:  # type: ignore[override]
+        rows, epoch, progress = plan
+        return collate([self.dataset.item(row, epoch, progress) for row in rows], self.dataset.source.task)
+
+
+class BatchStream:
+    """Batches of a dataset for ever.
+
+    Args:
+        name: of the source; part of the seed.
+        max_frames, max_rows: see plan_batches.
+        workers: processes that build batches ahead; 0 builds them in this one.
+    """
+
+    def __init__(self, name: str, dataset: ClipDataset, seed: int, max_frames: int, max_rows: int, workers: int = 0) -> None:
+        self.name = name
+        self.dataset = dataset
+        self.seed = seed
+        self.max_frames = max_frames
+        self.max_rows = max_rows
+        self.workers = workers
+        self.lengths = [dataset.frames(index) for index in range(len(dataset))]
+
+    def plan(self, epoch: int) -> list[list[int]]:
+        """Rows of every batch of an epoch."""
+        generator = torch.Generator().manual_seed(seed_for(self.seed, "order", self.name, epoch))
+        return plan_batches(self.lengths, self.max_frames, self.max_rows, generator)
+
+    def batches(self, position: tuple[int, int], steps: Iterator[float]) -> Iterator[tuple[Batch, tuple[int, int]]]:
+        """From a position on: each batch and the position after it.
+
+        Args:
+            steps: for each batch that will be asked for, the share of the training that is done by then (drives the noise ramp).
+        """
+        plans = self._plans(position)
+        wanted = ((rows, place[0], progress) for (rows, place), progress in zip(plans, steps, strict=False))
+        after = self._plans(position)
+        loader: DataLoader[Batch] = DataLoader(
+            _Rows(self.dataset),
+            sampler=_Once(wanted),
+            batch_size=None,
+            num_workers=self.workers,
+            prefetch_factor=4 if self.workers else None,
+            pin_memory=torch.cuda.is_available(),
+        )
+        for batch, (_, place) in zip(loader, after, strict=False):
+            yield batch, place
+
+    def _plans(self, position: tuple[int, int]) -> Iterator[tuple[list[int], tuple[int, int]]]:
+        epoch, index = position
+        while True:
+            plan = self.plan(epoch)
+            while index < len(plan):
+                index += 1
+                yield plan[index - 1], (epoch, index)
+            epoch, index = epoch + 1, 0
+
+
+class _Once(torch.utils.data.Sampler[tuple[list[int], int, float]]):
+    """A sampler over an iterator that is consumed once."""
+
+    def __init__(self, plans: Iterator[tuple[list[int], int, float]]) -> None:
+        self.plans = plans
+
+    def __iter__(self) -> Iterator[tuple[list[int], int, float]]:
+        return self.plans
