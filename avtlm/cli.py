@@ -1,0 +1,280 @@
+"""`avtlm VERB`: read the arguments, call the function of the library that bears the verb's name, print what it returns.
+
+Exit codes: 0 done, 1 failed, 2 wrong use (arguments or configuration), 130 stopped by Ctrl-C. Results go to standard output; errors (one
+sentence) and progress to standard error. The library is imported inside the verbs, so that the help is there at once.
+"""
+
+import argparse
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from avtlm import __version__
+
+DEFAULT_MODEL = "runs/quickstart/model"
+DESCRIPTION = "Train and use models that read sound, lips and text together."
+EPILOG = """\
+examples:
+  avtlm transcribe clip.mp4                          words from sound and lips, with the model of `make quickstart`
+  avtlm transcribe clip.mp4 --modality v --srt       from the lips alone, as subtitles
+  avtlm train configs/vatlm/pretrain.yaml optim.lr=1e-4
+  avtlm evaluate manifest.jsonl --model runs/model --snr 10 0 -10
+  avtlm info clip.mp4                                what a clip, a manifest or a model folder holds
+
+`avtlm VERB --help` explains one verb.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one verb; return the exit code."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.verb is None:
+        parser.print_help()
+        return 2
+    level = logging.DEBUG if options.debug else logging.INFO if options.verb in ("train", "units") else logging.WARNING
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr, force=True)
+    logging.getLogger("avtlm").setLevel(level)
+    verb: Callable[[argparse.Namespace], int] = options.run
+    try:
+        code = verb(options)
+        sys.stdout.flush()
+        return code
+    except KeyboardInterrupt:
+        print("avtlm: stopped.", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of a pipe has gone, which is its right
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        if options.debug:
+            raise
+        print(f"avtlm: {_sentence(error)}", file=sys.stderr)
+        return 2 if _is_wrong_use(error) else 1
+
+
+def _is_wrong_use(error: Exception) -> bool:
+    from avtlm.plain_yaml import ConfigError
+
+    return isinstance(error, ConfigError | argparse.ArgumentError)
+
+
+def _sentence(error: Exception) -> str:
+    """What the user needs to know. Errors that are not meant for users are called what they are: a fault of the library."""
+    from avtlm.errors import MissingExtra
+
+    if isinstance(error, OSError) and error.strerror:
+        return f"{f'{error.filename}: ' if error.filename else ''}{error.strerror}."
+    if isinstance(error, ValueError | MissingExtra | FloatingPointError) and str(error):
+        return " ".join(str(error).split())
+    reason = " ".join(str(error).split())[:300]
+    return f"unexpected {type(error).__name__}: {reason} (run it again with --debug to see where, and please report it)"
+
+
+# Verbs -------------------------------------------------------------------------------------------------------------------------------
+
+
+def _train(options: argparse.Namespace) -> int:
+    from avtlm.training.loop import train
+
+    print(f"model: {train(options.config, options.overrides)}")
+    return 0
+
+
+def _units(options: argparse.Namespace) -> int:
+    from avtlm.units.kmeans import KMeansConfig
+    from avtlm.units.labels import units
+
+    report = units(
+        options.manifest,
+        options.out,
+        model=options.model,
+        layer=options.layer,
+        config=KMeansConfig(clusters=options.clusters, seed=options.seed),
+        clusters_from=options.clusters_from,
+        splits=options.split,
+        fit_split=options.fit_split,
+        fraction=options.fraction,
+        modality=options.modality,
+    )
+    print(f"{report.utterances} utterances, {report.frames} frames, {report.units_used} units in use (perplexity {report.perplexity:.1f})")
+    print(f"labels: {report.labels}\nclusters: {report.clusters}")
+    return 0
+
+
+def _transcribe(options: argparse.Namespace) -> int:
+    from avtlm.data.media import MediaError
+    from avtlm.files import write_text
+    from avtlm.transcribe import transcribe_each
+
+    if options.format in ("srt", "vtt") and len(options.files) > 1 and options.out is None:
+        return _wrong(f"--{options.format} of several files needs --out FOLDER, one file each.")
+    if options.out is not None and len({Path(file).stem for file in options.files}) < len(options.files):
+        return _wrong("--out would write several files of the same name; transcribe them one folder at a time.")
+    failed = 0
+    for path, result in transcribe_each(options.files, options.model, options.modality, options.geometry):
+        if isinstance(result, MediaError):
+            print(f"avtlm: {_sentence(result)}", file=sys.stderr)
+            failed += 1
+            continue
+        text = {
+            "txt": lambda found=result: found.text,
+            "json": lambda found=result, file=path: json.dumps({"file": str(file), **found.to_json()}, ensure_ascii=False),
+            "srt": result.to_srt,
+            "vtt": result.to_vtt,
+        }[options.format]()
+        if options.out is not None:
+            target = Path(options.out) / f"{path.stem}.{options.format}"
+            write_text(target, text.rstrip("\n") + "\n")
+            print(target)
+        else:
+            named = options.format == "txt" and len(options.files) > 1
+            print(f"{path}\t{text}" if named else text.rstrip("\n"), flush=True)
+    if failed and len(options.files) > 1:
+        print(f"avtlm: {failed} of {len(options.files)} files could not be transcribed.", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from avtlm.evaluation.evaluate import evaluate
+    from avtlm.files import write_text
+
+    report = evaluate(
+        options.manifest,
+        options.model,
+        modalities=options.modality,
+        split=None if options.split == "all" else options.split,
+        snrs=options.snr,
+        noise=options.noise,
+        limit=options.limit,
+        seed=options.seed,
+    )
+    text = json.dumps(report.to_json(), indent=2, ensure_ascii=False)
+    if options.out is not None:
+        write_text(options.out, text + "\n")
+    print(text if options.json else report.table())
+    return 0
+
+
+def _info(options: argparse.Namespace) -> int:
+    from avtlm.info import info
+
+    found = info(options.path)
+    print(json.dumps(found, indent=2, ensure_ascii=False) if options.json else "\n".join(_lines(found)))
+    return 0
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    import dataclasses
+
+    from avtlm.doctor import doctor
+
+    found = dataclasses.asdict(doctor())
+    print(json.dumps(found, indent=2, ensure_ascii=False) if options.json else "\n".join(_lines(found)))
+    return 1 if found["problems"] else 0
+
+
+def _wrong(sentence: str) -> int:
+    print(f"avtlm: {sentence}", file=sys.stderr)
+    return 2
+
+
+def _lines(value: Any, indent: str = "") -> Iterable[str]:
+    """Nested dictionaries and lists as indented lines with aligned values."""
+    entries = value.items() if isinstance(value, dict) else [("-", item) for item in value]
+    width = max((len(str(key)) for key, item in entries if not isinstance(item, dict | list)), default=0)
+    for key, item in entries:
+        if isinstance(item, list) and not any(isinstance(part, dict) or len(str(part)) > 20 for part in item):
+            item = ", ".join(map(str, item)) or "none"
+        if isinstance(item, dict | list):
+            yield f"{indent}{key}" if item else f"{indent}{key}  none"
+            yield from _lines(item, indent + "  ")
+        else:
+            yield f"{indent}{key:<{width}}  {'-' if item is None else item}"
+
+
+# Arguments ---------------------------------------------------------------------------------------------------------------------------
+
+
+def _parser() -> argparse.ArgumentParser:
+    shared = argparse.ArgumentParser(add_help=False)
+    shared.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show where an error comes from")
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser("avtlm", description=DESCRIPTION, epilog=EPILOG, formatter_class=raw)
+    parser.add_argument("--version", action="version", version=f"avtlm {__version__}")
+    parser.add_argument("--debug", action="store_true", help="show where an error comes from")
+    verbs = parser.add_subparsers(dest="verb", title="verbs", metavar="VERB")
+
+    def verb(name: str, run: Callable[[argparse.Namespace], int], summary: str, more: str = "") -> argparse.ArgumentParser:
+        added = verbs.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}. {more}", parents=[shared])
+        added.set_defaults(run=run)
+        return added
+
+    train = verb("train", _train, "train what a configuration describes", "A run that was stopped goes on where its last state was saved.")
+    train.add_argument("config", metavar="CONFIG", help="a YAML file, such as those in configs/")
+    train.add_argument("overrides", metavar="KEY=VALUE", nargs="*", help="change single settings: optim.lr=1e-4")
+
+    units = verb("units", _units, "turn the frames of a corpus into k-means units", "Without --model the features are MFCC of the sound.")
+    units.add_argument("manifest", metavar="MANIFEST")
+    units.add_argument("out", metavar="FOLDER", help="where the labels and the clusters go")
+    units.add_argument("--model", metavar="DIR", help="cluster the features of this model")
+    units.add_argument("--layer", type=int, metavar="N", help="features of its layer N")
+    units.add_argument("--clusters", type=int, default=100, metavar="K", help="number of units (default: 100)")
+    units.add_argument("--clusters-from", metavar="FILE", help="use these clusters (kmeans.safetensors) instead of fitting new ones")
+    units.add_argument("--split", nargs="+", metavar="NAME", help="label only these splits (default: everything)")
+    units.add_argument("--fit-split", default="train", metavar="NAME", help="fit the clusters on this split (default: train)")
+    units.add_argument("--fraction", type=float, default=1.0, metavar="X", help="fit on this share of its utterances (default: 1)")
+    units.add_argument("--modality", choices=["av", "a", "v"], default="av", help="what the model sees (default: av)")
+    units.add_argument("--seed", type=int, default=0)
+
+    transcribe = verb(
+        "transcribe",
+        _transcribe,
+        "write down what is said in video or audio files",
+        "Prints the words of each file; a file that cannot be used is reported and the others go on.",
+    )
+    transcribe.add_argument("files", metavar="FILE", nargs="+", help="any common video or audio file; a video shows one speaking face")
+    transcribe.add_argument(
+        "--modality", choices=["av", "a", "v"], default="av", help="sound and lips (av, default), sound (a) or lips (v)"
+    )
+    transcribe.add_argument("--model", metavar="DIR", default=DEFAULT_MODEL, help=f"a model folder (default: {DEFAULT_MODEL})")
+    kinds = transcribe.add_mutually_exclusive_group()
+    for kind, what in (
+        ("json", "words with times and confidences, one JSON object a line"),
+        ("srt", "subtitles"),
+        ("vtt", "web subtitles"),
+    ):
+        kinds.add_argument(f"--{kind}", dest="format", action="store_const", const=kind, default="txt", help=what)
+    transcribe.add_argument("--out", metavar="FOLDER", help="write one file per input instead of printing")
+    geometry = "how lips are aligned; must be what the model was trained with (default: avhubert)"
+    transcribe.add_argument("--geometry", choices=["avhubert", "auto_avsr"], default="avhubert", help=geometry)
+
+    evaluate = verb("evaluate", _evaluate, "measure the word error rate of a model on a manifest", "Intervals are 95 %, by bootstrap.")
+    evaluate.add_argument("manifest", metavar="MANIFEST", help="lip crops and sound with transcripts, as avtlm-lip-roi writes them")
+    evaluate.add_argument("--model", metavar="DIR", default=DEFAULT_MODEL, help=f"a model folder (default: {DEFAULT_MODEL})")
+    evaluate.add_argument("--modality", nargs="+", choices=["av", "a", "v"], default=["av"], help="one or more (default: av)")
+    evaluate.add_argument("--split", default="test", help="which split, or all (default: test)")
+    evaluate.add_argument("--snr", nargs="+", type=float, default=[], metavar="DB", help="also in noise at these signal-to-noise ratios")
+    evaluate.add_argument("--noise", default="babble", metavar="WHAT", help="babble of other speakers (default), white, or a sound file")
+    evaluate.add_argument("--limit", type=int, metavar="N", help="only the first N utterances")
+    evaluate.add_argument("--seed", type=int, default=0, help="of the noise (default: 0)")
+    evaluate.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    evaluate.add_argument("--out", metavar="FILE", help="write the JSON here as well")
+
+    info = verb("info", _info, "show what a model folder, a manifest or a media file holds")
+    info.add_argument("path", metavar="PATH")
+    info.add_argument("--json", action="store_true", help="print JSON")
+
+    doctor = verb(
+        "doctor", _doctor, "check this installation: versions, attention backends, extras, codecs", "Exits with 1 if it finds a problem."
+    )
+    doctor.add_argument("--json", action="store_true", help="print JSON")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
