@@ -131,7 +131,8 @@ def extract_lips(
     if track.faces > 1:
         warnings.append(f"{track.faces} faces; the largest one, at ({_centre(track)}), was followed")
     if interpolated > 0:
-        warnings.append(f"the face was not found in {interpolated:.0%} of the pictures looked at")
+        begin, end = (frame / FPS for frame in track.gap)
+        warnings.append(f"the face was not found in {interpolated:.0%} of the pictures looked at, longest from {begin:.2f} to {end:.2f} s")
     try:
         plan = plan_crops(interpolate_missing(track.points), geometry)
     except AlignmentError as error:

@@ -25,6 +25,7 @@ class FaceTrack:
         points: float64 ``(frames, 68, 2)``, NaN where the face was not looked for or not found.
         looked: number of pictures that were looked at.
         found: number of those in which this face was found.
+        gap: first frame and the frame after the last of the longest stretch without this face; equal when there is none.
         faces: the largest number of faces in one picture.
         box: mean x, y, width and height of the face in pixels; zeros when there is none.
     """
@@ -32,6 +33,7 @@ class FaceTrack:
     points: np.ndarray
     looked: int
     found: int
+    gap: tuple[int, int]
     faces: int
     box: tuple[float, float, float, float]
 
@@ -95,7 +97,19 @@ def _follow(pictures: Iterable[np.ndarray], provider: LandmarkProvider, path: Pa
     points[list(best.faces)] = seen
     low, high = seen.min(axis=1), seen.max(axis=1)
     box = np.concatenate([low.mean(axis=0), (high - low).mean(axis=0)])
-    return FaceTrack(points, looked, len(best.faces), most, (float(box[0]), float(box[1]), float(box[2]), float(box[3])))
+    gap = _longest_gap([index in best.faces for index in range(0, count, provider.stride)], provider.stride, count)
+    return FaceTrack(points, looked, len(best.faces), gap, most, (float(box[0]), float(box[1]), float(box[2]), float(box[3])))
+
+
+def _longest_gap(seen: list[bool], stride: int, count: int) -> tuple[int, int]:
+    longest = begin = 0
+    gap = (0, 0)
+    for look, present in enumerate([*seen, True]):
+        if present:
+            if look - begin > longest:
+                longest, gap = look - begin, (begin * stride, min(look * stride, count))
+            begin = look + 1
+    return gap
 
 
 def _link(tracks: list[_Path], look: int, index: int, faces: list[np.ndarray]) -> None:
@@ -114,4 +128,4 @@ def _link(tracks: list[_Path], look: int, index: int, faces: list[np.ndarray]) -
 
 
 def _nothing(count: int, looked: int, faces: int) -> FaceTrack:
-    return FaceTrack(np.full((count, 68, 2), np.nan), looked, 0, faces, (0.0, 0.0, 0.0, 0.0))
+    return FaceTrack(np.full((count, 68, 2), np.nan), looked, 0, (0, count), faces, (0.0, 0.0, 0.0, 0.0))
