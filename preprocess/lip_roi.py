@@ -350,12 +350,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"avtlm-lip-roi: {error}", file=sys.stderr)
         return 1 if isinstance(error, NothingUsableError) else 2
     summary = json.loads((manifest.parent / "summary.json").read_text())
-    print(
-        f"{summary['written']} of {summary['clips']} clips written ({summary['frames']} frames), {len(summary['failed'])} failed: {manifest}"
-    )
-    for name, reason in list(summary["failed"].items())[:20]:
+    written, failed = summary["written"], summary["failed"]
+    print(f"{written} of {summary['clips']} clips written ({summary['frames']} frames), {len(failed)} failed: {manifest}")
+    for name, reason in list(failed.items())[:20]:
         print(f"  {name}: {reason}")
-    if len(summary["failed"]) > 20:
+    if len(failed) > 20:
         print(f"  ... all of them in {manifest.parent / 'report.tsv'}")
     return 0
 

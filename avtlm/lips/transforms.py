@@ -1,8 +1,8 @@
 """What AV-HuBERT and auto_avsr do to lip crops and waveforms before their models see them.
 
 Both cut 96 x 96 crops to 88 x 88 and normalise grey values by mean 0.421 and deviation 0.165. In training AV-HuBERT draws one offset and one
-mirror a clip; auto_avsr draws an offset and blacks out stretches of frames before normalising, so that a masked frame is -0.421 / 0.165.
-Draws are arguments or come from a numpy generator. (For the recipes of this library see :mod:`avtlm.data.augment`.)
+mirror a clip; auto_avsr draws an offset and blacks out stretches of frames before normalising: a masked frame is -0.421 / 0.165. Draws
+are arguments or come from a numpy generator. (For the recipes of this library see :mod:`avtlm.data.augment`.)
 """
 
 import math
@@ -63,8 +63,8 @@ def mask_count(length: int, stride: int) -> int:
 def place_stretch(length: int, reach: int, width: int, start: int) -> tuple[int, int] | None:
     """One mask of the adaptive time mask as begin and end, or None.
 
-    A quirk of the official code: ``reach`` bounds the start (taken modulo ``length - reach``) and decides whether there is a mask at all, while
-    the masked length is the unrelated second draw ``width``, less one in effect never reaching past the end.
+    A quirk of the official code: ``reach`` bounds the start (taken modulo ``length - reach``) and decides whether there is a mask at all,
+    while the masked length is the unrelated second draw, ``width``.
     """
     if reach == 0 or reach >= length:
         return None
@@ -74,8 +74,8 @@ def place_stretch(length: int, reach: int, width: int, start: int) -> tuple[int,
 
 def draw_stretches(length: int, window: int, stride: int, generator: np.random.Generator) -> list[tuple[int, int]]:
     """The adaptive time mask: a number of masks that grows with the length, each shorter than ``window``."""
-    draws = [(int(generator.integers(window)), int(generator.integers(window)), generator) for _ in range(mask_count(length, stride))]
-    placed = [place_stretch(length, reach, width, int(source.integers(max(1, length)))) for reach, width, source in draws]
+    draws = [tuple(int(value) for value in generator.integers(window, size=2)) for _ in range(mask_count(length, stride))]
+    placed = [place_stretch(length, reach, width, int(generator.integers(max(1, length - reach)))) for reach, width in draws]
     return [stretch for stretch in placed if stretch is not None]
 
 
