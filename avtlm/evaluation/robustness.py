@@ -1,8 +1,8 @@
 """Speech in noise: mixing at a signal-to-noise ratio, and babble.
 
 Sources: AV-HuBERT's noisy-speech experiments (arXiv 2201.01763, section 3) mix int16 waveforms and bring a mixture that leaves the int16
-range back into it as a whole; auto_avsr mixes float waveforms by the same energy ratio without touching the peaks. Where speech or noise has
-no energy the ratio has no meaning, and the speech is returned as it was.
+range back into it as a whole; auto_avsr mixes float waveforms by the same energy ratio without touching the peaks. Where speech or noise
+has no energy the ratio has no meaning, and the speech is returned as it was.
 """
 
 from collections.abc import Sequence

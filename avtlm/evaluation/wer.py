@@ -1,7 +1,7 @@
 """Word and character error rates with their uncertainty.
 
 A rate is the sum of all errors over the sum of all reference units, never a mean of utterance rates. If the references hold no unit at all,
-the number of inserted ones stands for the rate, as in jiwer. The interval comes from a bootstrap over utterances (Bisani and Ney, ICASSP 2004).
+the number of inserted ones stands for the rate, as in jiwer. The interval comes from a bootstrap over utterances (Bisani and Ney 2004).
 Errors of an utterance are unique, their division into substitutions, deletions and insertions is not: compare sums.
 """
 
@@ -188,7 +188,7 @@ def _process(references: list[str], hypotheses: list[str], characters: bool) -> 
 
     if characters:
         return jiwer.process_characters(references, hypotheses)
-    return jiwer.process_words(*([" ".join(text.split()) for text in side] for side in (references, hypotheses)))
+    return jiwer.process_words([" ".join(text.split()) for text in references], [" ".join(text.split()) for text in hypotheses])
 
 
 def _count(pairs: Sequence[tuple[str, str]], characters: bool, spaces: bool) -> tuple[np.ndarray, np.ndarray, tuple[int, int, int]]:
