@@ -11,9 +11,12 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from avtlm import __version__
+
+if TYPE_CHECKING:
+    from avtlm.decoding.result import Transcript
 
 DEFAULT_MODEL = "runs/quickstart/model"
 DESCRIPTION = "Train and use models that read sound, lips and text together."
@@ -121,12 +124,7 @@ def _transcribe(options: argparse.Namespace) -> int:
             print(f"avtlm: {_sentence(result)}", file=sys.stderr)
             failed += 1
             continue
-        text = {
-            "txt": lambda found=result: found.text,
-            "json": lambda found=result, file=path: json.dumps({"file": str(file), **found.to_json()}, ensure_ascii=False),
-            "srt": result.to_srt,
-            "vtt": result.to_vtt,
-        }[options.format]()
+        text = _shown(result, path, options.format)
         if options.out is not None:
             target = Path(options.out) / f"{path.stem}.{options.format}"
             write_text(target, text.rstrip("\n") + "\n")
@@ -137,6 +135,12 @@ def _transcribe(options: argparse.Namespace) -> int:
     if failed and len(options.files) > 1:
         print(f"avtlm: {failed} of {len(options.files)} files could not be transcribed.", file=sys.stderr)
     return 1 if failed else 0
+
+
+def _shown(transcript: "Transcript", path: Path, kind: str) -> str:
+    if kind == "json":
+        return json.dumps({"file": str(path), **transcript.to_dict()}, ensure_ascii=False, allow_nan=False)
+    return {"srt": transcript.to_srt, "vtt": transcript.to_vtt}[kind]() if kind != "txt" else transcript.text
 
 
 def _evaluate(options: argparse.Namespace) -> int:

@@ -7,6 +7,7 @@ import os
 import platform
 import warnings
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 
@@ -133,7 +134,8 @@ def _codecs() -> tuple[dict[str, str], list[str]]:
     import av
 
     found, lost = {}, []
-    for title, names, mode in (("decodes", DECODERS, "r"), ("encodes", ENCODERS, "w")):
+    modes: tuple[tuple[str, tuple[str, ...], Literal["r", "w"]], ...] = (("decodes", DECODERS, "r"), ("encodes", ENCODERS, "w"))
+    for title, names, mode in modes:
         present = []
         for name in names:
             try:

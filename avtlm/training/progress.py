@@ -4,6 +4,7 @@ Nested bars share one display. Nothing here goes to standard output, so that res
 """
 
 import contextlib
+import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sized
@@ -93,7 +94,9 @@ def bar(description: str, total: int | None = None, done: int = 0, console: Cons
                 TimeElapsedColumn(),
                 TimeRemainingColumn(),
             )
-            _display = Progress(*columns, TextColumn("[dim]{task.fields[note]}"), console=console, transient=True)
+            # Lines printed meanwhile go above the bar where both are seen; a redirected standard output is left alone.
+            above = sys.stdout.isatty()
+            _display = Progress(*columns, TextColumn("[dim]{task.fields[note]}"), console=console, transient=True, redirect_stdout=above)
             _display.start()
         _open_bars += 1
         current = Bar(console, description, total, done)

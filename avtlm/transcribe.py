@@ -1,0 +1,151 @@
+"""Media files to transcripts: lips and sound, features, model, search. What `avtlm transcribe` and the demo call."""
+
+import logging
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from avtlm import checkpoint, systems
+from avtlm.data.augment import crop_video
+from avtlm.data.container import FPS, SAMPLE_RATE, MediaError
+from avtlm.data.dataset import Item, collate
+from avtlm.data.sound import read_track
+from avtlm.decoding.result import Transcript
+from avtlm.frontends.filterbank import audio_features
+from avtlm.lips.crop import extract_lips
+from avtlm.lips.landmarks import FaceMesh, LandmarkProvider
+from avtlm.recognizer import Recognizer
+from avtlm.training.progress import track
+
+logger = logging.getLogger(__name__)
+
+BATCH_FRAMES = 3000  # padded frames at 25 Hz in one batch: two minutes
+BATCH_FILES = 16
+MIN_SECONDS = 0.1
+MODALITIES = ("av", "a", "v")
+
+
+def transcribe(
+    paths: Iterable[str | Path],
+    model: str | Path | Recognizer,
+    modality: str = "av",
+    geometry: str = "avhubert",
+    provider: LandmarkProvider | None = None,
+) -> list[Transcript]:
+    """Transcripts of media files, in their order.
+
+    Args:
+        paths: videos of one speaking face, or sound files for modality ``a``.
+        model: a model folder of a recogniser, or one that is loaded already.
+        modality: ``av`` (sound and lips), ``a`` or ``v``. With ``a`` no face is looked for.
+        geometry: how lips are aligned; see avtlm.lips.align.GEOMETRIES.
+        provider: finds face landmarks; default: FaceMesh.
+
+    Raises:
+        MediaError: a file cannot be used; see `transcribe_each` to go on with the others.
+        CheckpointError: the model folder is incomplete.
+        MissingExtra: lips are needed and the extra is not installed.
+        ValueError: an unknown modality.
+    """
+    found = []
+    for _, result in transcribe_each(paths, model, modality, geometry, provider):
+        if isinstance(result, MediaError):
+            raise result
+        found.append(result)
+    return found
+
+
+def transcribe_each(
+    paths: Iterable[str | Path],
+    model: str | Path | Recognizer,
+    modality: str = "av",
+    geometry: str = "avhubert",
+    provider: LandmarkProvider | None = None,
+) -> Iterator[tuple[Path, Transcript | MediaError]]:
+    """As `transcribe`, one pair of path and result at a time; a file that cannot be used gives its MediaError and the others go on."""
+    if modality not in MODALITIES:
+        raise ValueError(f"modality: {modality!r} is unknown; choose one of {', '.join(MODALITIES)}.")
+    recognizer = load_recognizer(model)
+    normalise = systems.audio_normalise(recognizer.encoder)
+    if provider is None and "v" in modality:
+        provider = FaceMesh()
+    waiting: list[tuple[Path, Item | MediaError]] = []
+    for path in track([Path(path) for path in paths], "transcribing"):
+        entry: tuple[Path, Item | MediaError]
+        try:
+            entry = path, read_item(path, modality, normalise, geometry, provider)
+        except MediaError as error:
+            entry = path, error
+        items = [item for _, item in [*waiting, entry] if isinstance(item, Item)]
+        if len(items) > BATCH_FILES or len(items) * max(map(_frames, items), default=0) > BATCH_FRAMES:
+            yield from _recognise(recognizer, waiting)
+            waiting = []
+        waiting.append(entry)
+    yield from _recognise(recognizer, waiting)
+
+
+def load_recognizer(model: str | Path | Recognizer) -> Recognizer:
+    """A recogniser in evaluation mode, on the GPU if there is one.
+
+    Raises:
+        CheckpointError: the folder is incomplete or damaged.
+    """
+    if isinstance(model, Recognizer):
+        return model
+    if not Path(model).exists():
+        raise checkpoint.CheckpointError(
+            f"{model}: there is no such model; name its folder with --model, or make one by `make quickstart`."
+        )
+    recognizer: Recognizer = systems.load(model)
+    return recognizer.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+
+
+def read_item(path: Path, modality: str, normalise: str, geometry: str = "avhubert", provider: LandmarkProvider | None = None) -> Item:
+    """The features of one media file that ``modality`` needs.
+
+    Raises:
+        MediaError: unreadable, no face, or no sound where sound is needed.
+    """
+    crops = frames = None
+    if "v" in modality:
+        clip = extract_lips(path, provider, geometry, audio="a" in modality)
+        wave, warnings = clip.audio, clip.report.warnings
+        crops, frames = torch.from_numpy(crop_video(clip.crops, None, None)), len(clip.crops)
+    else:
+        wave, notes = read_track(path)
+        warnings = tuple(notes)
+    for warning in warnings:
+        if warning != "no audio track":
+            logger.warning("%s: %s.", path, warning)
+    features = None
+    if "a" in modality:
+        if wave is None:
+            raise MediaError(path, f"has no audio track{'; ask for modality v to read the lips alone' if 'v' in modality else ''}.")
+        if "v" not in modality and not np.any(np.abs(wave) > 1e-4):
+            raise MediaError(path, "is silent; there is nothing to hear.")
+        if len(wave) < MIN_SECONDS * SAMPLE_RATE:
+            raise MediaError(path, f"has only {len(wave) / SAMPLE_RATE:.3f} s of sound; at least {MIN_SECONDS} s are needed.")
+        features = audio_features(to_int16(wave), frames, normalise)
+    return Item(str(path), audio=features, video=crops)
+
+
+def to_int16(wave: np.ndarray) -> torch.Tensor:
+    """float (samples,) in [-1, 1] -> int16 (samples,), as the models are trained."""
+    return torch.from_numpy(np.round(np.clip(wave, -1, 32767 / 32768) * 32768).astype(np.int16))
+
+
+def _recognise(recognizer: Recognizer, entries: list[tuple[Path, Item | MediaError]]) -> Iterator[tuple[Path, Transcript | MediaError]]:
+    items = [item for _, item in entries if isinstance(item, Item)]
+    found: Iterator[Transcript] = iter(())
+    if items:
+        device = next(recognizer.parameters()).device
+        found = iter(recognizer.transcribe_batch(collate(items, "recognition").to(device)))
+    for path, entry in entries:
+        yield path, entry if isinstance(entry, MediaError) else replace(next(found), duration=_frames(entry) / FPS)
+
+
+def _frames(item: Item) -> int:
+    return len(item.video if item.video is not None else item.audio if item.audio is not None else ())
