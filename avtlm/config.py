@@ -64,10 +64,10 @@ def _build(kind: Any, value: Any, key: str, root: Any) -> Any:
                 near += [other for other in _keys(root) if other.rpartition(".")[2] == name][:1]
                 hint = f"did you mean '{near[0]}'?" if near else f"the keys here are {', '.join(names)}."
                 raise ConfigError(f"key '{prefix}{name}' is not known; {hint}")
+        built = {name: _build(hints[name], item, prefix + name, root) for name, item in value.items()}
         for field in fields:
             if field.init and field.name not in value and field.default is field.default_factory is dataclasses.MISSING:
                 raise ConfigError(f"key '{prefix}{field.name}' is missing; expected {describe(hints[field.name])}.")
-        built = {name: _build(hints[name], item, prefix + name, root) for name, item in value.items()}
         try:
             return typing.cast(Any, origin)(**built)
         except ValueError as error:  # from __post_init__

@@ -117,9 +117,6 @@ def read_item(path: Path, modality: str, normalise: str, geometry: str = "avhube
     else:
         wave, notes = read_track(path)
         warnings = tuple(notes)
-    for warning in warnings:
-        if warning != "no audio track":
-            logger.warning("%s: %s.", path, warning)
     features = None
     if "a" in modality:
         if wave is None:
@@ -129,6 +126,8 @@ def read_item(path: Path, modality: str, normalise: str, geometry: str = "avhube
         if len(wave) < MIN_SECONDS * SAMPLE_RATE:
             raise MediaError(path, f"has only {len(wave) / SAMPLE_RATE:.3f} s of sound; at least {MIN_SECONDS} s are needed.")
         features = audio_features(to_int16(wave), frames, normalise)
+    for warning in warnings:
+        logger.warning("%s: %s.", path, warning)
     return Item(str(path), audio=features, video=crops)
 
 
