@@ -10,6 +10,7 @@ from av.video.stream import VideoStream
 
 FPS = 25.0
 SAMPLE_RATE = 16000
+LONGEST_HOLE = 60.0  # seconds without picture or sound; a larger jump of the time stamps is damage, and filling it could take all memory
 # What PyAV was seen to raise on 300 damaged files, next to FFmpegError: no stream of that kind, broken metadata text, an absurd allocation.
 PYAV_ERRORS = (av.error.FFmpegError, IndexError, UnicodeDecodeError, MemoryError, ValueError, OSError)
 

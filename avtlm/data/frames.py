@@ -15,7 +15,7 @@ from av.container import InputContainer
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from avtlm.data.container import FPS, PYAV_ERRORS, MediaError, describe, open_media, video_stream
+from avtlm.data.container import FPS, LONGEST_HOLE, PYAV_ERRORS, MediaError, describe, open_media, video_stream
 
 LUMA_8_BIT = {"yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p", "yuv440p", "nv12", "nv16", "nv21", "gray"}
 FULL_RANGE = 2  # AVCOL_RANGE_JPEG
@@ -53,6 +53,8 @@ class FrameStream:
             stream = video_stream(container)
             if stream is None:
                 raise MediaError(self.path, "has no video track.")
+            if stream.codec_context is None:  # PyAV's answer to an unknown or damaged codec tag
+                raise MediaError(self.path, "has a video track in a coding that this build of FFmpeg does not know.")
             stream.codec_context.thread_count = self.threads
             yield from self._resample(stream, timed_frames(container, stream, self.path, self.info))
 
@@ -69,6 +71,8 @@ class FrameStream:
                 self._note_source(stream, frame)
             else:
                 gap = at - shown_at
+                if gap > LONGEST_HOLE:
+                    raise MediaError(self.path, f"is damaged: its picture time stamps jump by {gap:.0f} s after {shown_at - first:.2f} s.")
                 longest_gap, shortest_gap = max(longest_gap, gap), min(shortest_gap or gap, gap)
                 middle = (at + shown_at) / 2 - first
                 while emitted / self.fps <= middle + 1e-9:
@@ -81,7 +85,7 @@ class FrameStream:
             raise MediaError(self.path, "holds no picture that can be decoded.")
         length = float(shown.duration * shown.time_base) if shown.duration and shown.time_base else 0.0
         if not 0 < length < 1:
-            length = (shown_at - first) / (count - 1) if count > 1 else 1 / float(stream.average_rate or self.fps)
+            length = (shown_at - first) / (count - 1) if count > 1 else 1 / max(float(stream.average_rate or self.fps), 1.0)
         end = shown_at - first + length
         for _ in range(emitted, max(1, int(end * self.fps + 0.5 + 1e-6))):
             picture = self._convert(shown) if picture is None else picture
@@ -109,7 +113,9 @@ class FrameStream:
         promised = float(stream.duration * stream.time_base) if stream.duration and stream.time_base else 0.0
         listed = stream.frames
         if listed and promised and stream.average_rate and abs(listed - promised * float(stream.average_rate)) > 1.5:
-            listed = 0  # an edit list hides frames; their number says nothing
+            if listed > count + 1:
+                warnings.append(f"the file lists {listed} frames but shows {count} (an edit list, or damage)")
+            listed = 0
         if listed > count + 1 or promised > seconds + max(0.12, 2.5 / rate):
             have, want = (f"{count}", f"{listed} frames") if listed else (f"{seconds:.2f}", f"{promised:.2f} seconds of video")
             reason = f"is damaged: only {have} of {want} can be decoded"

@@ -13,9 +13,10 @@ import soundfile
 import soxr
 from av.container import InputContainer
 
-from avtlm.data.container import PYAV_ERRORS, SAMPLE_RATE, MediaError, describe, open_media, video_stream
+from avtlm.data.container import LONGEST_HOLE, PYAV_ERRORS, SAMPLE_RATE, MediaError, describe, open_media, video_stream
 
 SOUND_FILES = {".wav", ".flac"}  # read by soundfile, which is ten times faster than a demuxer
+PLANES = 8  # FFmpeg's AV_NUM_DATA_POINTERS
 JITTER = 0.02  # seconds by which audio time stamps may stray (millisecond rounding in Matroska, say) before a gap is believed
 
 
@@ -85,6 +86,8 @@ def _decode_track(
     if not container.streams.audio:
         return None
     stream = container.streams.best("audio") or container.streams.audio[0]
+    if stream.codec_context is None:  # PyAV's answer to an unknown or damaged codec tag
+        raise MediaError(path, "has an audio track in a coding that this build of FFmpeg does not know.")
     if start is None:
         picture = video_stream(container)
         start = (
@@ -122,6 +125,8 @@ def _decode_track(
                 wanted = round((at - start) * rate)
                 if not pieces or abs(wanted - position) > JITTER * rate:
                     hole = wanted - position
+                    if hole > LONGEST_HOLE * rate:
+                        raise MediaError(path, f"is damaged: its audio time stamps jump by {hole / rate:.0f} s.")
                     if hole > 0:
                         pieces.append(np.zeros(hole, np.float32))
                     else:
@@ -138,9 +143,14 @@ def _decode_track(
 
 def _mono(frame: av.AudioFrame) -> np.ndarray:
     """Float32 in [-1, 1], the mean of the channels."""
+    channels = frame.layout.nb_channels
+    if channels >= PLANES:
+        # PyAV looks for a null pointer behind the last plane and finds none behind the eighth; FFmpeg mixes these itself.
+        frame = av.AudioResampler(format="s32", layout="mono", rate=frame.sample_rate).resample(frame)[0]
+        channels = 1
     sound = frame.to_ndarray()
     if not frame.format.is_planar:
-        sound = sound.reshape(-1, frame.layout.nb_channels).T
+        sound = sound.reshape(-1, channels).T
     if sound.dtype == np.uint8:
         sound = (sound.astype(np.float32) - 128) / 128
     elif sound.dtype.kind == "i":

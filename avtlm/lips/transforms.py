@@ -1,7 +1,7 @@
 """What AV-HuBERT and auto_avsr do to lip crops and waveforms before their models see them.
 
-Both cut 96 x 96 crops to 88 x 88 and normalise grey values by mean 0.421 and deviation 0.165. In training AV-HuBERT draws one offset and one
-mirror a clip; auto_avsr draws an offset and blacks out stretches of frames before normalising: a masked frame is -0.421 / 0.165. Draws
+Both cut 96 x 96 crops to 88 x 88 and normalise grey values by mean 0.421 and deviation 0.165. In training AV-HuBERT draws an offset and a
+mirror a clip; auto_avsr draws an offset and blacks out stretches of frames before normalising: masked frames are -0.421 / 0.165. Draws
 are arguments or come from a numpy generator. (For the recipes of this library see :mod:`avtlm.data.augment`.)
 """
 
