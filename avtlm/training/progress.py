@@ -119,26 +119,3 @@ def track(items: Iterable[T], description: str, total: int | None = None) -> Ite
         for item in items:
             yield item
             current.advance()
-
-
-class Stages:
-    """The stages of a longer run: ``with stages("Lip crops"):`` prints a numbered heading and the time it took.
-
-    Attributes:
-        seconds: how long each finished stage took, by name.
-    """
-
-    def __init__(self, total: int, console: Console | None = None) -> None:
-        self.total, self.started = total, 0
-        self.seconds: dict[str, float] = {}
-        self._console = console or Console(stderr=True)
-
-    @contextlib.contextmanager
-    def __call__(self, name: str, note: str = "") -> Iterator[None]:
-        self.started += 1
-        start = time.monotonic()
-        heading = f"[bold cyan]\\[{self.started}/{self.total}][/] [bold]{name}[/]"
-        self._console.print(f"{heading} [dim]{note}[/]" if note else heading, highlight=False)
-        yield
-        self.seconds[name] = time.monotonic() - start
-        self._console.print(f"      [dim]done in {duration_text(self.seconds[name])}[/]", highlight=False)

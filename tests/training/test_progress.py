@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from avtlm.training import progress
-from avtlm.training.progress import Bar, Stages, bar, duration_text, rate_text, track
+from avtlm.training.progress import Bar, bar, duration_text, rate_text, track
 
 
 def terminal() -> Console:
@@ -72,18 +72,6 @@ def test_a_line_without_a_total_counts() -> None:
     current = Bar(plain(), "frames", None, 0)
     current.advance(7)
     assert current.line().startswith("frames: 7, ")
-
-
-def test_stages_are_numbered_and_timed() -> None:
-    console = plain()
-    stages = Stages(2, console)
-    with stages("Corpus", "1,400 clips"):
-        pass
-    with pytest.raises(ValueError), stages("Lips"):
-        raise ValueError
-    assert "[1/2] Corpus 1,400 clips" in written(console)
-    assert "[2/2] Lips" in written(console)
-    assert list(stages.seconds) == ["Corpus"]
 
 
 def test_rates_and_durations_read_well() -> None:
