@@ -9,8 +9,7 @@ import numpy as np
 import torch
 
 from avtlm import checkpoint, systems
-from avtlm.data.augment import crop_video
-from avtlm.data.container import FPS, SAMPLE_RATE, MediaError
+from avtlm.data.container import FPS, SAMPLE_RATE, MediaError, open_media, video_stream
 from avtlm.data.dataset import Item, collate
 from avtlm.data.sound import read_track
 from avtlm.decoding.result import Transcript
@@ -69,14 +68,14 @@ def transcribe_each(
     if modality not in MODALITIES:
         raise ValueError(f"modality: {modality!r} is unknown; choose one of {', '.join(MODALITIES)}.")
     recognizer = load_recognizer(model)
-    normalise = systems.audio_normalise(recognizer.encoder)
+    inputs = systems.input_format(recognizer.encoder)
     if provider is None and "v" in modality:
         provider = FaceMesh()
     waiting: list[tuple[Path, Item | MediaError]] = []
     for path in track([Path(path) for path in paths], "transcribing"):
         entry: tuple[Path, Item | MediaError]
         try:
-            entry = path, read_item(path, modality, normalise, geometry, provider)
+            entry = path, read_item(path, modality, inputs, geometry, provider)
         except MediaError as error:
             entry = path, error
         items = [item for _, item in [*waiting, entry] if isinstance(item, Item)]
@@ -103,7 +102,7 @@ def load_recognizer(model: str | Path | Recognizer) -> Recognizer:
     return recognizer.to("cuda" if torch.cuda.is_available() else "cpu").eval()
 
 
-def read_item(path: Path, modality: str, normalise: str, geometry: str = "avhubert", provider: LandmarkProvider | None = None) -> Item:
+def read_item(path: Path, modality: str, inputs: InputFormat, geometry: str = "avhubert", provider: LandmarkProvider | None = None) -> Item:
     """The features of one media file that ``modality`` needs.
 
     Raises:
@@ -111,9 +110,12 @@ def read_item(path: Path, modality: str, normalise: str, geometry: str = "avhube
     """
     crops = frames = None
     if "v" in modality:
+        with open_media(path) as container:
+            if video_stream(container) is None:
+                raise MediaError(path, f"has no video track{'; ask for modality a to hear the sound alone' if 'a' in modality else ''}.")
         clip = extract_lips(path, provider, geometry, audio="a" in modality)
         wave, warnings = clip.audio, clip.report.warnings
-        crops, frames = torch.from_numpy(crop_video(clip.crops, None, None)), len(clip.crops)
+        crops, frames = inputs.video(clip.crops), len(clip.crops)
     else:
         wave, notes = read_track(path)
         warnings = tuple(notes)
@@ -125,7 +127,7 @@ def read_item(path: Path, modality: str, normalise: str, geometry: str = "avhube
             raise MediaError(path, "is silent; there is nothing to hear.")
         if len(wave) < MIN_SECONDS * SAMPLE_RATE:
             raise MediaError(path, f"has only {len(wave) / SAMPLE_RATE:.3f} s of sound; at least {MIN_SECONDS} s are needed.")
-        features = audio_features(to_int16(wave), frames, normalise)
+        features = inputs.audio(to_int16(wave), frames)
     for warning in warnings:
         logger.warning("%s: %s.", path, warning)
     return Item(str(path), audio=features, video=crops)
