@@ -1,0 +1,218 @@
+"""CTC with all alignments summed: prefix beam search, and prefix scores for joint decoding with an attention decoder.
+
+p(g) sums all alignments that merge to g; the prefix probability psi(g) sums all whose merged sequence STARTS with g (psi of the empty
+prefix is 1 if every frame is normalised). Sources: Graves et al. 2006; Hannun et al. 2014, arXiv 1408.2873 (search); Watanabe et al. 2017
+(prefix scores).
+
+Everything is float64 in the log domain with true minus infinity: sums over frames in float32 would be off by 1e-3 after 200 frames. A
+difference of two log zeros is never taken.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from avtlm.decoding.align import ctc_align
+from avtlm.decoding.ranking import best, check_log_probs, valid_frames
+from avtlm.decoding.result import Hypothesis
+
+MULTIPLIER = 0x2545F4914F6CDD1D  # odd; prefixes are told apart by a 64-bit polynomial hash with this base
+SALT = 0x1C69B3F74AC4AE35
+
+
+@torch.no_grad()
+def ctc_beam(log_probs: Tensor, lengths: Tensor, beam: int = 10, blank: int = 0, nbest: int = 1) -> list[list[Hypothesis]]:
+    """The most probable label sequences, all alignments of each summed; exact as long as no prefix falls out of the beam.
+
+    All rows advance together, and no row sees another one's padding. Ties go to prefixes that stay as they are, then to the
+    better previous hypothesis, then to the smaller id.
+
+    Args:
+        log_probs: (batch, frames, symbols).
+        lengths: (batch,) valid frames of each row.
+        beam: prefixes kept per frame.
+        blank: id of the blank.
+        nbest: hypotheses returned per row, at most ``beam``.
+
+    Returns:
+        For every row up to ``nbest`` hypotheses, best first. Their score is log p(tokens); their times are those of the best single path.
+
+    Raises:
+        ValueError: shapes or lengths do not fit together, a valid frame holds nan, or ``nbest`` or ``beam`` is out of range.
+    """
+    lengths = lengths.to(log_probs.device)
+    check_log_probs(log_probs, lengths)
+    if not 1 <= nbest <= beam:
+        raise ValueError(f"A beam of {beam} cannot give {nbest} hypotheses; ask for at least 1 and at most the beam.")
+    rows, frames, symbols = log_probs.shape
+    emissions = log_probs.double().masked_fill(~valid_frames(lengths, frames)[:, :, None], 0.0)
+    place = torch.arange(beam, device=log_probs.device)
+    minus_infinity = emissions.new_full((rows, beam), float("-inf"))
+    in_blank = minus_infinity.clone()  # prefix ends in a blank (or is empty)
+    in_blank[:, 0] = 0.0
+    in_label = minus_infinity.clone()
+    last = torch.full((rows, beam), -1, device=log_probs.device)
+    identity = (place * SALT).expand(rows, beam)  # only the first is the empty prefix; the others stand for nothing and stay at log 0
+    sources, labels = [], []
+    for frame in range(frames):
+        now = emissions[:, frame]
+        total = torch.logaddexp(in_blank, in_label)
+        said = now.gather(1, last.clamp(min=0))  # (rows, beam): score of each prefix's own last label
+        stay_blank = total + now[:, blank, None]
+        stay_label = in_label + said
+
+        grow = total[:, :, None] + now[:, None]  # (rows, beam, symbols)
+        grow.scatter_(2, last.clamp(min=0)[:, :, None], (in_blank + said)[:, :, None])  # the same label again needs a blank between
+        grow = torch.where((last < 0)[:, :, None], total[:, :, None] + now[:, None], grow)
+        grow[:, :, blank] = float("-inf")
+
+        # A prefix that grows into one that is in the beam already adds its mass there instead. parent i + last label of j == j?
+        ends = last.clamp(min=0)[:, None].expand(rows, beam, beam)
+        same = (identity[:, :, None] * MULTIPLIER + ends + 1 == identity[:, None]) & (last >= 0)[:, None]
+        moved = grow.gather(2, ends).masked_fill(~same, float("-inf")).logsumexp(1)
+        stay_label = torch.logaddexp(stay_label, moved)
+        taken = torch.where(same, float("-inf"), float("inf")).to(grow.dtype)
+        grow = grow.scatter_reduce(2, ends, taken, "amin")
+
+        scores, chosen = best(torch.cat([torch.logaddexp(stay_blank, stay_label), grow.flatten(1)], 1), beam)
+        stays = chosen < beam
+        source = torch.where(stays, chosen, (chosen - beam) // symbols)
+        label = torch.where(stays, -1, (chosen - beam) % symbols)
+        running = (frame < lengths)[:, None]
+        source = torch.where(running, source, place)
+        label = torch.where(running, label, -1)
+        in_blank = torch.where(running, torch.where(stays, stay_blank.gather(1, source), minus_infinity), in_blank)
+        in_label = torch.where(running, torch.where(stays, stay_label.gather(1, source), scores), in_label)
+        grown = identity.gather(1, source) * MULTIPLIER + label + 1
+        identity = torch.where(label < 0, identity.gather(1, source), grown)
+        last = torch.where(label < 0, last.gather(1, source), label)
+        sources.append(source)
+        labels.append(label)
+
+    scores, order = best(torch.logaddexp(in_blank, in_label), nbest)
+    sequences = _trace_back(sources, labels, order)
+    results = []
+    for row, (row_scores, row_sequences) in enumerate(zip(scores.tolist(), sequences)):
+        known = [(score, tokens) for score, tokens in zip(row_scores, row_sequences) if score > float("-inf")]
+        own = emissions[row, : int(lengths[row])]
+        hypotheses = []
+        for score, tokens in known or [(float("-inf"), ())]:
+            spans, means, _ = ctc_align(own, tokens, blank)
+            hypotheses.append(Hypothesis(tokens, score, {"ctc": score}, spans, means))
+        results.append(hypotheses)
+    return results
+
+
+def _trace_back(sources: list[Tensor], labels: list[Tensor], order: Tensor) -> list[list[tuple[int, ...]]]:
+    """Token sequences (rows x nbest) from the beam place and the label of every frame, followed from the last frame to the first."""
+    rows, nbest = order.shape
+    if not sources:
+        return [[()] * nbest for _ in range(rows)]
+    place, emitted = order, []
+    for source, label in zip(reversed(sources), reversed(labels)):
+        emitted.append(label.gather(1, place))
+        place = source.gather(1, place)
+    table = torch.stack(emitted[::-1], 2).tolist()
+    return [[tuple(label for label in sequence if label >= 0) for sequence in row] for row in table]
+
+
+@dataclass
+class PrefixState:
+    """Hypotheses of joint decoding on the CTC side.
+
+    Args:
+        rows: (hypotheses,) the utterance of each. last: (hypotheses,) last label, -1 for the empty prefix. in_label, in_blank: (hypotheses,
+        frames) log mass of the alignments of the frames up to each one that merge to the prefix and end in a
+            label or in a blank.
+        psi: (hypotheses,) log prefix probability.
+    """
+
+    rows: Tensor
+    last: Tensor
+    in_label: Tensor
+    in_blank: Tensor
+    psi: Tensor
+
+    def complete(self) -> Tensor:
+        """(hypotheses,) log p(prefix): the prefix and nothing more."""
+        if self.in_blank.shape[1] == 0:
+            return torch.where(self.last < 0, 0.0, float("-inf")).to(self.psi.dtype)
+        return torch.logaddexp(self.in_label[:, -1], self.in_blank[:, -1])
+
+
+class PrefixScorer:
+    """log psi of prefixes that grow label by label, for many hypotheses of many utterances at once.
+
+    Padded frames count as certain blanks, so that they change nothing.
+
+    Args:
+        log_probs: (batch, frames, symbols).
+        lengths: (batch,) valid frames of each row.
+        blank: id of the blank.
+
+    Raises:
+        ValueError: shapes or lengths do not fit together, or a valid frame holds nan.
+    """
+
+    def __init__(self, log_probs: Tensor, lengths: Tensor, blank: int = 0) -> None:
+        lengths = lengths.to(log_probs.device)
+        check_log_probs(log_probs, lengths)
+        padded = ~valid_frames(lengths, log_probs.shape[1])
+        self.blank = blank
+        self.log_probs = log_probs.double().masked_fill(padded[:, :, None], float("-inf"))
+        self.log_probs[:, :, blank] = self.log_probs[:, :, blank].masked_fill(padded, 0.0)
+        mass = self.log_probs.logsumexp(2)
+        after = mass.flip(1).cumsum(1).flip(1)  # (batch, frames): log mass of all that can come from each frame on
+        self._whole = after[:, 0] if mass.shape[1] else mass.new_zeros(len(mass))
+        self._after = torch.cat([after[:, 1:], mass.new_zeros(len(mass), 1)], 1)[:, : mass.shape[1]]
+
+    def start(self, rows: Tensor) -> PrefixState:
+        """One empty prefix for every entry of ``rows`` (hypotheses,), which names its utterance."""
+        blanks = self.log_probs[rows, :, self.blank].cumsum(1)
+        return PrefixState(rows, torch.full_like(rows, -1), torch.full_like(blanks, float("-inf")), blanks, self._whole[rows])
+
+    def psi(self, state: PrefixState, candidates: Tensor | None = None) -> Tensor:
+        """log psi of every prefix with one more label.
+
+        Args:
+            state: the prefixes.
+            candidates: (hypotheses, labels) ids to try; every id if None.
+
+        Returns:
+            (hypotheses, labels); minus infinity for the blank. ``state.psi`` taken from it is the score of the label in joint decoding, and
+            ``state.complete() - state.psi`` is that of the end of the sentence; drop prefixes whose psi is minus infinity first.
+        """
+        if candidates is None:
+            candidates = torch.arange(self.log_probs.shape[2], device=state.rows.device).expand(len(state.rows), -1)
+        emissions = self.log_probs[state.rows].gather(2, candidates[:, None].expand(-1, self.log_probs.shape[1], -1))
+        before = self._before(state, candidates)  # (hypotheses, frames, labels)
+        scores = (before + emissions + self._after[state.rows, :, None]).logsumexp(1)
+        return scores.masked_fill(candidates == self.blank, float("-inf"))
+
+    def advance(self, state: PrefixState, hypotheses: Tensor, labels: Tensor) -> PrefixState:
+        """Prefixes ``hypotheses`` (chosen,), each grown by its own of ``labels`` (chosen,), none of them a blank."""
+        kept = PrefixState(
+            state.rows[hypotheses], state.last[hypotheses], state.in_label[hypotheses], state.in_blank[hypotheses], state.psi[hypotheses]
+        )
+        emissions = self.log_probs[kept.rows]
+        label = emissions.gather(2, labels[:, None, None].expand(-1, emissions.shape[1], 1))[:, :, 0]
+        blank = emissions[:, :, self.blank]
+        before = self._before(kept, labels[:, None])[:, :, 0]
+        psi = (before + label + self._after[kept.rows]).logsumexp(1)
+        in_label, in_blank = torch.full_like(label, float("-inf")), torch.full_like(label, float("-inf"))
+        for frame in range(label.shape[1]):
+            entering = before[:, frame]
+            if frame:
+                in_blank[:, frame] = torch.logaddexp(in_label[:, frame - 1], in_blank[:, frame - 1]) + blank[:, frame]
+                entering = torch.logaddexp(in_label[:, frame - 1], entering)
+            in_label[:, frame] = entering + label[:, frame]
+        return PrefixState(kept.rows, labels, in_label, in_blank, psi)
+
+    def _before(self, state: PrefixState, candidates: Tensor) -> Tensor:
+        """(hypotheses, frames, labels): log mass of the alignments of all earlier frames after which each label begins at each frame."""
+        any_end = torch.logaddexp(state.in_label, state.in_blank)
+        repeated = (candidates == state.last[:, None])[:, None]
+        mass = torch.where(repeated, state.in_blank[:, :, None], any_end[:, :, None])
+        at_first = torch.where(state.last < 0, 0.0, float("-inf")).to(mass.dtype)[:, None, None].expand(-1, 1, candidates.shape[1])
+        return torch.cat([at_first, mass], 1)[:, : mass.shape[1]]
