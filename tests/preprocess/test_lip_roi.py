@@ -1,0 +1,213 @@
+"""A corpus run: complete, resumable, the same on any number of workers, stopped by nothing."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from avtlm.data.manifest import Manifest, Utterance, read_manifest, validate, write_manifest
+from avtlm.data.media import read_lip_crops
+from preprocess import lip_roi
+from preprocess.clips import InputError, find_clips
+from preprocess.lip_roi import NothingUsableError, main, run
+from tests.made_media import noise_frames, talking, tone, write_media
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three good clips, one without a face, one that is text."""
+    folder = tmp_path_factory.mktemp("corpus")
+    (folder / "s1").mkdir()
+    write_media(folder / "s1" / "one.mp4", talking(0.4), audio=tone(0.4))
+    (folder / "s1" / "one.txt").write_text("Text:  LAY WHITE AT\nConf: 3\n")
+    write_media(folder / "s1" / "two.mp4", talking(0.5, size=0.9), audio=tone(0.5, 44100), rate=44100, channels=2)
+    (folder / "s1" / "two.txt").write_text("set  red\nby f\n")
+    write_media(folder / "three.mkv", talking(0.4, 50), fps=50)
+    write_media(folder / "noface.mp4", noise_frames(10))
+    (folder / "text.mp4").write_text("just words")
+    return folder
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def test_a_folder_becomes_crops_sound_manifest_and_reports(corpus: Path, tmp_path: Path) -> None:
+    manifest = read_manifest(run(corpus, tmp_path / "out", workers=0, contact_sheet=tmp_path / "sheet.png"))
+    assert [row.id for row in manifest] == ["s1/one", "s1/two", "three"]
+    assert [row.transcript for row in manifest] == ["LAY WHITE AT", "set red by f", None]
+    assert [(row.video_frames, row.audio_samples) for row in manifest] == [(10, 6400), (12, 7680), (10, 0)]
+    assert validate(manifest, read_files=True) == []
+    assert manifest[2].audio is None
+    report = (tmp_path / "out" / "report.tsv").read_text().splitlines()
+    assert [line.split("\t")[:2] for line in report[1:]] == [
+        ["noface", "failed"],
+        ["s1/one", "done"],
+        ["s1/two", "done"],
+        ["text", "failed"],
+        ["three", "done"],
+    ]
+    assert "no face was found" in report[1]
+    assert "resampled from 50" in report[5]
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert set(summary["failed"]) == {"noface", "text"}
+    assert (tmp_path / "sheet.png").read_bytes().startswith(b"\x89PNG")
+    assert not [name for name in contents(tmp_path / "out") if "partial" in name or "noface" in name or "text" in name]
+
+
+def test_any_number_of_workers_writes_the_same_bytes(corpus: Path, tmp_path: Path) -> None:
+    run(corpus, tmp_path / "none", workers=0)
+    run(corpus, tmp_path / "two", workers=2)
+    assert contents(tmp_path / "none") == contents(tmp_path / "two")
+
+
+def test_finished_clips_are_kept_and_changed_options_redo_them(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+    real = lip_roi.make_crops
+    monkeypatch.setattr(lip_roi, "make_crops", lambda provider, task: done.append(task.utterance.id) or real(provider, task))
+    run(corpus, tmp_path, workers=0)
+    assert len(done) == 5
+    done.clear()
+    before = contents(tmp_path)
+    (tmp_path / "audio" / "s1" / "two.wav").unlink()
+    run(corpus, tmp_path, workers=0)
+    assert sorted(done) == ["noface", "s1/two", "text"]  # failed clips are tried again, a lost file is made again
+    assert contents(tmp_path) == before
+    done.clear()
+    run(corpus, tmp_path, workers=0, format="npy")
+    assert len(done) == 5
+    assert read_lip_crops(tmp_path / "video" / "s1" / "one.npy").shape == (10, 96, 96)
+
+
+def test_a_run_that_was_killed_is_finished_by_the_next(corpus: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "many"
+    folder.mkdir()
+    for number in range(12):
+        os.link(corpus / "s1" / "one.mp4", folder / f"{number:02d}.mp4")
+    command = [sys.executable, "-m", "preprocess.lip_roi", str(folder), "--out", str(tmp_path / "out"), "--workers", "1"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    journal = tmp_path / "out" / "report.jsonl"
+    end = time.monotonic() + 60
+    while time.monotonic() < end and (not journal.exists() or journal.read_text().count("\n") < 3):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    finished = journal.read_text().count('"done"')
+    assert finished >= 2
+    assert not (tmp_path / "out" / "manifest.jsonl").exists() or finished == 12
+    with open(journal, "a") as handle:
+        handle.write('{"id": "11", "status": "do')  # what a kill in the middle of a line leaves
+    manifest = read_manifest(run(folder, tmp_path / "out", workers=0))
+    assert len(manifest) == 12
+    assert len({(tmp_path / "out" / row.video).read_bytes() for row in manifest if row.video}) == 1
+    assert len(journal.read_text().splitlines()) == 12
+
+
+def _crash_on_two(provider: object, task: lip_roi.Task) -> dict[str, object]:
+    if task.utterance.id == "s1/two":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    return REAL(provider, task)  # type: ignore[arg-type]
+
+
+REAL = lip_roi.make_crops
+
+
+def test_a_clip_that_kills_its_worker_does_not_end_the_run(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lip_roi, "make_crops", _crash_on_two)
+    manifest = read_manifest(run(corpus, tmp_path, workers=1))
+    assert [row.id for row in manifest] == ["s1/one", "three"]
+    failed = json.loads((tmp_path / "summary.json").read_text())["failed"]
+    assert failed["s1/two"] == "took its worker process down (signal 11)"
+
+
+def test_an_unexpected_error_is_a_reason_and_not_the_end(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(path: str, *_: object, **__: object) -> None:
+        raise ZeroDivisionError("no")
+
+    monkeypatch.setattr(lip_roi, "extract_lips", fail)
+    with pytest.raises(NothingUsableError, match=r"none of the 5 clips could be used \(unexpected ZeroDivisionError: no\)"):
+        run(corpus, tmp_path, workers=0)
+    assert (tmp_path / "report.tsv").read_text().count("ZeroDivisionError") == 5
+
+
+def test_fields_of_a_manifest_are_carried_over(corpus: Path, tmp_path: Path) -> None:
+    rows = (
+        Utterance("a", video="s1/one.mp4", transcript="lay white", speaker="s1", split="valid", phones="l ey", extra={"take": 2}),
+        Utterance("b", audio="speech/b.wav", audio_samples=16000, transcript="audio only", split="train"),
+        Utterance("c", transcript="text only", phones="t eh k s t"),
+    )
+    write_manifest(tmp_path / "in.jsonl", Manifest(corpus, rows))
+    made = read_manifest(run(tmp_path / "in.jsonl", tmp_path / "out", workers=0))
+    assert [row.id for row in made] == ["a", "b", "c"]
+    assert (made[0].transcript, made[0].speaker, made[0].split, made[0].phones, made[0].extra["take"]) == (
+        "lay white",
+        "s1",
+        "valid",
+        "l ey",
+        2,
+    )
+    assert made[0].video_frames == 10
+    assert made.path(made[1].audio or "").resolve() == (corpus / "speech" / "b.wav").resolve()
+    assert made[2].phones == "t eh k s t"
+
+
+def test_the_command_says_what_happened(corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(corpus), "--out", str(tmp_path), "--workers", "0", "--format", "npy", "--geometry", "auto_avsr"]) == 0
+    out = capsys.readouterr().out
+    assert "3 of 5 clips written (32 frames), 2 failed" in out
+    assert "noface: no face was found" in out
+
+
+def test_wrong_use_is_one_sentence_and_leaves_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    out = tmp_path / "out"
+    assert main([str(empty), "--out", str(out)]) == 2
+    assert main([str(tmp_path / "none"), "--out", str(out)]) == 2
+    assert main([str(empty), "--out", str(out), "--landmarks", str(tmp_path / "nowhere")]) == 2
+    assert main([str(empty), "--out", str(out), "--stride", "0"]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 4
+    assert "holds no video files" in lines[0]
+    assert "does not exist" in lines[1]
+    assert "no such folder of landmarks" in lines[2]
+    assert "stride is 0" in lines[3]
+    assert not out.exists()
+    with pytest.raises(InputError, match="option 'geometrie' is unknown"):
+        run(empty, out, geometrie="a")
+
+
+def test_nothing_usable_is_exit_code_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.mp4").write_text("words")
+    assert main([str(tmp_path), "--out", str(tmp_path / "out"), "--workers", "0"]) == 1
+    assert "none of the 1 clips could be used" in capsys.readouterr().err
+    assert (tmp_path / "out" / "report.tsv").exists()
+
+
+def test_clips_of_equal_name_keep_apart(tmp_path: Path) -> None:
+    for name in ("a.mp4", "a.avi", "b.mp4"):
+        (tmp_path / name).touch()
+    assert [row.id for _, row in find_clips(tmp_path)[1]] == ["a.avi", "a.mp4", "b"]
+    ids = [row.id for _, row in find_clips([tmp_path / "x" / "a.mp4", tmp_path / "y" / "a.mp4"])[1]]
+    assert len(set(ids)) == 2
+
+
+def test_ids_cannot_lead_out_of_the_output_folder(tmp_path: Path) -> None:
+    write_manifest(tmp_path / "in.jsonl", Manifest(tmp_path, (Utterance("../evil", video="a.mp4"),)))
+    with pytest.raises(InputError, match="lead out of the output folder"):
+        run(tmp_path / "in.jsonl", tmp_path / "out")
+
+
+def test_landmark_files_replace_the_detector(corpus: Path, tmp_path: Path) -> None:
+    from tests.lips.test_crop import _points
+
+    (tmp_path / "landmarks" / "s1").mkdir(parents=True)
+    np.save(tmp_path / "landmarks" / "s1" / "one.npy", _points(10))
+    manifest = read_manifest(run(corpus, tmp_path / "out", workers=0, landmarks=str(tmp_path / "landmarks")))
+    assert [row.id for row in manifest] == ["s1/one"]
