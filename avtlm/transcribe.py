@@ -11,9 +11,9 @@ import torch
 from avtlm import checkpoint, systems
 from avtlm.data.container import FPS, SAMPLE_RATE, MediaError, open_media, video_stream
 from avtlm.data.dataset import Item, collate
+from avtlm.data.inputs import InputFormat
 from avtlm.data.sound import read_track
 from avtlm.decoding.result import Transcript
-from avtlm.frontends.filterbank import audio_features
 from avtlm.lips.crop import extract_lips
 from avtlm.lips.landmarks import FaceMesh, LandmarkProvider
 from avtlm.recognizer import Recognizer
@@ -133,9 +133,9 @@ def read_item(path: Path, modality: str, inputs: InputFormat, geometry: str = "a
     return Item(str(path), audio=features, video=crops)
 
 
-def to_int16(wave: np.ndarray) -> torch.Tensor:
+def to_int16(wave: np.ndarray) -> np.ndarray:
     """float (samples,) in [-1, 1] -> int16 (samples,), as the models are trained."""
-    return torch.from_numpy(np.round(np.clip(wave, -1, 32767 / 32768) * 32768).astype(np.int16))
+    return np.round(np.clip(wave, -1, 32767 / 32768) * 32768).astype(np.int16)
 
 
 def _recognise(recognizer: Recognizer, entries: list[tuple[Path, Item | MediaError]]) -> Iterator[tuple[Path, Transcript | MediaError]]:

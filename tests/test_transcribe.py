@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from avtlm.data.inputs import InputFormat
 from avtlm.data.media import MediaError
 from avtlm.lips.landmarks import FaceMesh
 from avtlm.recognizer import Recognizer
@@ -108,7 +109,7 @@ def test_an_unknown_modality_is_refused(recognizer: Recognizer) -> None:
 
 
 def test_features_are_those_of_training(clip: Path) -> None:
-    item = read_item(clip, "av", "frame", provider=FaceMesh())
+    item = read_item(clip, "av", InputFormat(), provider=FaceMesh())
     assert item.video is not None
     assert item.audio is not None
     assert item.video.shape == (30, 88, 88)

@@ -11,17 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from avtlm import systems
-from avtlm.data.augment import crop_video
 from avtlm.data.batching import Batch
 from avtlm.data.dataset import ClipDataset, Item, Source, collate
 from avtlm.data.media import read_audio
 from avtlm.data.seeds import seed_for
 from avtlm.evaluation.robustness import BabblePool, mix_at_snr
 from avtlm.evaluation.wer import ErrorRate, corpus_wer
-from avtlm.frontends.filterbank import audio_features
 from avtlm.recognizer import Recognizer
 from avtlm.text.normalize import normalize
 from avtlm.training.progress import bar
@@ -122,9 +119,9 @@ def evaluate(
         ValueError: no rows, rows without transcripts, a modality that the rows have not got, or noise that cannot be made.
     """
     recognizer = load_recognizer(model)
-    normalise = systems.audio_normalise(recognizer.encoder)
+    inputs = systems.input_format(recognizer.encoder)
     source = Source(str(manifest), "recognition", split=split, max_seconds=float("inf"), min_seconds=0.0)
-    dataset = ClipDataset(source, audio_normalise=normalise, vocabulary=recognizer.vocabulary, training=False)
+    dataset = ClipDataset(source, inputs=inputs, vocabulary=recognizer.vocabulary, training=False)
     rows = list(range(len(dataset) if limit is None else min(limit, len(dataset))))
     references = {dataset.manifest[i].id: normalize(_reference(dataset, i)) for i in rows}
     make_noise = _noise(noise, dataset, rows, seed) if snrs else None
@@ -138,7 +135,7 @@ def evaluate(
     with bar("evaluating", len(rows) * sum(bool(seen) for _, seen in jobs)) as progress:
         for snr, seen in jobs:
             for batch_rows in plan if seen else ():
-                items = [_item(dataset, i, normalise, "".join(seen), snr, make_noise) for i in batch_rows]
+                items = [_item(dataset, i, "".join(seen), snr, make_noise) for i in batch_rows]
                 batch: Batch = collate(items, "recognition").to(device)
                 for modality in seen:
                     results = recognizer.transcribe_batch(batch.only(modality))
@@ -164,7 +161,7 @@ def _reference(dataset: ClipDataset, index: int) -> str:
     return row.transcript
 
 
-def _item(dataset: ClipDataset, index: int, normalise: str, needed: str, snr: float | None, make_noise: Noise | None) -> Item:
+def _item(dataset: ClipDataset, index: int, needed: str, snr: float | None, make_noise: Noise | None) -> Item:
     """Unaugmented features; only what is needed is read, and every row must have it."""
     row = dataset.manifest[index]
     for letter, kind, path in (("a", "audio", row.audio), ("v", "video", row.video)):
@@ -172,13 +169,13 @@ def _item(dataset: ClipDataset, index: int, normalise: str, needed: str, snr: fl
             raise ValueError(
                 f"{dataset.source.manifest}: utterance {row.id!r} has no {kind}; choose another modality or leave the row out."
             )
-    video = torch.from_numpy(crop_video(dataset.crops(index), None, None)) if "v" in needed else None
+    video = dataset.inputs.video(dataset.crops(index)) if "v" in needed else None
     audio = None
     if "a" in needed:
         wave = dataset.wave(index)
         if snr is not None and make_noise is not None:
             wave = mix_at_snr(wave, make_noise(index, len(wave)), snr)
-        audio = audio_features(torch.from_numpy(wave), row.video_frames or None, normalise)
+        audio = dataset.inputs.audio(wave, row.video_frames or None)
     return Item(row.id, audio=audio, video=video)
 
 
