@@ -14,3 +14,7 @@ class MissingExtra(ImportError):
         super().__init__(f"{package} is needed for {purpose}; install it with: pip install 'avtlm[{extra}]'.")
         self.extra = extra
         self.package = package
+        self.purpose = purpose
+
+    def __reduce__(self) -> tuple[type["MissingExtra"], tuple[str, str, str]]:
+        return type(self), (self.extra, self.package, self.purpose)  # survives the way back from a worker process
