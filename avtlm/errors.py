@@ -1,7 +1,7 @@
 """Errors that more than one room of the house raises."""
 
 
-class MissingExtra(ImportError):
+class MissingExtra(ImportError):  # noqa: N818 (named for what is wrong, as in the message)
     """An optional package is not installed; the message names the extra that brings it.
 
     Args:
