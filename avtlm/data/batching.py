@@ -6,6 +6,7 @@ A missing modality is None for the whole batch, or has length 0 in single rows; 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +21,7 @@ class Batch:
         ids: utterance ids, one per row.
         task: which kind of batch this is: ``audio_video``, ``audio``, ``audio_text`` or ``text`` in pre-training, ``recognition`` in fine-tuning.
         audio: (batch, frames, 104) stacked log filter bank at 25 Hz, with ``audio_lengths`` (batch,).
-        video: (batch, frames, 88, 88) uint8 (normalised by the model) or float (normalised already), with ``video_lengths``.
+        video: (batch, frames, size, size) uint8 (normalised by the model) or float (normalised already), with ``video_lengths``.
         text: (batch, length) int phone ids at 100 Hz, with ``text_lengths``.
         targets: by name: ``units`` (batch, frames) int padded with -1, ``tokens`` (batch, symbols) int.
         target_lengths: by the same names, (batch,).
@@ -41,7 +42,7 @@ class Batch:
         return len(self.ids)
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> "Batch":
-        fields = {}
+        fields: dict[str, Any] = {}
         for name in ("audio", "audio_lengths", "video", "video_lengths", "text", "text_lengths"):
             value = getattr(self, name)
             fields[name] = None if value is None else change(value)

@@ -14,6 +14,7 @@ from avtlm.data.batching import Batch, fit
 from avtlm.frontends.fusion import Fusion
 from avtlm.frontends.lips import LipEncoder, LipEncoderConfig, normalise_grey
 from avtlm.frontends.text import PhoneEncoder, downsampled
+from avtlm.nn.attention import padding_mask
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,8 @@ class FrontEndConfig:
     fusion: Literal["concat", "add"] = "concat"
     # A norm behind each front-end keeps one modality from drowning the others in small models; the official ones have none.
     feature_norm: bool = False
+    # The official code runs the front-ends over padded frames too; they reach the batch norms and the feature penalty, never the encoder.
+    compute_padding: bool = False
     dropout: float = 0.1
 
     @property
@@ -56,12 +59,12 @@ class ScaleGradient(torch.autograd.Function):
     """Identity whose gradient is multiplied by a constant (fairseq's ``feature_grad_mult``)."""
 
     @staticmethod
-    def forward(ctx: torch.autograd.function.FunctionCtx, x: Tensor, scale: float) -> Tensor:  # type: ignore[override]
+    def forward(ctx: torch.autograd.function.FunctionCtx, x: Tensor, scale: float) -> Tensor:
         ctx.scale = scale  # type: ignore[attr-defined]
         return x.view_as(x)
 
     @staticmethod
-    def backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> tuple[Tensor, None]:
         return gradient * ctx.scale, None  # type: ignore[attr-defined]
 
 
@@ -110,12 +113,16 @@ class MultimodalFrontEnd(nn.Module):
             lengths["audio"] = batch.audio_lengths
         if batch.video is not None:
             assert batch.video_lengths is not None
-            features["video"] = ScaleGradient.apply(self.video(self.lips(self._hide_video(batch.video, mask, alone), batch.video_lengths)), gradient_scale)
+            shown = self._hide_video(batch.video, mask, alone)
+            if self.config.compute_padding:
+                shown = _blank_padding(shown, batch.video_lengths)
+            encoded = self.lips(shown, self.computed(batch.video_lengths, shown.shape[1]))
+            features["video"] = ScaleGradient.apply(self.video(encoded), gradient_scale)
             lengths["video"] = batch.video_lengths
         if batch.text is not None:
             if self.text is None or batch.text_lengths is None:
                 raise ValueError(f"{batch.ids[0]}: this model has no text front-end; leave the text out or set frontends.phones.")
-            features["text"] = self.text(batch.text)
+            features["text"] = self.text(batch.text, self.computed(batch.text_lengths, batch.text.shape[1]))
             lengths["text"] = downsampled(batch.text_lengths)
         if not features:
             raise ValueError(f"{batch.ids[0]}: neither audio nor video nor text; give at least one.")
@@ -127,9 +134,14 @@ class MultimodalFrontEnd(nn.Module):
             if self.norms is not None:
                 feature = self.norms[name](feature)
             there = (lengths[name] > 0) & keep.get(name, torch.ones_like(lengths[name], dtype=torch.bool))
-            feature = feature * there[:, None, None]
+            beyond = padding_mask(self.computed(lengths[name], feature.shape[1]), feature.shape[1])
+            feature = feature.masked_fill((beyond | ~there[:, None])[..., None], 0.0)
             features[name] = fit(feature.transpose(0, 1), frames).transpose(0, 1)
         return Fused(self.fusion.join(features), valid)
+
+    def computed(self, lengths: Tensor, frames: int) -> Tensor:
+        """How many frames of each row the front-ends compute: its own, or all of them (``compute_padding``)."""
+        return torch.full_like(lengths, frames) if self.config.compute_padding else lengths
 
     def fuse(self, fused: Fused) -> Tensor:
         """Norm, project, drop: (batch, frames, dim)."""
@@ -140,6 +152,12 @@ class MultimodalFrontEnd(nn.Module):
             return video
         if alone or mask.video_source is None:
             # Zero is the mean grey value once frames are normalised, so normalise first.
-            return normalise_grey(video.flatten(0, 1)).view_as(video).masked_fill(mask.video[..., None, None], 0.0)
+            return normalise_grey(video).masked_fill(mask.video[..., None, None], 0.0)
         rows = torch.arange(len(video), device=video.device)[:, None]
         return video[rows, mask.video_source]
+
+
+def _blank_padding(video: Tensor, lengths: Tensor) -> Tensor:
+    """Normalised crops whose padded frames are zero, the mean grey."""
+    grey = video if video.is_floating_point() else normalise_grey(video.flatten(0, 1)).view_as(video)
+    return grey.masked_fill(padding_mask(lengths, video.shape[1])[..., None, None], 0.0)

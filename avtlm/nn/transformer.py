@@ -10,6 +10,7 @@ What is unusual here:
 Papers: Vaswani et al. 2017; Baevski et al. 2020 (section 2); Shi et al. 2022, AV-HuBERT (section 3).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 from avtlm.nn.attention import attend, padding_mask
 from avtlm.nn.positions import PositionalConvolution, SinusoidalPositions
 
-ACTIVATIONS = {"gelu": F.gelu, "relu": F.relu}
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"gelu": F.gelu, "relu": F.relu}
 
 
 @dataclass(frozen=True)
@@ -238,7 +239,9 @@ class DecoderLayer(nn.Module):
         self.feed_forward_norm = nn.LayerNorm(config.dim)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x: Tensor, memory_key: Tensor, memory_value: Tensor, memory_lengths: Tensor, cache: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(
+        self, x: Tensor, memory_key: Tensor, memory_value: Tensor, memory_lengths: Tensor, cache: tuple[Tensor, Tensor] | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """x (rows, new tokens, dim) after the cached ones -> (x, keys, values), the latter two grown by the new tokens."""
         before = self.norm_first
         y = self.self_attention_norm(x) if before else x

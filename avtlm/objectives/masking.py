@@ -73,24 +73,29 @@ def runs(mask_row: Tensor) -> list[tuple[int, int]]:
     return list(zip(torch.nonzero(edges > 0).flatten().tolist(), torch.nonzero(edges < 0).flatten().tolist(), strict=True))
 
 
-def imposters(mask: Tensor, generator: torch.Generator) -> Tensor:
+def imposters(mask: Tensor, generator: torch.Generator, lengths: Tensor | None = None) -> Tensor:
     """Where each hidden frame's replacement comes from, within the same clip (``same_seq``).
 
     For every run [s, e) a start o is drawn from the frames outside [max(0, s - (e - s)), e); frames o, o + 1, ... (clipped to the last one) stand
-    in for s, s + 1, ... The width of the mask counts as the clip's length, padding included, as in the official code.
+    in for s, s + 1, ...
+
+    Args:
+        mask: bool (batch, frames).
+        lengths: frames of each clip, (batch,); without them the width of the mask counts for all, padding included, as in the official code.
 
     Returns:
         int64 (batch, frames): the index of the frame to show at each place; its own index where nothing is hidden.
     """
     frames = mask.shape[1]
+    ends = [frames] * len(mask) if lengths is None else lengths.tolist()
     source = torch.arange(frames).repeat(len(mask), 1)
-    for row in range(len(mask)):
+    for row, last in enumerate(ends):
         for start, end in runs(mask[row]):
             blocked = max(0, start - (end - start))
-            free = blocked + frames - end
+            free = blocked + last - end
             if free == 0:
                 continue
             origin = int(torch.randint(free, (), generator=generator))
             origin = origin if origin < blocked else origin - blocked + end
-            source[row, start:end] = (origin + torch.arange(end - start)).clamp(max=frames - 1)
+            source[row, start:end] = (origin + torch.arange(end - start)).clamp(max=last - 1)
     return source

@@ -7,7 +7,8 @@ What is unusual here:
 - The released ``input`` masking only works with video and audio present. Here it masks the modalities that are there, their union is in the
   loss, and text alone is masked behind the fusion with zeros. ``feature`` masking (the other released type) always masks behind the fusion,
   with a learned vector.
-- The text-only batches of the official code have no padding mask; ours do.
+- The text-only batches of the official code have no padding mask, and its front-ends run over padding; ours have one, and ours stop at each
+  row's end, so that a loss does not depend on what it is batched with (``frontends.compute_padding`` brings the official way back).
 
 Order below: config, model, masks (section III-D), losses.
 """
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 
 from avtlm.data.batching import Batch
 from avtlm.frontends.fusion import modality_dropout
-from avtlm.frontends.multimodal import Fused, FrontEndConfig, InputMask, MultimodalFrontEnd
+from avtlm.frontends.multimodal import FrontEndConfig, Fused, InputMask, MultimodalFrontEnd
 from avtlm.nn.attention import padding_mask
 from avtlm.nn.transformer import Encoder, EncoderConfig
 from avtlm.objectives.loss import Loss
@@ -98,7 +99,7 @@ class VATLM(nn.Module):
         audio = video = source = None
         if batch.video is not None and batch.video_lengths is not None:
             video = span_mask(batch.video_lengths.cpu(), batch.video.shape[1], config.video_mask, generator, same)
-            source = imposters(video, generator)
+            source = imposters(video, generator, self.frontends.computed(batch.video_lengths.cpu(), batch.video.shape[1]))
         if batch.audio is not None and batch.audio_lengths is not None:
             audio = span_mask(batch.audio_lengths.cpu(), batch.audio.shape[1], config.audio_mask, generator, same)
         return InputMask(audio=audio, video=video, video_source=source)
@@ -130,7 +131,9 @@ class VATLM(nn.Module):
         units = batch.targets["units"][:, : fused.joined.shape[1]]
         frames = min(fused.joined.shape[1], units.shape[1])
         fused = Fused(fused.joined[:, :frames], fused.lengths.clamp(max=frames))
-        penalty = fused.joined.float().square().mean()
+        penalised = ~padding_mask(self.frontends.computed(fused.lengths, frames), frames)
+        squares = fused.joined.float().square().mean(-1) * penalised
+        penalty = squares.sum() / penalised.sum()
         x = self.frontends.fuse(fused)
         hidden = torch.zeros_like(units[:, :frames], dtype=torch.bool)
         for part in (mask.audio, mask.video, mask.text):
@@ -151,4 +154,7 @@ class VATLM(nn.Module):
         )
         scale = self.config.feature_penalty * loss.count
         zero = torch.zeros_like(loss.count)
-        return {"masked_prediction": loss, "feature_penalty": Loss(penalty * scale, zero, {"feature_penalty": (penalty.detach(), zero + 1)})}
+        return {
+            "masked_prediction": loss,
+            "feature_penalty": Loss(penalty * scale, zero, {"feature_penalty": (penalty.detach(), zero + 1)}),
+        }

@@ -30,7 +30,11 @@ def save_state(folder: Path, state: TrainState, optimizer: torch.optim.Optimizer
     """Write into a model folder that is being saved (see checkpoint.replace_folder)."""
     target = folder / FOLDER
     target.mkdir()
-    moments = {f"{names[p]}|{key}": torch.as_tensor(value).contiguous() for p, values in optimizer.state.items() for key, value in values.items()}
+    moments = {}
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            for key, value in optimizer.state[parameter].items():
+                moments[f"{names[parameter]}|{key}"] = torch.as_tensor(value).contiguous()
     save_file(moments, target / "optimizer.safetensors")
     (target / "state.json").write_text(json.dumps(asdict(state)), encoding="utf-8")
 
@@ -50,7 +54,9 @@ def load_state(folder: Path, optimizer: torch.optim.Optimizer, names: Mapping[nn
         moments.setdefault(name, {})[kind] = value
     known = {name: parameter for parameter, name in names.items()}
     if moments and set(moments) - set(known):
-        raise ValueError(f"{target}: optimiser state of another model ({sorted(set(moments) - set(known))[0]}); remove the folder to start again.")
+        raise ValueError(
+            f"{target}: optimiser state of another model ({sorted(set(moments) - set(known))[0]}); remove the folder to start again."
+        )
     for name, values in moments.items():
         parameter = known[name]
         optimizer.state[parameter] = {key: value if key == "step" else value.to(parameter.device) for key, value in values.items()}

@@ -16,7 +16,7 @@ class _Rows(torch.utils.data.Dataset[Batch]):
     def __init__(self, dataset: ClipDataset) -> None:
         self.dataset = dataset
 
-    def __getitem__(self, plan: tuple[list[int], int, float]) -> Batch:  # type: ignore[override]
+    def __getitem__(self, plan: tuple[list[int], int, float]) -> Batch:
         rows, epoch, progress = plan
         return collate([self.dataset.item(row, epoch, progress) for row in rows], self.dataset.source.task)
 

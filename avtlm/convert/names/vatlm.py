@@ -1,0 +1,117 @@
+"""Key names of the official VATLM and AV-HuBERT models (they share all but the phone front-end).
+
+The table turns the names of a pre-trained model into ours; a fine-tuned model has the same behind ``encoder.w2v_model.``, and a decoder. Rules
+are tried in order and the first that fits counts.
+"""
+
+import re
+from collections.abc import Mapping
+
+from torch import Tensor
+
+# Official keys with no counterpart: a dummy buffer that fairseq keeps to know its device.
+IGNORED = re.compile(r"decoder\.embed_positions\._float_tensor|decoder\.version")
+FINE_TUNED = "encoder.w2v_model."
+
+_LAYER = r"layers\.(\d+)\."
+_ATTENTION = {"q_proj": "query", "k_proj": "key", "v_proj": "value", "out_proj": "output"}
+_BLOCK = {
+    "conv1": "conv1",
+    "conv2": "conv2",
+    "bn1": "norm1",
+    "bn2": "norm2",
+    "relu1": "activation1",
+    "relu2": "activation2",
+    r"downsample\.0": "shortcut.0",
+    r"downsample\.1": "shortcut.1",
+}
+
+
+def _transformer(stack: str) -> list[tuple[str, str]]:
+    """Names inside the layers of an encoder or a decoder."""
+    rules = [
+        (rf"{stack}\.{_LAYER}{official}\.{theirs}\.(.+)", rf"{stack}.layers.\1.{ours}.{part}.\2")
+        for official, ours in (("self_attn", "self_attention"), ("encoder_attn", "cross_attention"))
+        for theirs, part in _ATTENTION.items()
+    ]
+    rules += [
+        (rf"{stack}\.{_LAYER}{theirs}\.(.+)", rf"{stack}.layers.\1.{ours}.\2")
+        for theirs, ours in (
+            ("self_attn_layer_norm", "self_attention_norm"),
+            ("encoder_attn_layer_norm", "cross_attention_norm"),
+            ("final_layer_norm", "feed_forward_norm"),
+            ("fc1", "feed_forward.expand"),
+            ("fc2", "feed_forward.contract"),
+        )
+    ]
+    return [*rules, (rf"{stack}\.layer_norm\.(.+)", rf"{stack}.norm.\1")]
+
+
+LIPS: list[tuple[str, str]] = [
+    (r"frontend3D\.0\.(.+)", r"stem.\1"),
+    (r"frontend3D\.1\.(.+)", r"stem_norm.\1"),
+    (r"frontend3D\.2\.(.+)", r"stem_activation.\1"),
+    # Stages are counted from 1 there and from 0 here.
+    *(
+        (rf"trunk\.layer{stage + 1}\.(\d+)\.{theirs}\.(.+)", rf"stages.{stage}.\1.{ours}.\2")
+        for stage in range(4)
+        for theirs, ours in _BLOCK.items()
+    ),
+]
+
+ENCODER: list[tuple[str, str]] = [
+    *((rf"feature_extractor_video\.resnet\.{theirs}", f"frontends.lips.{ours}") for theirs, ours in LIPS),
+    (r"feature_extractor_video\.proj\.(.+)", r"frontends.video.\1"),
+    (r"feature_extractor_audio\.proj\.(.+)", r"frontends.audio.\1"),
+    (r"phone_embed\.(.+)", r"frontends.text.embedding.\1"),
+    (r"phone_conv\.0\.(.+)", r"frontends.text.conv1.\1"),
+    (r"phone_conv\.2\.(.+)", r"frontends.text.conv2.\1"),
+    (r"layer_norm\.(.+)", r"frontends.fusion.norm.\1"),
+    (r"post_extract_proj\.(.+)", r"frontends.fusion.project.\1"),
+    (r"encoder\.pos_conv\.0\.weight_g", r"encoder.positions.conv.parametrizations.weight.original0"),
+    (r"encoder\.pos_conv\.0\.weight_v", r"encoder.positions.conv.parametrizations.weight.original1"),
+    (r"encoder\.pos_conv\.0\.bias", r"encoder.positions.conv.bias"),
+    *_transformer("encoder"),
+    (r"final_proj\.(.+)", r"predictor.project.\1"),
+    (r"label_embs_concat", r"predictor.units"),
+]
+
+DECODER: list[tuple[str, str]] = [
+    (r"decoder\.embed_tokens\.(.+)", r"decoder.embedding.\1"),
+    (r"decoder\.embed_out", r"decoder.output.weight"),
+    *_transformer("decoder"),
+]
+
+
+def rename(state: Mapping[str, Tensor], mask_audio: bool = True) -> dict[str, Tensor]:
+    """The same tensors under our names, for ``VATLM`` (pre-trained) or ``Recognizer`` (fine-tuned, with a decoder).
+
+    Args:
+        state: official state dictionary.
+        mask_audio: the one learned mask vector belongs to the audio input (masking ``input``), not to the fused features (``feature``).
+
+    Raises:
+        ValueError: a name that the official models do not have.
+    """
+    return {name: tensor for key, tensor in state.items() if (name := rename_key(key, mask_audio)) is not None}
+
+
+def rename_key(key: str, mask_audio: bool = True) -> str | None:
+    """Our name for one official key; None for what has no counterpart."""
+    if IGNORED.fullmatch(key):
+        return None
+    if key.startswith("decoder."):
+        return _first(DECODER, key)
+    inner = key.removeprefix(FINE_TUNED)
+    prefix = "encoder." if inner != key else ""
+    if inner == "mask_emb":
+        return prefix + ("frontends.audio_mask" if mask_audio else "feature_mask")
+    return prefix + _first(ENCODER, inner)
+
+
+def _first(rules: list[tuple[str, str]], key: str) -> str:
+    for pattern, ours in rules:
+        match = re.fullmatch(pattern, key)
+        if match:
+            return match.expand(ours)
+    raise ValueError(f"{key!r}: no tensor of VATLM or AV-HuBERT is called so; the checkpoint belongs to another model.")
