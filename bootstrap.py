@@ -42,7 +42,7 @@ def main() -> int:
             file=sys.stderr,
         )
         return 1
-    print("Installing the packages into .venv (about 8 GB, mostly PyTorch with CUDA; a few minutes) ...", flush=True)
+    print("Installing the packages into .venv (about 6 GB, mostly PyTorch with CUDA; a few minutes) ...", flush=True)
     requirements = [*("-c", "constraints.txt"), *("-e", ".[all,dev]")]
     command = [str(PYTHON), "-m", "pip", "install", "--disable-pip-version-check", *requirements]
     if subprocess.run(command, cwd=ROOT).returncode != 0:
