@@ -20,7 +20,7 @@ from avtlm.data.container import FPS, LONGEST_HOLE, PYAV_ERRORS, MediaError, des
 LUMA_8_BIT = {"yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p", "yuv440p", "nv12", "nv16", "nv21", "gray"}
 FULL_RANGE = 2  # AVCOL_RANGE_JPEG
 # Limited-range luma to full range, rounded.
-STRETCH = np.clip(np.round((np.arange(256) - 16.0) * 255.0 / 219.0), 0, 255).astype(np.uint8)
+STRETCH = np.clip(np.round((np.arange(256) - 16.0) * 255.0 / 219.0), 0, 255).astype(np.uint8).tobytes()
 
 
 class FrameStream:
@@ -132,14 +132,14 @@ class FrameStream:
 
 
 def grey(frame: VideoFrame) -> np.ndarray:
-    """Full-range uint8 ``(height, width)`` from a decoded frame, from its luma plane where the format has one of 8 bits."""
+    """Full-range uint8 ``(height, width)``, read-only, from a decoded frame: its luma plane where the format has one of 8 bits."""
     name = frame.format.name
     if name not in LUMA_8_BIT:
         return frame.to_ndarray(format="gray")
     plane = frame.planes[0]
-    luma = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)[: frame.height, : frame.width]
     full = name == "gray" or name.startswith("yuvj") or frame.color_range == FULL_RANGE
-    return luma.copy() if full else STRETCH[luma]
+    luma = bytes(plane) if full else bytes(plane).translate(STRETCH)  # half the time of indexing an array
+    return np.frombuffer(luma, np.uint8).reshape(-1, plane.line_size)[: frame.height, : frame.width]
 
 
 def timed_frames(container: InputContainer, stream: VideoStream, path: Path, info: dict[str, Any]) -> Iterator[tuple[float, VideoFrame]]:
