@@ -1,0 +1,359 @@
+"""From talking-face video to transcripts in noise, in one go and with no downloads: what `make quickstart` runs.
+
+    python -m demos.quickstart [--size smoke|default|long] [--out runs/quickstart] [--seed N]
+
+Each stage calls one public function of the library on plain files, so that the same calls work on a corpus of one's own; nothing behind the first
+stage knows that the corpus is synthetic. A finished stage is not run again, an interrupted one goes on where it stopped.
+"""
+
+import argparse
+import concurrent.futures
+import dataclasses
+import json
+import multiprocessing
+import os
+import platform
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+# Large tensors come and go in every step; without this the C library hands their memory back to the system each time (a seventh of the run).
+MALLOC = {"MALLOC_TRIM_THRESHOLD_": "4000000000", "MALLOC_MMAP_THRESHOLD_": "4000000000", "MALLOC_TOP_PAD_": "268435456"}
+SNRS = (10.0, 5.0, 0.0, -5.0, -10.0)
+CONFIGS = Path(__file__).resolve().parent.parent / "configs" / "vatlm"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much of everything. ``labels`` utterances fine-tune the model that stays; ``few_labels`` are for the comparison with scratch."""
+
+    corpus: str
+    pretrain_steps: tuple[int, int]
+    finetune_steps: int
+    clusters: int
+    labels: int
+    few_labels: int
+    few_steps: int
+    seeds: int
+
+
+PLANS = {
+    "smoke": Plan("smoke", (15, 15), 30, 20, 12, 6, 10, 1),
+    "default": Plan("default", (2000, 2000), 2000, 100, 400, 100, 600, 3),
+    "long": Plan("long", (8000, 12000), 8000, 200, 1200, 100, 1500, 5),
+}
+
+
+class Quickstart:
+    """One run in one folder.
+
+    Args:
+        out: folder for everything that is made.
+        plan: sizes of the stages.
+        seed: of the corpus and of every training.
+    """
+
+    def __init__(self, out: Path, plan: Plan, seed: int, console: Console) -> None:
+        self.out, self.plan, self.seed, self.console = out, plan, seed, console
+        self.seconds: dict[str, float] = {}
+        self.number = 0
+        self.lips = out / "lips" / "manifest.jsonl"
+        self.audio_only = out / "corpus" / "audio_only" / "manifest.jsonl"
+        self.text_only = out / "corpus" / "text_only" / "manifest.jsonl"
+
+    def run(self) -> Path:
+        """All stages; returns the path of report.json."""
+        self.stage("corpus", "draw and voice talking heads", self.make_corpus)
+        self.stage("lips", "find faces, cut lip crops", self.cut_lips)
+        self.stage("units1", "cluster the filter bank of the sound into units", lambda: self.label(1))
+        self.stage("pretrain1", "predict hidden units from sound, lips and text", lambda: self.pretrain(1))
+        self.stage("units2", "cluster what the model has learned", lambda: self.label(2))
+        self.stage("pretrain2", "predict its own units", lambda: self.pretrain(2))
+        self.stage("finetune", f"learn to write from {self.plan.labels} transcripts, in growing noise", self.finetune)
+        self.stage("comparison", f"pre-trained against scratch on {self.plan.few_labels} transcripts, {self.plan.seeds} seeds", self.compare)
+        self.stage("evaluation", "unseen speakers and sentences, clean and in babble", self.evaluate)
+        return self.report()
+
+    def stage(self, name: str, what: str, work: Callable[[], None]) -> None:
+        """Run a stage unless it was finished with the same plan before; time it either way."""
+        self.number += 1
+        stamp = self.out / "stages" / f"{name}.json"
+        asked = {"plan": dataclasses.asdict(self.plan), "seed": self.seed}
+        done = json.loads(stamp.read_text()) if stamp.exists() else None
+        head = f"[bold cyan]\\[{self.number}/9][/] [bold]{name}[/]  {what}"
+        if done is not None and done["asked"] == json.loads(json.dumps(asked)):
+            self.seconds[name] = done["seconds"]
+            self.console.print(f"{head}  [dim]done before, in {done['seconds']:.0f} s[/]", highlight=False)
+            return
+        self.console.print(head, highlight=False)
+        start = time.monotonic()
+        work()
+        self.seconds[name] = round(time.monotonic() - start, 1)
+        write_json(stamp, {"asked": asked, "seconds": self.seconds[name]})
+        self.console.print(f"      [dim]{self.seconds[name]:.0f} s[/]", highlight=False)
+
+    # Stages --------------------------------------------------------------------------------------------------------------------------
+
+    def make_corpus(self) -> None:
+        from preprocess.corpora.talking_heads import generate
+
+        generate(self.out / "corpus", size=self.plan.corpus, seed=self.seed)
+
+    def cut_lips(self) -> None:
+        from preprocess.lip_roi import run
+
+        run(self.out / "corpus" / "manifest.jsonl", self.out / "lips", format="npy", contact_sheet=self.out / "contact_sheet.png")
+
+    def label(self, iteration: int) -> None:
+        """Units of the audio-visual clips, then, with the same clusters, of the audio-only ones, then of the text."""
+        from avtlm.units.kmeans import KMeansConfig
+        from avtlm.units.labels import units
+        from avtlm.units.text_to_units import label_text
+
+        model = None if iteration == 1 else self.out / "pretrain1" / "model"
+        layer = None if iteration == 1 else 3
+        folder = self.out / f"units{iteration}"
+        config = KMeansConfig(clusters=self.plan.clusters, restarts=3, seed=self.seed)
+        labels = units(self.lips, folder, model, layer, config, fraction=0.5)
+        audio = units(self.audio_only, folder / "audio", model, layer, config, clusters_from=labels.clusters, modality="a")
+        shutil.copy(audio.labels, folder / "audio.units")
+        label_text(self.audio_only, folder / "audio.units", self.text_only, folder / "text.units")
+
+    def pretrain(self, iteration: int) -> None:
+        from avtlm.training.loop import train
+
+        overrides = [
+            f"output={self.out / f'pretrain{iteration}'}",
+            f"steps={self.plan.pretrain_steps[iteration - 1]}",
+            f"seed={self.seed + iteration}",
+            f"model.units={self.plan.clusters}",
+            f"sources.audio_video.manifest={self.lips}",
+            f"sources.audio_video.units={self.out / f'units{iteration}' / 'manifest.units'}",
+            f"sources.text.manifest={self.text_only}",
+            f"sources.text.units={self.out / f'units{iteration}' / 'text.units'}",
+        ]
+        for name in ("audio", "audio_text"):
+            overrides.append(f"sources.{name}.manifest={self.audio_only}")
+            overrides.append(f"sources.{name}.units={self.out / f'units{iteration}' / 'audio.units'}")
+        if iteration == 2:
+            overrides += [f"initialise={self.out / 'pretrain1' / 'model'}", "fresh=[predictor]"]
+        train(CONFIGS / "tiny_pretrain.yaml", overrides)
+
+    def finetune(self) -> None:
+        from avtlm.training.loop import train
+
+        train(CONFIGS / "tiny_finetune.yaml", self.finetuning(self.out / "finetune", self.plan.labels, self.plan.finetune_steps, self.seed, True))
+        self.keep_model()
+
+    def finetuning(self, output: Path, labels: int, steps: int, seed: int, pretrained: bool) -> list[str]:
+        """Overrides of the fine-tuning configuration. The labelled part and the augmentation are the same with and without pre-training."""
+        initial = self.out / "pretrain2" / "model"
+        changes = [
+            f"output={output}",
+            f"steps={steps}",
+            f"seed={seed}",
+            f"sources.labelled.manifest={self.lips}",
+            f"sources.labelled.limit={labels}",
+            f"sources.labelled.limit_seed={seed}",
+            f"validation.manifest={self.lips}",
+        ]
+        if pretrained:
+            return [*changes, f"initialise={initial}"]
+        # From scratch the encoder's sizes come from the pre-trained model's configuration, not its weights.
+        return [*changes, f"initialise={initial}", "initialise_weights=false"]
+
+    def keep_model(self) -> None:
+        """The finished model, without the trainer's state, where `avtlm transcribe` looks for it."""
+        from avtlm import checkpoint, systems
+
+        recognizer = systems.load(self.out / "finetune" / "model")
+        card = CARD.format(labels=self.plan.labels)
+        settings = checkpoint.load_config(self.out / "finetune" / "model")
+        checkpoint.save_model(self.out / "model", recognizer, settings, recognizer.vocabulary, card=card, decoding=recognizer.config.decoding)
+
+    def compare(self) -> None:
+        """The same fine-tuning on few labels, from the pre-trained model and from scratch, over several seeds, two runs at a time."""
+        from avtlm.training.progress import bar
+
+        jobs = []
+        for seed in range(1, self.plan.seeds + 1):
+            for start in ("pretrained", "scratch"):
+                output = self.out / "comparison" / f"{start}_{seed}"
+                overrides = self.finetuning(output, self.plan.few_labels, self.plan.few_steps, seed, start == "pretrained")
+                jobs.append((start, seed, output, [*overrides, "threads=1"]))
+        workers = max(1, min(len(jobs), os.cpu_count() or 1))
+        total = self.plan.few_steps * len(jobs)
+        results: dict[str, Any] = {"labels": self.plan.few_labels, "steps": self.plan.few_steps, "pretrained": [], "scratch": []}
+        context = multiprocessing.get_context("spawn")
+        with bar("comparison", total) as progress, concurrent.futures.ProcessPoolExecutor(workers, mp_context=context) as pool:
+            running = [pool.submit(train_and_evaluate, str(CONFIGS / "tiny_finetune.yaml"), job[3], str(self.lips)) for job in jobs]
+            finished = threading.Event()
+            watcher = threading.Thread(target=watch_logs, args=([job[2] for job in jobs], progress, finished), daemon=True)
+            watcher.start()
+            try:
+                for (start, seed, _, _), future in zip(jobs, running, strict=True):
+                    results[start].append({"seed": seed, "wer": future.result()})
+            finally:
+                finished.set()
+                watcher.join()
+        write_json(self.out / "comparison.json", results)
+
+    def evaluate(self) -> None:
+        from avtlm.evaluation.evaluate import evaluate
+
+        found = evaluate(self.lips, self.out / "model", modalities=("a", "v", "av"), split="test", snrs=SNRS, seed=self.seed)
+        write_json(self.out / "evaluation.json", found.to_json())
+
+    # Report --------------------------------------------------------------------------------------------------------------------------
+
+    def report(self) -> Path:
+        """report.json, the plot, and the tables on the screen."""
+        from avtlm.evaluation.plots import text_plot, wer_against_snr
+
+        evaluation = json.loads((self.out / "evaluation.json").read_text())
+        comparison = json.loads((self.out / "comparison.json").read_text())
+        for start in ("pretrained", "scratch"):
+            runs = [run["wer"] for run in comparison[start]]
+            comparison[f"{start}_mean"] = {
+                modality: {name: round(sum(run[modality][name] for run in runs) / len(runs), 2) for name in runs[0][modality]} for modality in runs[0]
+            }
+        report = {
+            "wer": spread(evaluation["wer"]),
+            "interval_95": spread(evaluation["interval_95"]),
+            "pretrained_vs_scratch": comparison,
+            "seconds": self.seconds | {"total": round(sum(self.seconds.values()), 1)},
+            "machine": machine(),
+            "plan": dataclasses.asdict(self.plan) | {"seed": self.seed},
+        }
+        path = self.out / "report.json"
+        write_json(path, report)
+        wer_against_snr(report, self.out / "wer_against_snr.png")
+        self.console.print()
+        self.console.print(results_table(report, evaluation))
+        self.console.print(comparison_table(comparison))
+        self.console.print(text_plot(report), highlight=False)
+        self.console.print(
+            f"\n[bold]The speech, faces and voices above are synthetic.[/] Compute: {report['seconds']['total'] / 60:.1f} min.\n"
+            f"Plot: {self.out / 'wer_against_snr.png'}   lip crops: {self.out / 'contact_sheet.png'}   figures: {path}\n"
+            f"Transcribe a video of your own:\n\n    .venv/bin/avtlm transcribe VIDEO.mp4 --model {self.out / 'model'}\n",
+            highlight=False,
+        )
+        return path
+
+
+CARD = """# VATLM, tiny, for audio-visual recognition
+
+Trained by the quickstart of avtlm on synthetic talking heads: two rounds of masked unit prediction, then CTC on {labels} transcripts in babble. It knows
+the 51 words of the GRID grammar as synthetic speakers say them and is not meant for real people; it shows the method.
+
+    avtlm transcribe VIDEO --model FOLDER [--modality av|a|v]
+"""
+
+
+def train_and_evaluate(config: str, overrides: list[str], manifest: str) -> dict[str, dict[str, float]]:
+    """One fine-tuning of the comparison, in a process of its own; returns the word error rates clean and at 0 dB."""
+    from avtlm.evaluation.evaluate import evaluate
+    from avtlm.training.loop import train
+
+    model = train(config, overrides)
+    return evaluate(manifest, model, modalities=("a", "v", "av"), split="test", snrs=(0.0,)).wer
+
+
+def watch_logs(folders: list[Path], progress: Any, finished: threading.Event) -> None:
+    """Advance one bar by the steps that runs in other processes write into their logs."""
+    shown = 0
+    while True:
+        over = finished.wait(2.0)
+        steps = sum(last_step(folder / "log.jsonl") for folder in folders)
+        progress.advance(steps - shown)
+        shown = steps
+        if over:
+            return
+
+
+def last_step(journal: Path) -> int:
+    lines = [line for line in journal.read_text().splitlines() if line.endswith("}")] if journal.exists() else []
+    return int(json.loads(lines[-1])["step"]) if lines else 0
+
+
+def spread(cells: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Noise in the sound does not change what is seen: video has one figure, shown at every ratio."""
+    names = next(iter(cells.values()))
+    return {modality: {name: row.get(name, row["clean"]) for name in names} for modality, row in cells.items()}
+
+
+def machine() -> dict[str, Any]:
+    """What the figures were measured on."""
+    import torch
+
+    model = platform.processor() or platform.machine()
+    if Path("/proc/cpuinfo").exists():
+        names = [line.split(":", 1)[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+        model = names[0] if names else model
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {"processor": model, "cores": os.cpu_count(), "gpu": gpu, "python": platform.python_version(), "torch": torch.__version__}
+
+
+def write_json(path: Path, content: Any) -> None:
+    from avtlm.files import write_text
+
+    write_text(path, json.dumps(content, indent=1) + "\n")
+
+
+def results_table(report: dict[str, Any], evaluation: dict[str, Any]) -> Any:
+    from rich.table import Table
+
+    table = Table(title=f"Word error rate, % (95 % interval), {evaluation['utterances']} test clips of unseen speakers", title_justify="left")
+    table.add_column("input")
+    names = list(report["wer"]["av"])
+    for name in names:
+        table.add_column(name if name == "clean" else f"{name} dB", justify="right")
+    for modality, title in (("a", "audio"), ("v", "video"), ("av", "audio-visual")):
+        cells = []
+        for name in names:
+            low, high = report["interval_95"][modality][name]
+            cells.append(f"{report['wer'][modality][name]:.1f} [dim]({low:.0f}-{high:.0f})[/]")
+        table.add_row(title, *cells, style="bold" if modality == "av" else "")
+    return table
+
+
+def comparison_table(comparison: dict[str, Any]) -> Any:
+    from rich.table import Table
+
+    title = f"Does pre-training help? {comparison['labels']} labels, {comparison['steps']} steps, mean of {len(comparison['scratch'])} seeds (each), WER %"
+    table = Table(title=title, title_justify="left")
+    for column in ("start", "audio", "video", "audio-visual", "audio-visual at 0 dB"):
+        table.add_column(column, justify="left" if column == "start" else "right")
+    for start, name in (("pretrained", "pre-trained"), ("scratch", "from scratch")):
+        cells = []
+        for modality, condition in (("a", "clean"), ("v", "clean"), ("av", "clean"), ("av", "0")):
+            each = " ".join(f"{run['wer'][modality][condition]:.0f}" for run in comparison[start])
+            cells.append(f"{comparison[f'{start}_mean'][modality][condition]:.1f} [dim]({each})[/]")
+        table.add_row(name, *cells)
+    return table
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="quickstart", description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser.add_argument("--out", default="runs/quickstart", type=Path, help="folder for everything that is made (default: runs/quickstart)")
+    parser.add_argument("--size", choices=sorted(PLANS), default="default", help="smoke: a minute, to see that all works; long: an hour, better figures")
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args(arguments)
+    if any(os.environ.get(name) != value for name, value in MALLOC.items()) and sys.platform.startswith("linux"):
+        # The C library reads these once, when a process starts.
+        os.execve(sys.executable, [sys.executable, "-m", "demos.quickstart", *(sys.argv[1:] if arguments is None else arguments)], os.environ | MALLOC)
+    console = Console(stderr=True)
+    console.print("[bold]avtlm quickstart[/]: from talking faces to transcripts in noise", highlight=False)
+    Quickstart(options.out, PLANS[options.size], options.seed, console).run()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
