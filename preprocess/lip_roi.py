@@ -81,8 +81,11 @@ class Options:
             raise MissingExtra("lips", "OpenCV", "cropping lips")
         if self.landmarks is not None:
             LandmarkFiles(self.landmarks)
-        elif importlib.util.find_spec("mediapipe") is None:
+            return
+        if importlib.util.find_spec("mediapipe") is None:
             raise MissingExtra("lips", "mediapipe", "finding faces")
+        if self.model is not None and not Path(self.model).is_file():
+            raise InputError(f"model '{self.model}' does not exist; give the path of mediapipe's face_landmarker.task.")
 
     def provider(self, root: str | None) -> LandmarkProvider:
         """A detector for one worker."""

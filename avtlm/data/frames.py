@@ -31,7 +31,7 @@ class FrameStream:
         fps: output rate; the source frame nearest in time is taken, so frames are dropped or repeated, never blended.
         colour: RGB instead of grey (slower).
         damaged: ``"refuse"`` raises at the end when the file delivers fewer frames than its header promises, ``"keep"`` only warns.
-        threads: decoder threads; 1 is best for small pictures and in worker processes.
+        threads: decoder threads; 1 is best for small pictures and in worker processes, 0 takes all cores.
 
     Raises:
         MediaError: when iterated: no such file, not a media file, no video track, nothing decodable, or damaged.
@@ -56,6 +56,8 @@ class FrameStream:
             if stream.codec_context is None:  # PyAV's answer to an unknown or damaged codec tag
                 raise MediaError(self.path, "has a video track in a coding that this build of FFmpeg does not know.")
             stream.codec_context.thread_count = self.threads
+            if self.threads != 1:
+                stream.thread_type = "AUTO"
             yield from self._resample(stream, timed_frames(container, stream, self.path, self.info))
 
     def _resample(self, stream: VideoStream, frames: Iterator[tuple[float, VideoFrame]]) -> Iterator[np.ndarray]:

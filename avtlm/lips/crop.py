@@ -115,7 +115,7 @@ def extract_lips(
         max_interpolated: refuse the clip when the face is missing in more than this share of the pictures looked at.
         min_frames: refuse shorter clips.
         damaged: ``"refuse"`` or ``"keep"`` a file that delivers fewer frames than it promises.
-        threads: decoder threads.
+        threads: decoder threads; 0 takes all cores, which pays for one large clip.
 
     Raises:
         LipError: no face, too few faces, too short, black or frozen.

@@ -172,12 +172,14 @@ def test_wrong_use_is_one_sentence_and_leaves_nothing(tmp_path: Path, capsys: py
     assert main([str(tmp_path / "none"), "--out", str(out)]) == 2
     assert main([str(empty), "--out", str(out), "--landmarks", str(tmp_path / "nowhere")]) == 2
     assert main([str(empty), "--out", str(out), "--stride", "0"]) == 2
+    assert main([str(empty), "--out", str(out), "--model", str(tmp_path / "none.task")]) == 2
     lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 4
+    assert len(lines) == 5
     assert "holds no video files" in lines[0]
     assert "does not exist" in lines[1]
     assert "no such folder of landmarks" in lines[2]
     assert "stride is 0" in lines[3]
+    assert "does not exist; give the path of mediapipe's face_landmarker.task" in lines[4]
     assert not out.exists()
     with pytest.raises(InputError, match="option 'geometrie' is unknown"):
         run(empty, out, geometrie="a")

@@ -5,6 +5,7 @@ import time
 
 import pytest
 
+from avtlm.errors import MissingExtra
 from preprocess.pool import Crash, run_tasks
 
 
@@ -24,6 +25,10 @@ def fail() -> int:
     raise ValueError("cannot start")
 
 
+def lacking() -> int:
+    raise MissingExtra("lips", "mediapipe", "finding faces")
+
+
 def threads(state: int, task: str) -> str | None:
     return os.environ.get(task)
 
@@ -38,6 +43,8 @@ def test_a_dead_and_a_hung_worker_cost_one_task_each() -> None:
 def test_an_error_of_the_setup_reaches_the_caller() -> None:
     with pytest.raises(ValueError, match="cannot start"):
         list(run_tasks(add, [1, 2], fail, workers=1))
+    with pytest.raises(MissingExtra, match="pip install"):
+        list(run_tasks(add, [1, 2], lacking, workers=1))
 
 
 def test_workers_compute_with_one_thread() -> None:
