@@ -44,12 +44,13 @@ def load(cls: type[T], source: str | Path | Mapping[str, Any], overrides: Sequen
 
 
 def _keys(cls: Any, prefix: str = "") -> Iterator[str]:
-    """Every dotted key below a dataclass, also inside Optional groups."""
+    """Every dotted key below a dataclass, also inside optional groups and, with a star for the name or number, inside containers."""
     for name, kind in typing.get_type_hints(cls).items():
         yield prefix + name
+        many = typing.get_origin(kind) in (dict, list, tuple, Mapping, Sequence)
         for part in (kind, *typing.get_args(kind)):
             if dataclasses.is_dataclass(part) and part is not cls:
-                yield from _keys(part, f"{prefix}{name}.")
+                yield from _keys(part, f"{prefix}{name}.{'*.' if many else ''}")
 
 
 def _build(kind: Any, value: Any, key: str, root: Any) -> Any:

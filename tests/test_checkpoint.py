@@ -194,32 +194,31 @@ SAVER = """
     from torch import nn
     from avtlm.checkpoint import save_model
     model = nn.Linear(400, 400)
-    print("ready", flush=True)
     step = 0
     while True:
         step += 1
         nn.init.constant_(model.weight, step)
         save_model(sys.argv[1], model, {"system": "x", "step": step}, extra_files={"step.txt": str(step)})
+        print(step, flush=True)
 """
 
 
 def test_a_save_killed_at_any_moment_leaves_a_whole_model(tmp_path: Path) -> None:
     folder = tmp_path / "model"
     save_model(folder, nn.Linear(400, 400), {"system": "x", "step": 0}, extra_files={"step.txt": "0"})
-    rng, steps = random.Random(0), []
+    rng = random.Random(0)
     for _ in range(3):
         script = [sys.executable, "-c", textwrap.dedent(SAVER), str(folder)]
         with subprocess.Popen(script, stdout=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"}) as process:
             assert process.stdout is not None
-            process.stdout.readline()
+            process.stdout.readline()  # one save is done
             time.sleep(rng.uniform(0.02, 0.3))
             process.send_signal(signal.SIGKILL)
         step = load_config(folder)["step"]
         weights = load_weights(folder)["weight"]
         assert (folder / "step.txt").read_text() == str(step)
-        assert step == 0 or bool((weights == step).all())
-        steps.append(step)
-    assert max(steps) > 0
+        assert step > 0
+        assert bool((weights == step).all())
     save_model(folder, nn.Linear(2, 2), {"system": "x"})
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 

@@ -44,7 +44,7 @@ class Config:
     masking: Literal["input", "feature"] = "input"
     layers: list[int] = field(default_factory=list)
     rates: tuple[float, ...] = ()
-    weights: dict[str, float] = field(default_factory=dict)
+    shares: dict[str, float] = field(default_factory=dict)
     sources: list[Source] = field(default_factory=list)
     second: Optim | None = None
     seed: int | str = 0
@@ -65,11 +65,11 @@ def error(*overrides: str, **keys: Any) -> str:
 def test_yaml_file_becomes_nested_dataclasses(tmp_path: Path) -> None:
     path = tmp_path / "c.yaml"
     path.write_text("system: vatlm\noptim: {lr: 2e-4, betas: [0.5, 0.6]}\nnorm: post\nsources:\n- {path: a/b}\n- path: c\n  weight: 2\n")
-    config = load(Config, path, ["optim.steps=1e5", "weights.lip=3", "second.lr=.5", "name=", "verbose=true", "seed=abc"])
+    config = load(Config, path, ["optim.steps=1e5", "shares.lip=3", "second.lr=.5", "name=", "verbose=true", "seed=abc"])
     assert config.optim == Optim(lr=2e-4, betas=(0.5, 0.6), steps=100_000)
     assert config.norm is Norm.POST
     assert config.sources == [Source(Path("a/b")), Source(Path("c"), 2.0)]
-    assert config.weights == {"lip": 3.0}
+    assert config.shares == {"lip": 3.0}
     assert config.second == Optim(lr=0.5)
     assert (config.name, config.verbose, config.seed) == (None, True, "abc")
 
@@ -110,6 +110,7 @@ def test_an_unknown_key_names_the_nearest_one() -> None:
 
 def test_an_unknown_key_that_stands_elsewhere_is_found_there() -> None:
     assert "did you mean 'optim.warmup'" in error("warmup=1")
+    assert "did you mean 'sources.*.weight'" in error("weight=1")
 
 
 def test_an_unknown_key_like_no_other_lists_the_group() -> None:
@@ -127,7 +128,7 @@ def test_an_unknown_key_like_no_other_lists_the_group() -> None:
         ("optim.betas=[1]", ["'optim.betas'", "[1]", "a list (a number, a number)"]),
         ("layers=[1, b]", ["'layers.1'", "'b'", "a whole number"]),
         ("rates=0.5", ["'rates'", "0.5", "a list"]),
-        ("weights.a=b", ["'weights.a'", "'b'", "a number"]),
+        ("shares.a=b", ["'shares.a'", "'b'", "a number"]),
         ("masking=output", ["'masking'", "'output'", "one of 'input', 'feature'"]),
         ("norm=both", ["'norm'", "'both'", "one of 'pre', 'post'"]),
         ("verbose=1", ["'verbose'", "1", "true or false"]),
