@@ -46,11 +46,10 @@ def span_mask(lengths: Tensor, frames: int, config: SpanMaskConfig, generator: t
         if valid == 0:
             continue
         spans = max(int(config.prob * valid / config.length + torch.rand((), generator=generator).item()), config.min_spans)
-        # A clip that is hardly longer than a span has a single place for a shorter one.
-        length = min(config.length, valid - 1) if valid > 1 else 1
-        places = max(valid - length, 1)
-        starts = torch.randperm(places, generator=generator)[: min(spans, places)]
-        hidden = (starts[:, None] + torch.arange(length)).flatten()
+        # In a clip hardly longer than a span the first places serve as starts, and spans end with the clip: it is hidden nearly whole.
+        places = valid - config.length if valid - config.length > spans else spans + 1
+        starts = torch.randperm(places, generator=generator)[:spans]
+        hidden = (starts[:, None] + torch.arange(config.length)).flatten()
         mask[row, hidden[hidden < valid]] = True
     if same_count:
         _thin(mask, generator)

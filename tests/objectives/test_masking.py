@@ -1,0 +1,127 @@
+"""Span masks and imposters have the official shares and shapes, and repeat from a seed."""
+
+import pytest
+import torch
+
+from avtlm.objectives.masking import SpanMaskConfig, imposters, runs, span_mask
+from tests.golden_case import read_case
+
+CASE = read_case("avhubert/mask_sampling")
+# Settings 4 and 5 draw lengths from other distributions, which no configuration of either system uses.
+STATIC = [index for index, setting in enumerate(CASE.config["settings"]) if "type" not in setting]
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.mark.parametrize("index", STATIC)
+def test_masked_shares_are_the_official_ones(index: int) -> None:
+    setting = CASE.config["settings"][index]
+    lengths = torch.tensor(setting["lens"])
+    config = SpanMaskConfig(setting["prob"], setting["length"])
+    draws = torch.stack([span_mask(lengths, int(lengths.max()), config, generator(seed)).sum(1) / lengths for seed in range(400)])
+    expected = CASE.outputs[f"mean_masked_fraction{index}"].float()
+    torch.testing.assert_close(draws.mean(0), expected, atol=0.02, rtol=0)
+
+
+@pytest.mark.parametrize("index", STATIC)
+def test_official_masks_have_the_properties_of_ours(index: int) -> None:
+    mask, padding = CASE.outputs[f"mask{index}"], CASE.inputs[f"padding_mask{index}"]
+    setting = CASE.config["settings"][index]
+    ours = span_mask(torch.tensor(setting["lens"]), mask.shape[1], SpanMaskConfig(setting["prob"], setting["length"]), generator())
+    for each in (mask, ours):
+        assert len(set(each.sum(1).tolist())) == 1
+        assert not bool((each & padding).any())
+    found = [(row, *span) for row in range(len(mask)) for span in runs(mask[row])]
+    starts, ends = CASE.outputs[f"starts{index}"].tolist(), CASE.outputs[f"ends{index}"].tolist()
+    assert found == list(zip(CASE.outputs[f"batch_idx{index}"].tolist(), starts, ends, strict=True))
+
+
+def test_without_thinning_every_run_is_at_least_a_span_long_and_there_are_at_least_two_starts() -> None:
+    config = SpanMaskConfig(0.3, 5)
+    for seed in range(50):
+        mask = span_mask(torch.tensor([60, 20]), 60, config, generator(seed), same_count=False)
+        for row in range(2):
+            lengths = [end - start for start, end in runs(mask[row])]
+            assert min(lengths) >= 5
+            assert sum(lengths) > 5
+
+
+def test_a_row_is_masked_alike_whatever_its_batch_if_rows_are_not_thinned() -> None:
+    config = SpanMaskConfig(0.8, 10)
+    alone = span_mask(torch.tensor([50]), 50, config, generator(), same_count=False)
+    together = span_mask(torch.tensor([50, 80]), 80, config, generator(), same_count=False)
+    assert torch.equal(alone[0], together[0, :50])
+    assert not bool(together[0, 50:].any())
+
+
+@pytest.mark.parametrize("lengths", [[1], [2], [3], [5, 0], [0, 0], [11, 1]])
+def test_clips_shorter_than_a_span_are_hidden_within_their_length(lengths: list[int]) -> None:
+    for seed in range(20):
+        mask = span_mask(torch.tensor(lengths), 12, SpanMaskConfig(0.8, 10), generator(seed), same_count=False)
+        for row, n in enumerate(lengths):
+            assert bool(mask[row].any()) == (n > 0) or n == 1
+            assert not bool(mask[row, n:].any())
+
+
+def test_probability_zero_hides_nothing_and_draws_nothing() -> None:
+    source = generator()
+    state = source.get_state()
+    assert not bool(span_mask(torch.tensor([50]), 50, SpanMaskConfig(0.0), source).any())
+    assert torch.equal(state, source.get_state())
+
+
+def test_masks_repeat_from_a_seed() -> None:
+    config, lengths = SpanMaskConfig(), torch.tensor([90, 60])
+    assert torch.equal(span_mask(lengths, 90, config, generator(3)), span_mask(lengths, 90, config, generator(3)))
+    assert not torch.equal(span_mask(lengths, 90, config, generator(3)), span_mask(lengths, 90, config, generator(4)))
+
+
+def test_runs_are_half_open_ranges() -> None:
+    assert runs(torch.tensor([True, True, False, True, False, False, True])) == [(0, 2), (3, 4), (6, 7)]
+    assert runs(torch.zeros(4, dtype=torch.bool)) == []
+
+
+def test_imposters_are_runs_of_the_same_clip_from_outside_the_hidden_one() -> None:
+    config = SpanMaskConfig(0.3, 5)
+    for seed in range(30):
+        lengths = torch.tensor([60, 23])
+        mask = span_mask(lengths, 60, config, generator(seed), same_count=False)
+        source = imposters(mask, generator(seed), lengths)
+        own = torch.arange(60).expand(2, 60)
+        assert torch.equal(source[~mask], own[~mask])
+        for row in range(2):
+            last = int(lengths[row]) - 1
+            for start, end in runs(mask[row]):
+                shown = source[row, start:end].tolist()
+                blocked = range(max(0, start - (end - start)), end)
+                assert shown[0] not in blocked
+                assert shown == [min(shown[0] + i, last) for i in range(end - start)]
+
+
+def test_every_free_frame_can_start_an_imposter() -> None:
+    mask = torch.zeros(1, 12, dtype=torch.bool)
+    mask[0, 5:7] = True
+    source = generator()
+    starts = {int(imposters(mask, source)[0, 5]) for _ in range(400)}
+    assert starts == {0, 1, 2, 7, 8, 9, 10, 11}
+
+
+def test_with_lengths_no_imposter_comes_from_the_padding() -> None:
+    mask = torch.zeros(1, 40, dtype=torch.bool)
+    mask[0, 2:5] = True
+    source = generator()
+    assert max(int(imposters(mask, source, torch.tensor([8]))[0, 2:5].max()) for _ in range(100)) == 7
+    assert max(int(imposters(mask, source)[0, 2:5].max()) for _ in range(100)) > 30
+
+
+def test_a_clip_hidden_as_a_whole_keeps_its_frames() -> None:
+    mask = torch.ones(1, 4, dtype=torch.bool)
+    assert imposters(mask, generator())[0].tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("wrong", [{"prob": 1.5}, {"length": 0}, {"min_spans": -1}])
+def test_impossible_masks_are_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="give a prob from 0 to 1"):
+        SpanMaskConfig(**wrong)  # type: ignore[arg-type]
