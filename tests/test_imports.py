@@ -27,7 +27,7 @@ FORBIDDEN = {
 }
 # Modules that any room may use: the one draws bars for long jobs, the other is arithmetic on arrays that training and evaluation share.
 EVERYWHERE = ("avtlm.training.progress", "avtlm.evaluation.robustness")
-ONE_ROOM = {"xformers": "avtlm/nn/attention.py", "mediapipe": "avtlm/lips/landmarks.py", "gradio": "demos/", "yaml": "avtlm/plain_yaml.py"}
+ONE_ROOM = {"xformers": "avtlm/nn/attention.py", "mediapipe": "avtlm/lips/", "gradio": "demos/", "yaml": "avtlm/plain_yaml.py"}
 HEAVY = ("mediapipe", "cv2", "gradio", "torchvision", "torchaudio", "matplotlib", "sklearn", "jiwer", "av", "pandas", "jax", "tensorboard")
 
 
