@@ -2,10 +2,10 @@
 
     python benchmarks/lip_roi.py [FOLDER ...] [--clips 40] [--json FILE]
 
-Every folder (or manifest) is measured by itself, then a few clips of the synthetic corpus made for the occasion.
-Both pipelines run in this process on the same clips: ours is :func:`avtlm.lips.crop.extract_lips` plus writing, the peer follows auto_avsr's
-mediapipe path step by step, without its bugs: RGB frames, face detection on every frame, one robust similarity and one 256 x 256 colour warp
-per frame, colour crops. CPU seconds are those of the whole process, so threads of mediapipe and FFmpeg count.
+Every folder (or manifest) is measured by itself, then a few clips of the synthetic corpus made for the occasion. Both pipelines run in
+this process on the same clips: ours is :func:`avtlm.lips.crop.extract_lips` plus writing, the peer follows auto_avsr's mediapipe path
+step by step, without its bugs: RGB frames, face detection on every frame, one robust similarity and one 256 x 256 colour warp per frame,
+colour crops. CPU seconds are those of the whole process, so threads of mediapipe and FFmpeg count.
 """
 
 import argparse
