@@ -67,7 +67,9 @@ class RecognizerConfig:
         if not 0.0 <= self.ctc_weight <= 1.0:
             raise ValueError(f"ctc_weight: {self.ctc_weight} is not between 0 (attention only) and 1 (CTC only).")
         if self.ctc_weight < 1.0 and self.decoder is None:
-            raise ValueError(f"ctc_weight: {self.ctc_weight} leaves the rest to an attention decoder, but decoder is null; describe one or set 1.0.")
+            raise ValueError(
+                f"ctc_weight: {self.ctc_weight} leaves the rest to an attention decoder, but decoder is null; describe one or set 1.0."
+            )
         if self.decoding.method == "attention" and self.decoder is None:
             raise ValueError("decoding.method: attention needs a decoder; describe one or choose ctc_greedy or ctc_beam.")
         if self.decoding.method != "attention" and self.ctc_weight == 0.0:
@@ -129,9 +131,11 @@ class Recognizer(nn.Module):
         device = next(self.parameters()).device
         if batch.video is not None and batch.video_lengths is not None and self.config.video_mask.prob > 0:
             video = span_mask(batch.video_lengths.cpu(), batch.video.shape[1], self.config.video_mask, generator, same_count=False)
-            source = imposters(video, generator).to(device)
+            source = imposters(video, generator, batch.video_lengths.cpu()).to(device)
         if batch.audio is not None and batch.audio_lengths is not None and self.config.audio_mask.prob > 0:
-            audio = span_mask(batch.audio_lengths.cpu(), batch.audio.shape[1], self.config.audio_mask, generator, same_count=False).to(device)
+            audio = span_mask(batch.audio_lengths.cpu(), batch.audio.shape[1], self.config.audio_mask, generator, same_count=False).to(
+                device
+            )
         return InputMask(audio=audio, video=None if video is None else video.to(device), video_source=source)
 
     # Recognition ---------------------------------------------------------------------------------------------------------------------
@@ -144,7 +148,9 @@ class Recognizer(nn.Module):
         if decoding.method == "attention":
             if self.decoder is None:
                 raise ValueError("decoding.method: attention was asked for, but this model has no decoder; choose ctc_greedy or ctc_beam.")
-            options = BeamOptions(beam=decoding.beam, length_penalty=decoding.length_penalty, max_len_a=decoding.max_length_ratio, max_len_b=0)
+            options = BeamOptions(
+                beam=decoding.beam, length_penalty=decoding.length_penalty, max_len_a=decoding.max_length_ratio, max_len_b=0
+            )
             return attention_beam(self.decoder, encoded, lengths, options)
         if self.ctc is None:
             raise ValueError(f"decoding.method: {decoding.method} was asked for, but this model has no CTC head; choose attention.")

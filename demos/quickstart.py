@@ -77,7 +77,9 @@ class Quickstart:
         self.stage("units2", "cluster what the model has learned", lambda: self.label(2))
         self.stage("pretrain2", "predict its own units", lambda: self.pretrain(2))
         self.stage("finetune", f"learn to write from {self.plan.labels} transcripts, in growing noise", self.finetune)
-        self.stage("comparison", f"pre-trained against scratch on {self.plan.few_labels} transcripts, {self.plan.seeds} seeds", self.compare)
+        self.stage(
+            "comparison", f"pre-trained against scratch on {self.plan.few_labels} transcripts, {self.plan.seeds} seeds", self.compare
+        )
         self.stage("evaluation", "unseen speakers and sentences, clean and in babble", self.evaluate)
         return self.report()
 
@@ -149,7 +151,10 @@ class Quickstart:
     def finetune(self) -> None:
         from avtlm.training.loop import train
 
-        train(CONFIGS / "tiny_finetune.yaml", self.finetuning(self.out / "finetune", self.plan.labels, self.plan.finetune_steps, self.seed, True))
+        train(
+            CONFIGS / "tiny_finetune.yaml",
+            self.finetuning(self.out / "finetune", self.plan.labels, self.plan.finetune_steps, self.seed, True),
+        )
         self.keep_model()
 
     def finetuning(self, output: Path, labels: int, steps: int, seed: int, pretrained: bool) -> list[str]:
@@ -176,7 +181,9 @@ class Quickstart:
         recognizer = systems.load(self.out / "finetune" / "model")
         card = CARD.format(labels=self.plan.labels)
         settings = checkpoint.load_config(self.out / "finetune" / "model")
-        checkpoint.save_model(self.out / "model", recognizer, settings, recognizer.vocabulary, card=card, decoding=recognizer.config.decoding)
+        checkpoint.save_model(
+            self.out / "model", recognizer, settings, recognizer.vocabulary, card=card, decoding=recognizer.config.decoding
+        )
 
     def compare(self) -> None:
         """The same fine-tuning on few labels, from the pre-trained model and from scratch, over several seeds, two runs at a time."""
@@ -222,7 +229,8 @@ class Quickstart:
         for start in ("pretrained", "scratch"):
             runs = [run["wer"] for run in comparison[start]]
             comparison[f"{start}_mean"] = {
-                modality: {name: round(sum(run[modality][name] for run in runs) / len(runs), 2) for name in runs[0][modality]} for modality in runs[0]
+                modality: {name: round(sum(run[modality][name] for run in runs) / len(runs), 2) for name in runs[0][modality]}
+                for modality in runs[0]
             }
         report = {
             "wer": spread(evaluation["wer"]),
@@ -310,7 +318,9 @@ def write_json(path: Path, content: Any) -> None:
 def results_table(report: dict[str, Any], evaluation: dict[str, Any]) -> Any:
     from rich.table import Table
 
-    table = Table(title=f"Word error rate, % (95 % interval), {evaluation['utterances']} test clips of unseen speakers", title_justify="left")
+    table = Table(
+        title=f"Word error rate, % (95 % interval), {evaluation['utterances']} test clips of unseen speakers", title_justify="left"
+    )
     table.add_column("input")
     names = list(report["wer"]["av"])
     for name in names:
@@ -343,12 +353,18 @@ def comparison_table(comparison: dict[str, Any]) -> Any:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="quickstart", description=__doc__.splitlines()[0])  # type: ignore[union-attr]
     parser.add_argument("--out", default="runs/quickstart", type=Path, help="folder for everything that is made (default: runs/quickstart)")
-    parser.add_argument("--size", choices=sorted(PLANS), default="default", help="smoke: a minute, to see that all works; long: an hour, better figures")
+    parser.add_argument(
+        "--size", choices=sorted(PLANS), default="default", help="smoke: a minute, to see that all works; long: an hour, better figures"
+    )
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args(arguments)
     if any(os.environ.get(name) != value for name, value in MALLOC.items()) and sys.platform.startswith("linux"):
         # The C library reads these once, when a process starts.
-        os.execve(sys.executable, [sys.executable, "-m", "demos.quickstart", *(sys.argv[1:] if arguments is None else arguments)], os.environ | MALLOC)
+        os.execve(
+            sys.executable,
+            [sys.executable, "-m", "demos.quickstart", *(sys.argv[1:] if arguments is None else arguments)],
+            os.environ | MALLOC,
+        )
     console = Console(stderr=True)
     console.print("[bold]avtlm quickstart[/]: from talking faces to transcripts in noise", highlight=False)
     Quickstart(options.out, PLANS[options.size], options.seed, console).run()

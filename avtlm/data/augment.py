@@ -9,10 +9,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from avtlm.evaluation.robustness import babble, mix_at_snr
-
-CROP = 88
-
 
 @dataclass(frozen=True)
 class NoiseConfig:
@@ -55,6 +51,8 @@ class AugmentConfig:
 
 def add_noise(wave: np.ndarray, others: Sequence[np.ndarray], config: NoiseConfig, progress: float, rng: np.random.Generator) -> np.ndarray:
     """int16 waveform with babble of ``others`` (int16, at least ``voices`` of them) in it, or as it was."""
+    from avtlm.evaluation.robustness import babble, mix_at_snr
+
     prob, low = config.at(progress)
     if rng.random() >= prob:
         return wave
@@ -81,13 +79,7 @@ def mask_frequencies(features: np.ndarray, config: AugmentConfig, rng: np.random
     return bands.reshape(features.shape)
 
 
-def crop_video(crops: np.ndarray, rng: np.random.Generator | None, config: AugmentConfig | None) -> np.ndarray:
-    """uint8 (frames, 96, 96) -> (frames, 88, 88): one random offset and mirror per clip in training, the centre otherwise."""
-    slack = crops.shape[1] - CROP
-    x = y = slack // 2
-    if rng is not None and config is not None and config.random_crop:
-        x, y = (int(value) for value in rng.integers(0, slack + 1, 2))
-    cropped = crops[:, y : y + CROP, x : x + CROP]
-    if rng is not None and config is not None and config.mirror and rng.random() < 0.5:
-        cropped = cropped[:, :, ::-1]
-    return np.ascontiguousarray(cropped)
+def draw_view(config: AugmentConfig, rng: np.random.Generator, slack: int) -> tuple[tuple[int, int] | None, bool]:
+    """Offset (y, x) of the crop, None for the centre, and whether to mirror: one draw per clip."""
+    offset = (int(rng.integers(0, slack + 1)), int(rng.integers(0, slack + 1))) if config.random_crop else None
+    return offset, bool(config.mirror and rng.random() < 0.5)

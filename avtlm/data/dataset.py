@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from avtlm.data.augment import AugmentConfig, add_noise, crop_video, draw_warp, mask_frequencies
+from avtlm.data.augment import AugmentConfig, add_noise, draw_view, draw_warp, mask_frequencies
 from avtlm.data.batching import Batch, pad
+from avtlm.data.inputs import CROP, InputFormat
 from avtlm.data.manifest import Manifest, Utterance, read_manifest
 from avtlm.data.media import read_audio, read_lip_crops
 from avtlm.data.seeds import seed_for
-from avtlm.frontends.filterbank import audio_features
 from avtlm.text.vocabulary import PAD, UNKNOWN, Tokenizer, Vocabulary
 from avtlm.units.labels import UnitLabels, read_labels
 
@@ -66,6 +66,15 @@ class Item:
     tokens: Tensor | None = None
 
 
+def seconds(row: Utterance) -> float:
+    """Duration of the media or, without any, of the timed phones (0 if they have no times either)."""
+    last = (row.phones or "").rpartition(" ")[2].rsplit(":", 1)
+    try:
+        return row.duration or float(last[-1])
+    except ValueError:
+        return 0.0
+
+
 def choose(manifest: Manifest, source: Source) -> Manifest:
     """The rows of a manifest that a source uses, in a fixed order.
 
@@ -73,7 +82,7 @@ def choose(manifest: Manifest, source: Source) -> Manifest:
         ValueError: no row is left.
     """
     rows = manifest if source.split is None else manifest.split(source.split)
-    rows = rows.filter(lambda u: source.min_seconds <= u.duration <= source.max_seconds)
+    rows = rows.filter(lambda u: source.min_seconds <= seconds(u) <= source.max_seconds)
     if source.limit is not None:
         order = sorted(range(len(rows)), key=lambda i: seed_for(source.limit_seed, "limit", rows[i].id))[: source.limit]
         kept = {rows[i].id for i in order}
@@ -92,7 +101,7 @@ class ClipDataset:
     Args:
         source: what to read and how to change it.
         seed: of the run; with the epoch and the id it seeds everything drawn for one example.
-        audio_normalise: as the model's front-end wants it.
+        inputs: what the model takes in.
         vocabulary: turns transcripts into ``tokens`` (task ``recognition``).
         phones: symbol table for frame-level phones (tasks with text).
         training: augment; otherwise clips are given clean and centred.
@@ -102,7 +111,7 @@ class ClipDataset:
         self,
         source: Source,
         seed: int = 0,
-        audio_normalise: str = "frame",
+        inputs: InputFormat | None = None,
         vocabulary: Tokenizer | None = None,
         phones: Vocabulary | None = None,
         training: bool = True,
@@ -110,7 +119,7 @@ class ClipDataset:
         self.source = source
         self.manifest = choose(read_manifest(source.manifest), source)
         self.seed = seed
-        self.audio_normalise = audio_normalise
+        self.inputs = inputs or InputFormat()
         self.vocabulary = vocabulary
         self.phones = phones
         self.training = training
@@ -128,7 +137,7 @@ class ClipDataset:
         row = self.manifest[index]
         if self._has_video and row.video_frames:
             return row.video_frames
-        return max(1, round(row.duration * 25))
+        return max(1, round(seconds(row) * 25))
 
     @property
     def _has_video(self) -> bool:
@@ -164,13 +173,19 @@ class ClipDataset:
             return Item(row.id, text=self._phones(row), units=self._units(row, None))
         video = None
         if self._has_video and row.video is not None:
-            video = torch.from_numpy(crop_video(self.crops(index), rng, self.source.augment))
+            video = self._video(index, rng)
         frames = None if video is None else len(video)
         audio = self._audio(index, frames, rng, progress) if row.audio is not None else None
         text = self._phones(row) if self.source.task == "audio_text" else None
         length = frames if frames is not None else len(audio) if audio is not None else 0
         units = None if self.labels is None else self._units(row, length)
         return Item(row.id, audio=audio, video=video, text=text, units=units, tokens=self._tokens(row))
+
+    def _video(self, index: int, rng: np.random.Generator | None) -> Tensor:
+        crops = self.crops(index)
+        if rng is None:
+            return self.inputs.video(crops)
+        return self.inputs.video(crops, *draw_view(self.source.augment, rng, crops.shape[1] - CROP))
 
     def _audio(self, index: int, frames: int | None, rng: np.random.Generator | None, progress: float) -> Tensor:
         wave, config = self.wave(index), self.source.augment
@@ -180,7 +195,7 @@ class ClipDataset:
                 others = self._others(index, config.noise.voices, rng)
                 wave = add_noise(wave, others, config.noise, progress, rng)
             warp = draw_warp(config, rng)
-        features = audio_features(torch.from_numpy(wave), frames, self.audio_normalise, warp)
+        features = self.inputs.audio(wave, frames, warp)
         if rng is not None:
             features = torch.from_numpy(mask_frequencies(features.numpy(), config, rng))
         return features
@@ -203,7 +218,9 @@ class ClipDataset:
 
     def _units(self, row: Utterance, frames: int | None) -> Tensor | None:
         if self.labels is None:
-            raise ValueError(f"{self.source.manifest}: a pre-training source needs unit labels; set its key 'units' (see avtlm units --help).")
+            raise ValueError(
+                f"{self.source.manifest}: a pre-training source needs unit labels; set its key 'units' (see avtlm units --help)."
+            )
         units = torch.from_numpy(self.labels[row.id]).long()
         if frames is None or len(units) == frames:
             return units

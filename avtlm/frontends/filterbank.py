@@ -59,7 +59,8 @@ def log_filterbank(waveform: Tensor, warp: float = 1.0) -> Tensor:
     signal = torch.cat([signal[:1], signal[1:] - 0.97 * signal[:-1]])
     frames = frame_count(len(signal))
     signal = F.pad(signal, (0, (frames - 1) * STEP + WINDOW - len(signal)))
-    power = torch.fft.rfft(signal.unfold(0, WINDOW, STEP), FFT).abs().square() / FFT
+    spectrum = torch.view_as_real(torch.fft.rfft(signal.unfold(0, WINDOW, STEP), FFT))
+    power = spectrum.square().sum(-1) / FFT
     energies = power @ mel_filters(warp)
     return torch.where(energies == 0, FLOOR, energies).log().float()
 

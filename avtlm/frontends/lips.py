@@ -4,7 +4,7 @@ What is unusual here:
 - Padded frames are never computed. The clips of a batch are laid end to end with two zero frames between them, which is just the padding that the
   stem's kernel of 5 frames would see at each clip's ends, and only the true frames go on. Equal to padding by construction, 2 x cheaper on
   batches of sentences of different lengths.
-- The default is AV-HuBERT's ResNet-18 with a PReLU for each channel; narrower ones for small runs may also pool the input, skip the stem's max-pooling, and
+- The default is AV-HuBERT's ResNet-18 with a PReLU for each channel; narrower ones for small runs may also skip the stem's max-pooling, and
   flatten the last feature map in place of averaging it.
 """
 
@@ -24,10 +24,12 @@ STEM_FRAMES = 5
 
 @dataclass(frozen=True)
 class LipEncoderConfig:
-    """Sizes of the lip encoder; the defaults are AV-HuBERT's (11,186,688 parameters before the projection)."""
+    """Sizes of the lip encoder; the defaults are AV-HuBERT's (11,186,688 parameters before the projection).
 
-    crop: int = 88
-    input_pool: int = 1
+    ``size`` is the side of the frames in pixels: 88, or 44 where 2 x 2 pixels of the crop are averaged before (see InputFormat).
+    """
+
+    size: int = 88
     stem_channels: int = 64
     stem_stride: int = 2
     stem_pool: bool = True
@@ -42,13 +44,11 @@ class LipEncoderConfig:
             raise ValueError(
                 f"widths, blocks, strides: {len(self.widths)}, {len(self.blocks)} and {len(self.strides)} entries; give one of each per stage."
             )
-        if self.crop % self.input_pool:
-            raise ValueError(f"input_pool: {self.input_pool} does not divide the crop of {self.crop} pixels.")
 
     @property
     def map_size(self) -> int:
         """Height and width of the last feature map, in cells."""
-        size = -(-(self.crop // self.input_pool) // self.stem_stride)
+        size = -(-self.size // self.stem_stride)
         for stride in ((2,) if self.stem_pool else ()) + self.strides:
             size = -(-size // stride)
         return size
@@ -58,15 +58,11 @@ class LipEncoderConfig:
         return self.widths[-1] * (self.map_size**2 if self.reduce == "flatten" else 1)
 
 
-def normalise_grey(video: Tensor, pool: int = 1) -> Tensor:
-    """Grey crops (n, height, width), averaged over ``pool`` x ``pool`` cells, to zero mean and unit variance.
-
-    Float crops are taken as normalised already. Pooling first leaves a quarter of the pixels to normalise.
-    """
-    small = video.float() if pool == 1 else F.avg_pool2d(video.float()[:, None], pool)[:, 0]
+def normalise_grey(video: Tensor) -> Tensor:
+    """uint8 crops to zero mean and unit variance; float crops are taken as normalised already."""
     if video.dtype != torch.uint8:
-        return small
-    return small.mul(1.0 / (255.0 * GREY_STD)).sub_(GREY_MEAN / GREY_STD)
+        return video
+    return video.float().mul_(1.0 / (255.0 * GREY_STD)).sub_(GREY_MEAN / GREY_STD)
 
 
 class BasicBlock(nn.Module):
@@ -109,7 +105,9 @@ class LipEncoder(nn.Module):
         stages, inputs = [], config.stem_channels
         for width, blocks, step in zip(config.widths, config.blocks, config.strides, strict=True):
             stages.append(
-                nn.Sequential(*(BasicBlock(inputs if i == 0 else width, width, step if i == 0 else 1, config.activation) for i in range(blocks)))
+                nn.Sequential(
+                    *(BasicBlock(inputs if i == 0 else width, width, step if i == 0 else 1, config.activation) for i in range(blocks))
+                )
             )
             inputs = width
         self.stages = nn.ModuleList(stages)
@@ -126,20 +124,20 @@ class LipEncoder(nn.Module):
         """Encode a batch of clips.
 
         Args:
-            video: (batch, frames, crop, crop), uint8 grey values or floats that are normalised already.
+            video: (batch, frames, size, size), uint8 grey values or floats that are normalised already.
             lengths: true frames of each clip, (batch,); 0 for a clip without video.
 
         Returns:
             (batch, frames, output_dim); zeros at padded frames.
         """
         valid = ~padding_mask(lengths, video.shape[1])
-        frames, true_frames = _end_to_end(normalise_grey(video[valid], self.config.input_pool), lengths)
+        frames, true_frames = _end_to_end(normalise_grey(video[valid]), lengths)
         features = self.encode_frames(frames, true_frames)
         out = features.new_zeros(*valid.shape, self.output_dim)
         return out.masked_scatter(valid[..., None], features)
 
     def encode_frames(self, frames: Tensor, true_frames: Tensor) -> Tensor:
-        """normalised and pooled frames (total, height, width) with zero frames between clips, indices of the true ones (n,) -> (n, output_dim)."""
+        """normalised frames (total, height, width) with zero frames between clips, indices of the true ones (n,) -> (n, output_dim)."""
         x = self.stem(frames[None, None])[:, :, true_frames]  # (1, channels, n, height, width)
         x = self.stem_activation(self.stem_norm(x))
         x = x[0].transpose(0, 1).contiguous(memory_format=torch.channels_last)  # (n, channels, height, width)

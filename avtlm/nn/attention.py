@@ -115,7 +115,15 @@ def _reference(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, d
 
 
 def _packed(
-    query: Tensor, key: Tensor, value: Tensor, queries: list[int], keys: list[int], bias: Tensor | None, causal: bool, dropout: float, name: str
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    queries: list[int],
+    keys: list[int],
+    bias: Tensor | None,
+    causal: bool,
+    dropout: float,
+    name: str,
 ) -> Tensor:
     if name == "xformers":
         from xformers.ops import fmha

@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from avtlm import checkpoint, config
+from avtlm.data.inputs import InputFormat
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,8 @@ def find(name: str) -> System:
     return SYSTEMS[name]
 
 
-def load_encoder(folder: str | Path) -> tuple[nn.Module, str]:
-    """The encoder of a pre-trained or fine-tuned model folder, and how its audio is normalised.
+def load_encoder(folder: str | Path) -> tuple[nn.Module, InputFormat]:
+    """The encoder of a pre-trained or fine-tuned model folder, and what it takes in.
 
     Raises:
         CheckpointError, ConfigError: the folder is incomplete or describes something else.
@@ -50,17 +51,17 @@ def load_encoder(folder: str | Path) -> tuple[nn.Module, str]:
     if settings.get("task") == "recognition":
         recognizer = load(folder)
         encoder: nn.Module = recognizer.encoder
-        return encoder, audio_normalise(encoder)
+        return encoder, input_format(encoder)
     system = find(settings["system"])
     model = system.build(config.load(system.config_class(), settings["model"]))
     checkpoint.load_into(model, folder)
-    return model.eval(), audio_normalise(model)
+    return model.eval(), input_format(model)
 
 
-def audio_normalise(encoder: nn.Module) -> str:
-    """How the front-end of an encoder wants its filter bank normalised."""
-    value: str = encoder.config.frontends.audio_normalise  # type: ignore[union-attr, assignment]
-    return value
+def input_format(encoder: nn.Module) -> InputFormat:
+    """What the front-ends of an encoder take in."""
+    frontends: Any = encoder.config.frontends  # type: ignore[union-attr]
+    return InputFormat(frontends.audio_normalise, frontends.lips.size)
 
 
 def load(folder: str | Path) -> Any:
@@ -75,7 +76,9 @@ def load(folder: str | Path) -> Any:
 
     settings = checkpoint.load_config(folder)
     if settings.get("task") != "recognition":
-        raise ValueError(f"{folder}: a pre-trained encoder without a recogniser; fine-tune it first (avtlm train configs/vatlm/finetune_avsr.yaml).")
+        raise ValueError(
+            f"{folder}: a pre-trained encoder without a recogniser; fine-tune it first (avtlm train configs/vatlm/finetune_avsr.yaml)."
+        )
     heads = config.load(RecognizerConfig, settings["model"])
     system = find(settings["system"])
     encoder = system.build(config.load(system.config_class(), heads.encoder))

@@ -10,14 +10,13 @@ import dataclasses
 import json
 import logging
 import math
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from avtlm import checkpoint, config, systems
 from avtlm.data.batching import Batch, plan_batches
@@ -28,6 +27,8 @@ from avtlm.files import write_text
 from avtlm.objectives.loss import Loss
 from avtlm.recognizer import Recognizer, RecognizerConfig, transcribe_all
 from avtlm.text.vocabulary import Tokenizer, Vocabulary
+from avtlm.training.initial import load_except, merged
+from avtlm.training.meter import Meter
 from avtlm.training.optim import OptimConfig, make_optimizer, schedule, set_lr
 from avtlm.training.progress import bar
 from avtlm.training.state import FOLDER, TrainState, load_state, save_state
@@ -50,6 +51,8 @@ class TrainConfig:
         validation: data for validation, clean and unaugmented.
         max_frames, max_rows: bounds of one batch (padded frames at 25 Hz, utterances).
         precision: ``fp32`` or ``bf16`` (autocast; norms, softmax and losses stay in float32).
+        initialise_weights: false takes only the sizes of the initial encoder and starts it from scratch.
+        fresh: modules of the initial model that start from scratch, such as ``predictor`` when the units are others.
         subwords: size of a SentencePiece vocabulary for a recogniser; null writes with characters.
         max_bad_steps: stop after this many steps in a row whose loss is not finite; such a step changes nothing and is logged with its ids.
         threads: CPU threads; null leaves PyTorch's choice.
@@ -61,6 +64,8 @@ class TrainConfig:
     sources: dict[str, Source]
     model: dict[str, Any] = field(default_factory=dict)
     initialise: str | None = None
+    initialise_weights: bool = True
+    fresh: tuple[str, ...] = ()
     subwords: int | None = None
     validation: Source | None = None
     seed: int = 1
@@ -118,7 +123,9 @@ class Trainer:
         self.state = TrainState(positions={name: (0, 0) for name in settings.sources})
         self._resume()
         self.streams = {
-            name: BatchStream(name, self._dataset(part, training=True), settings.seed, settings.max_frames, settings.max_rows, settings.workers)
+            name: BatchStream(
+                name, self._dataset(part, training=True), settings.seed, settings.max_frames, settings.max_rows, settings.workers
+            )
             for name, part in settings.sources.items()
         }
         self.validation = None if settings.validation is None else self._validation_batches(settings.validation)
@@ -135,21 +142,22 @@ class Trainer:
             chosen = dict(settings.model)
             model_config = config.load(system.config_class(), chosen)
             model = system.build(model_config)
-            self.audio_normalise = systems.audio_normalise(model)
+            self.inputs = systems.input_format(model)
             if settings.initialise is not None:
-                checkpoint.load_into(model, settings.initialise)
+                initial, _ = systems.load_encoder(settings.initialise)
+                load_except(model, initial.state_dict(), settings.fresh)
             return model, {"system": settings.system, "task": "pretrain", "model": config.to_dict(model_config)}
         heads = config.load(RecognizerConfig, settings.model)
         encoder_settings: dict[str, Any] = {}
-        initial: nn.Module | None = None
+        initial = None
         if settings.initialise is not None:
             initial, _ = systems.load_encoder(settings.initialise)
             encoder_settings = config.to_dict(initial.config)
-        encoder_config = config.load(system.config_class(), _merged(encoder_settings, heads.encoder))
+        encoder_config = config.load(system.config_class(), merged(encoder_settings, heads.encoder))
         encoder = system.build(encoder_config)
-        if initial is not None:
-            encoder.load_state_dict(initial.state_dict())
-        self.audio_normalise = systems.audio_normalise(encoder)
+        if initial is not None and settings.initialise_weights:
+            load_except(encoder, initial.state_dict(), settings.fresh)
+        self.inputs = systems.input_format(encoder)
         heads = dataclasses.replace(heads, encoder=config.to_dict(encoder_config))
         self.vocabulary = self._vocabulary()
         card = {"system": settings.system, "task": "recognition", "model": config.to_dict(heads)}
@@ -178,7 +186,7 @@ class Trainer:
         return Vocabulary.tokens(symbols) if symbols else None
 
     def _dataset(self, part: Source, training: bool) -> ClipDataset:
-        return ClipDataset(part, self.settings.seed, self.audio_normalise, self.vocabulary, self.phones, training)
+        return ClipDataset(part, self.settings.seed, self.inputs, self.vocabulary, self.phones, training)
 
     def _validation_batches(self, part: Source) -> list[Batch]:
         dataset = self._dataset(part, training=False)
@@ -198,7 +206,10 @@ class Trainer:
         write_text(self.folder / "config.yaml", config.to_yaml(settings))
         batches = {name: stream.batches(state.positions[name], self._turns(name)) for name, stream in self.streams.items()}
         meter = Meter()
-        with bar(f"{settings.task} {self.folder.name}", settings.steps, state.step) as progress, open(self.folder / "log.jsonl", "a") as journal:
+        with (
+            bar(f"{settings.task} {self.folder.name}", settings.steps, state.step) as progress,
+            open(self.folder / "log.jsonl", "a") as journal,
+        ):
             for step in range(state.step, settings.steps):
                 drawn = {}
                 for name in self._drawn(step):
@@ -314,54 +325,26 @@ class Trainer:
             return
         saved = checkpoint.load_config(self.model_folder)
         if saved != self.card:
-            raise ValueError(f"{self.model_folder}: holds a run with another model configuration; choose another output or remove the folder.")
+            raise ValueError(
+                f"{self.model_folder}: holds a run with another model configuration; choose another output or remove the folder."
+            )
         checkpoint.load_into(self.model, self.model_folder)
         self.state = load_state(self.model_folder, self.optimizer, self.names)
         journal = self.folder / "log.jsonl"
         if journal.exists():
-            lines = [line for line in journal.read_text().splitlines() if line.endswith("}") and json.loads(line)["step"] <= self.state.step]
+            lines = [
+                line for line in journal.read_text().splitlines() if line.endswith("}") and json.loads(line)["step"] <= self.state.step
+            ]
             write_text(journal, "".join(line + "\n" for line in lines))
         log.info("%s: resuming at step %d", self.model_folder, self.state.step)
 
 
-class Meter:
-    """Ratios of sums over a logging interval, without waiting for the device until they are read."""
-
-    def __init__(self) -> None:
-        self.sums: dict[str, tuple[Tensor, Tensor]] = {}
-        self.frames = 0
-        self.started = time.perf_counter()
-
-    def add(self, prefix: str, losses: dict[str, Loss]) -> None:
-        for loss in losses.values():
-            for name, (numerator, denominator) in loss.logs.items():
-                self._add(f"{prefix}/{name}" if prefix else name, numerator.detach(), denominator)
-
-    def add_value(self, name: str, value: Tensor) -> None:
-        self._add(name, value, torch.ones((), device=value.device))
-
-    def _add(self, name: str, numerator: Tensor, denominator: Tensor) -> None:
-        before = self.sums.get(name)
-        self.sums[name] = (numerator, denominator) if before is None else (before[0] + numerator, before[1] + denominator)
-
-    def means(self) -> dict[str, float]:
-        result = {name: (numerator / denominator).item() for name, (numerator, denominator) in self.sums.items() if denominator > 0}
-        return result | {"frames_per_second": self.frames / max(time.perf_counter() - self.started, 1e-9)}
-
-    @staticmethod
-    def note(line: dict[str, Any]) -> str:
-        accuracy = next((f", accuracy {value:.2f}" for name, value in line.items() if name.endswith("accuracy")), "")
-        return f"loss {line.get('loss', math.nan):.3g}{accuracy}"
-
-
 def _frames(batch: Batch) -> int:
     lengths = [part for part in (batch.video_lengths, batch.audio_lengths) if part is not None]
-    return int(torch.stack(lengths).amax(0).sum()) if lengths else int((batch.text_lengths.sum() + 3) // 4) if batch.text_lengths is not None else 0
-
-
-def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """``base`` with single settings of nested groups replaced."""
-    result = dict(base)
-    for key, value in changes.items():
-        result[key] = _merged(result[key], value) if isinstance(value, dict) and isinstance(result.get(key), dict) else value
-    return result
+    return (
+        int(torch.stack(lengths).amax(0).sum())
+        if lengths
+        else int((batch.text_lengths.sum() + 3) // 4)
+        if batch.text_lengths is not None
+        else 0
+    )

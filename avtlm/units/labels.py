@@ -54,7 +54,9 @@ class UnitLabels(Mapping[str, np.ndarray]):
                 raise ValueError(f"{self.path}: no labels for utterance {row.id!r}; run avtlm units over the manifest again.")
             frames, labels = row.duration * RATE, len(self.rows[row.id])
             if row.duration and abs(frames - labels) > TOLERANCE:
-                raise ValueError(f"{self.path}: {labels} labels for utterance {row.id!r} of {frames:.0f} frames; the labels belong to other media.")
+                raise ValueError(
+                    f"{self.path}: {labels} labels for utterance {row.id!r} of {frames:.0f} frames; the labels belong to other media."
+                )
 
 
 def read_labels(path: str | Path) -> UnitLabels:
@@ -78,10 +80,9 @@ def read_labels(path: str | Path) -> UnitLabels:
 
 def write_labels(path: str | Path, rows: Mapping[str, np.ndarray]) -> None:
     """Write a label file atomically."""
-    with atomic_path(path) as temporary:
-        with open(temporary, "w", encoding="utf-8") as handle:
-            for name, units in rows.items():
-                handle.write(f"{name}\t{' '.join(map(str, units.tolist()))}\n")
+    with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8") as handle:
+        for name, units in rows.items():
+            handle.write(f"{name}\t{' '.join(map(str, units.tolist()))}\n")
 
 
 def mfcc_features(wave: np.ndarray, frames: int | None = None) -> np.ndarray:
@@ -107,12 +108,12 @@ def model_features(
     from avtlm.data.dataset import ClipDataset, Source, collate
     from avtlm.systems import load_encoder
 
-    model, normalise = load_encoder(model_folder)
+    model, inputs = load_encoder(model_folder)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model.to(device).eval()
     task = "audio_video" if "v" in modality else "audio"
     source = Source(manifest=str(manifest.source or manifest.root), task=task, split=None, cache=False, max_seconds=1e9, min_seconds=0.0)  # type: ignore[arg-type]
-    dataset = ClipDataset(source, audio_normalise=normalise, training=False)
+    dataset = ClipDataset(source, inputs=inputs, training=False)
     wanted = {row.id for row in manifest}
     order = sorted((i for i, row in enumerate(dataset.manifest) if row.id in wanted), key=dataset.frames)
     batches: list[list[int]] = [[]]
@@ -126,7 +127,7 @@ def model_features(
         batch = collate([dataset.item(i) for i in rows], task).to(device)
         batch = batch.only(modality) if modality != "av" else batch
         with torch.inference_mode():
-            features, lengths = model.encode(batch, output_layer=layer)
+            features, lengths = model.encode(batch, output_layer=layer)  # type: ignore[operator]
         for name, feature, length in zip(batch.ids, features.float().cpu(), lengths.tolist(), strict=True):
             yield name, feature[:length].numpy()
 
@@ -218,4 +219,3 @@ def units(
         int((counts > 0).sum()),
         float(np.exp(-(share * np.log(share)).sum())),
     )
-

@@ -36,11 +36,79 @@ log = logging.getLogger(__name__)
 
 SAMPLES_PER_FRAME = 640
 # Variants that speak at about the same rate; pedro, Andrea and anika are a quarter faster, which leaves CTC at 25 Hz too few frames.
-VARIANTS = (
-    "Alex Alicia Andy Annie Denis Diogo Gene Gene2 Henrique Hugo Jacky Lee Marco Mario Michael Mike Reed Storm adam announcer antonio aunty belinda benjamin boris "
-    "caleb david ed edward edward2 f1 f2 f3 f4 f5 grandma grandpa gustave ian iven iven2 john kaukovalta klatt klatt2 klatt3 linda m1 m2 m3 m4 m5 m6 m7 m8 marcelo "
-    "max michel miguel norbert paul quincy rob robert sandro shelby steph steph2 travis victor zac"
-).split()
+VARIANTS = [
+    "Alex",
+    "Alicia",
+    "Andy",
+    "Annie",
+    "Denis",
+    "Diogo",
+    "Gene",
+    "Gene2",
+    "Henrique",
+    "Hugo",
+    "Jacky",
+    "Lee",
+    "Marco",
+    "Mario",
+    "Michael",
+    "Mike",
+    "Reed",
+    "Storm",
+    "adam",
+    "announcer",
+    "antonio",
+    "aunty",
+    "belinda",
+    "benjamin",
+    "boris",
+    "caleb",
+    "david",
+    "ed",
+    "edward",
+    "edward2",
+    "f1",
+    "f2",
+    "f3",
+    "f4",
+    "f5",
+    "grandma",
+    "grandpa",
+    "gustave",
+    "ian",
+    "iven",
+    "iven2",
+    "john",
+    "kaukovalta",
+    "klatt",
+    "klatt2",
+    "klatt3",
+    "linda",
+    "m1",
+    "m2",
+    "m3",
+    "m4",
+    "m5",
+    "m6",
+    "m7",
+    "m8",
+    "marcelo",
+    "max",
+    "michel",
+    "miguel",
+    "norbert",
+    "paul",
+    "quincy",
+    "rob",
+    "robert",
+    "sandro",
+    "shelby",
+    "steph",
+    "steph2",
+    "travis",
+    "victor",
+    "zac",
+]
 ACCENTS = ("en-us", "en")
 AMERICAN_SHARE = 0.7
 
@@ -167,7 +235,9 @@ def _draw_voice(variant: str, rng: np.random.Generator) -> Voice:
 def say(clip: Clip, voice: Voice, seed: int) -> Speech:
     """The speech of a clip: its speaker's voice, a little faster or slower, higher or lower, after a short silence of its own."""
     rng = np.random.default_rng(seed_for(seed, "speech", clip.id))
-    own = dataclasses.replace(voice, rate=round(voice.rate * rng.uniform(0.94, 1.06)), pitch=int(np.clip(voice.pitch + rng.integers(-6, 7), 0, 99)))
+    own = dataclasses.replace(
+        voice, rate=round(voice.rate * rng.uniform(0.94, 1.06)), pitch=int(np.clip(voice.pitch + rng.integers(-6, 7), 0, 99))
+    )
     return speak(spoken(clip.text), own, lead=rng.uniform(0.04, 0.2))
 
 
@@ -231,7 +301,9 @@ def _make_texts(speaker: Speaker) -> list[Utterance]:
 
 def _row(clip: Clip, speech: Speech, part: str, extra: dict[str, Any], **media: Any) -> Utterance:
     phones = " ".join(f"{phone.symbol}:{phone.start:.4f}:{phone.end:.4f}" for phone in speech.phones)
-    return Utterance(clip.id, transcript=clip.text, speaker=clip.speaker, split=clip.split, phones=phones, extra={"part": part, **extra}, **media)
+    return Utterance(
+        clip.id, transcript=clip.text, speaker=clip.speaker, split=clip.split, phones=phones, extra={"part": part, **extra}, **media
+    )
 
 
 def contact_sheet(manifest: str | Path, path: str | Path, people: int = 8, pictures: int = 6) -> None:
@@ -259,7 +331,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", required=True, metavar="DIR", help="folder of the corpus")
     parser.add_argument("--size", choices=list(SIZES), default="default", help="24, 1,500 or 6,080 clips (default: default)")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--kind", choices=["command", "digits", "words"], default="command", help="what is said (default: command sentences)")
+    parser.add_argument(
+        "--kind", choices=["command", "digits", "words"], default="command", help="what is said (default: command sentences)"
+    )
     parser.add_argument("--faces", choices=["drawn", "photo"], default="drawn", help="who is seen (default: drawn people)")
     parser.add_argument("--workers", type=int, metavar="N", help="processes (default: one for each core)")
     parser.add_argument("--contact-sheet", metavar="PNG", help="also write a picture of some speakers")

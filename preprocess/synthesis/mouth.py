@@ -42,7 +42,9 @@ def spell(symbol: str) -> list[tuple[float, ...]]:
     return [TARGETS[letter] for letter in symbol if letter in TARGETS] or [TARGETS["ə"]]
 
 
-def controls(phones: Sequence[Phone], frames: int, rng: np.random.Generator, gains: np.ndarray, noise: float = 0.15, jitter: float = 0.008) -> np.ndarray:
+def controls(
+    phones: Sequence[Phone], frames: int, rng: np.random.Generator, gains: np.ndarray, noise: float = 0.15, jitter: float = 0.008
+) -> np.ndarray:
     """The five controls at the middle of every frame.
 
     Args:
@@ -104,7 +106,9 @@ class Mouth:
         portrait = self.portrait
         half = portrait.half_width * (1 + 0.16 * width - 0.34 * rounding - 0.05 * jaw)
         opening = 0.95 * portrait.half_width * max(jaw, 0.0)
-        lowered = cv2.remap(self.patch, self.columns, self.rows - 0.62 * opening * self.drop, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        lowered = cv2.remap(
+            self.patch, self.columns, self.rows - 0.62 * opening * self.drop, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+        )
         self._draw_lips(lowered, half, opening, rounding, tuck, tongue)
         small = cv2.resize(lowered, (self.right - self.left, self.bottom - self.top), interpolation=cv2.INTER_AREA)
         picture = self.still.copy()
@@ -125,13 +129,25 @@ class Mouth:
         _polygon(patch, x, top, upper, lips * 0.86)
         _polygon(patch, x, lower, bottom, lips)
         shine = lower + (bottom - lower) * 0.45
-        _polygon(patch, self.x + half * 0.5 * q, np.interp(self.x + half * 0.5 * q, x, shine) - 1.5, np.interp(self.x + half * 0.5 * q, x, shine) + 1.5, np.clip(lips * 1.12, 0, 255))
+        _polygon(
+            patch,
+            self.x + half * 0.5 * q,
+            np.interp(self.x + half * 0.5 * q, x, shine) - 1.5,
+            np.interp(self.x + half * 0.5 * q, x, shine) + 1.5,
+            np.clip(lips * 1.12, 0, 255),
+        )
         if opening > 1.0:
             _polygon(patch, x, upper, lower, np.array([70, 22, 22]) * max(light, 0.55))
             if tongue > 0.05:
                 middle = lower - (lower - upper) * min(0.25 + 0.55 * tongue, 0.85)
                 inner = np.abs(q) < 0.7
-                _polygon(patch, x[inner], np.maximum(middle, upper)[inner] + 6 * (q[inner] / 0.7) ** 2, lower[inner], np.array([176, 80, 84]) * light)
+                _polygon(
+                    patch,
+                    x[inner],
+                    np.maximum(middle, upper)[inner] + 6 * (q[inner] / 0.7) ** 2,
+                    lower[inner],
+                    np.array([176, 80, 84]) * light,
+                )
             teeth = np.array([236, 228, 214]) * min(light * 1.05, 1.0)
             strip = min(0.34 * opening, 11.0)
             inner = np.abs(q) < 0.8
@@ -142,7 +158,9 @@ class Mouth:
             _polygon(patch, x, upper - 1.2, lower + 1.2, lips * 0.5)
         if tuck > 0.15:
             edge = np.abs(q) < 0.7
-            _polygon(patch, x[edge], upper[edge], (upper + (3 + 7 * tuck) * profile)[edge], np.array([236, 228, 214]) * min(light * 1.05, 1.0))
+            _polygon(
+                patch, x[edge], upper[edge], (upper + (3 + 7 * tuck) * profile)[edge], np.array([236, 228, 214]) * min(light * 1.05, 1.0)
+            )
 
 
 def _polygon(image: np.ndarray, x: np.ndarray, above: np.ndarray, below: np.ndarray, colour: np.ndarray) -> None:

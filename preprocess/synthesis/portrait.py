@@ -103,7 +103,9 @@ def _background(rng: np.random.Generator, side: int) -> np.ndarray:
 def _clothes(image: np.ndarray, cx: float, chin: float, rng: np.random.Generator) -> None:
     colour = np.clip(rng.uniform(40, 190) + rng.uniform(-55, 55, 3), 20, 230)
     side = len(image)
-    shoulders = np.array([[cx - 60, chin + 40], [cx + 60, chin + 40], [cx + 190, chin + 90], [cx + 215, side], [cx - 215, side], [cx - 190, chin + 90]])
+    shoulders = np.array(
+        [[cx - 60, chin + 40], [cx + 60, chin + 40], [cx + 190, chin + 90], [cx + 215, side], [cx - 215, side], [cx - 190, chin + 90]]
+    )
     _fill(image, shoulders, colour)
 
 

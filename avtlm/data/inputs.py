@@ -1,0 +1,46 @@
+"""Sound and lip crops to what a model takes in: one object for training, evaluation, the command line and the demo."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from avtlm.frontends.filterbank import audio_features
+
+CROP = 88
+
+
+@dataclass(frozen=True)
+class InputFormat:
+    """How a model wants its inputs; it follows from the model's configuration.
+
+    Attributes:
+        audio_normalise: see avtlm.frontends.filterbank.audio_features.
+        video_size: side of the frames: the crop of 88 pixels, or 88 averaged over square cells (44 = 2 x 2).
+    """
+
+    audio_normalise: str = "frame"
+    video_size: int = CROP
+
+    def __post_init__(self) -> None:
+        if self.video_size < 1 or CROP % self.video_size:
+            raise ValueError(f"video_size: {self.video_size} does not divide the crop of {CROP} pixels; choose 88, 44 or 22.")
+
+    def audio(self, wave: np.ndarray, frames: int | None = None, warp: float = 1.0) -> Tensor:
+        """int16 (samples,) at 16 kHz -> (frames, 104); see audio_features."""
+        return audio_features(torch.from_numpy(wave), frames, self.audio_normalise, warp)
+
+    def video(self, crops: np.ndarray, offset: tuple[int, int] | None = None, mirror: bool = False) -> Tensor:
+        """uint8 (frames, 96, 96) -> uint8 (frames, video_size, video_size): cut (the centre without an offset), mirror, average."""
+        slack = crops.shape[1] - CROP
+        y, x = offset if offset is not None else (slack // 2, slack // 2)
+        cut = crops[:, y : y + CROP, x : x + CROP]
+        cell = CROP // self.video_size
+        if cell > 1:
+            # Sums of whole numbers over strided views: twenty times faster than a mean over reshaped axes.
+            cut = cut.astype(np.uint16)
+            cut = sum((cut[:, i::cell] for i in range(1, cell)), start=cut[:, 0::cell])
+            cut = sum((cut[..., i::cell] for i in range(1, cell)), start=cut[..., 0::cell])
+            cut = ((cut + cell * cell // 2) // (cell * cell)).astype(np.uint8)
+        return torch.from_numpy(np.ascontiguousarray(cut[:, :, ::-1] if mirror else cut))
