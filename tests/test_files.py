@@ -1,55 +1,53 @@
-"""A reader sees the old file or the new one; seeds depend on what they are for; errors name the extra to install."""
+"""Atomic writes: the old file or the new one, never half of one."""
 
-import pickle
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from avtlm.data.seeds import seed_for
-from avtlm.errors import MissingExtra
 from avtlm.files import atomic_path, write_text
 
 
-def test_a_file_appears_when_it_is_complete(tmp_path: Path) -> None:
-    target = tmp_path / "new" / "a.txt"
+def test_a_file_appears_when_it_is_whole(tmp_path: Path) -> None:
+    target = tmp_path / "new" / "file.txt"
     with atomic_path(target) as temporary:
-        temporary.write_text("x")
-        assert (temporary.parent, temporary.suffix) == (target.parent, ".txt")
+        temporary.write_text("whole")
+        assert temporary.parent == target.parent
+        assert temporary.suffix == ".txt"
         assert not target.exists()
-    assert [path.name for path in target.parent.iterdir()] == ["a.txt"]
+    assert target.read_text() == "whole"
+    assert os.listdir(target.parent) == ["file.txt"]
 
 
-def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
-    write_text(tmp_path / "a.txt", "old")
-
-    def fail() -> None:
-        with atomic_path(tmp_path / "a.txt") as temporary:
-            temporary.write_text("half")
-            raise RuntimeError
-
-    with pytest.raises(RuntimeError):
-        fail()
-    assert (tmp_path / "a.txt").read_text() == "old"
-    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+def test_an_error_leaves_the_old_content_and_nothing_else(tmp_path: Path) -> None:
+    target = tmp_path / "file.txt"
+    write_text(target, "old")
+    with pytest.raises(RuntimeError), atomic_path(target) as temporary:
+        temporary.write_text("half of the n")
+        raise RuntimeError
+    assert target.read_text() == "old"
+    assert os.listdir(tmp_path) == ["file.txt"]
 
 
-def test_seeds_are_stable_and_differ() -> None:
-    assert seed_for(0, "noise", "clip 7") == seed_for(0, "noise", "clip 7")
-    assert seed_for("a", "b") != seed_for("ab")
-    assert len({seed_for(0, "item", index) for index in range(1000)}) == 1000
-    assert all(0 <= seed_for(index) < 2**63 for index in range(100))
+def test_a_kill_in_the_middle_leaves_the_old_content(tmp_path: Path) -> None:
+    target = tmp_path / "file.txt"
+    write_text(target, "old")
+    code = (
+        "import os, signal, sys\nfrom avtlm.files import atomic_path\n"
+        "with atomic_path(sys.argv[1]) as temporary:\n    temporary.write_text('half')\n    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(target)], check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert target.read_text() == "old"
 
 
-def test_a_seed_never_changes_between_versions() -> None:
-    assert seed_for(0, "noise", "clip") == 1177117370531746621
-
-
-def test_a_missing_package_names_its_extra() -> None:
-    error = MissingExtra("lips", "mediapipe", "finding faces")
-    assert str(error) == "mediapipe is needed for finding faces; install it with: pip install 'avtlm[lips]'."
-    assert isinstance(error, ImportError)
-
-
-def test_a_missing_package_survives_the_way_back_from_a_worker() -> None:
-    error = pickle.loads(pickle.dumps(MissingExtra("lips", "mediapipe", "finding faces")))
-    assert (error.extra, str(error)[:9]) == ("lips", "mediapipe")
+def test_seeds_are_stable_and_depend_on_every_part() -> None:
+    assert seed_for(1, "item", 0, "a") == seed_for(1, "item", 0, "a")
+    assert len({seed_for(1, "item", 0, "a"), seed_for(1, "item", 0, "b"), seed_for(2, "item", 0, "a"), seed_for(1, "item", "0a")}) == 4
+    assert seed_for("a", "bc") != seed_for("ab", "c")
+    assert 0 <= seed_for("x") < 2**63
+    assert seed_for("quickstart", 1) == 8537606999923418570

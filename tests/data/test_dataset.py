@@ -1,0 +1,190 @@
+"""Rows of a manifest as training examples: what is read, matched, drawn and refused."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from avtlm.data.augment import AugmentConfig, NoiseConfig
+from avtlm.data.dataset import ClipDataset, Source, Task, choose, collate, frame_level_phones
+from avtlm.data.inputs import InputFormat
+from avtlm.data.manifest import Manifest, Utterance, read_manifest, write_manifest
+from avtlm.text.vocabulary import UNKNOWN, Vocabulary
+from avtlm.units.labels import write_labels
+from tests.made_corpus import FRAMES, LETTERS, MadeCorpus, make_corpus
+
+PHONES = Vocabulary.tokens(LETTERS)
+LOUD = AugmentConfig(noise=NoiseConfig(1.0, 0.0, 0.0, voices=2), frequency_warp=0.08, frequency_masks=2)
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> MadeCorpus:
+    return make_corpus(tmp_path_factory.mktemp("corpus"))
+
+
+def dataset(corpus: MadeCorpus, task: Task, training: bool = False, **changes: object) -> ClipDataset:
+    manifest = {"audio": corpus.sound, "audio_text": corpus.sound, "text": corpus.text}.get(task, corpus.clips)
+    units = None if task == "recognition" else str(corpus.units)
+    source = replace(Source(str(manifest), task, units=units), **changes)  # type: ignore[arg-type]
+    return ClipDataset(source, 1, InputFormat(), Vocabulary.characters([LETTERS]), PHONES, training)
+
+
+def test_each_task_reads_what_it_needs(corpus: MadeCorpus) -> None:
+    expected = {
+        "audio_video": {"audio", "video", "units"},
+        "audio": {"audio", "units"},
+        "audio_text": {"audio", "text", "units"},
+        "text": {"text", "units"},
+        "recognition": {"audio", "video", "tokens"},
+    }
+    for task, parts in expected.items():
+        item = dataset(corpus, task).item(0)  # type: ignore[arg-type]
+        assert {name for name in ("audio", "video", "text", "units", "tokens") if getattr(item, name) is not None} == parts, task
+
+
+def test_sound_picture_units_and_phones_agree_in_length(corpus: MadeCorpus) -> None:
+    for task in ("audio_video", "audio_text", "text"):
+        data = dataset(corpus, task)  # type: ignore[arg-type]
+        for index in range(len(data)):
+            item = data.item(index)
+            assert item.units is not None
+            frames = FRAMES * len(data.manifest[index].transcript or "")
+            assert data.frames(index) == len(item.units) == frames
+            assert item.audio is None or item.audio.shape == (frames, 104)
+            assert item.video is None or item.video.shape == (frames, 88, 88)
+            assert item.text is None or len(item.text) == 4 * frames
+
+
+def test_without_augmentation_an_example_is_always_the_same_and_centred(corpus: MadeCorpus) -> None:
+    data = dataset(corpus, "audio_video", augment=LOUD)
+    first, again = data.item(0, epoch=0), data.item(0, epoch=5)
+    assert first.audio is not None
+    assert first.video is not None
+    assert again.audio is not None
+    assert torch.equal(first.audio, again.audio)
+    assert torch.equal(first.video, torch.from_numpy(data.crops(0)[:, 4:92, 4:92]))
+
+
+def test_augmentation_repeats_from_seed_epoch_and_id_and_changes_with_each(corpus: MadeCorpus) -> None:
+    data, fresh = dataset(corpus, "audio_video", True, augment=LOUD), dataset(corpus, "audio_video", True, augment=LOUD)
+    data.item(3)  # what was asked for before must not matter
+    for index in (0, 1):
+        one, two, later = data.item(index, 2), fresh.item(index, 2), fresh.item(index, 3)
+        assert one.audio is not None
+        assert two.audio is not None
+        assert later.audio is not None
+        assert one.video is not None
+        assert two.video is not None
+        assert torch.equal(one.audio, two.audio)
+        assert torch.equal(one.video, two.video)
+        assert not torch.equal(one.audio, later.audio)
+
+
+def test_a_limit_takes_the_same_rows_every_time_and_grows_by_adding(corpus: MadeCorpus) -> None:
+    manifest = read_manifest(corpus.clips)
+    sets = [{row.id for row in choose(manifest, Source("m", "recognition", limit=n))} for n in (3, 3, 6)]
+    assert sets[0] == sets[1]
+    assert sets[0] < sets[2]
+    assert {row.id for row in choose(manifest, Source("m", "recognition", limit=3, limit_seed=1))} != sets[0]
+
+
+def test_clips_outside_the_bounds_of_length_are_left_out(corpus: MadeCorpus) -> None:
+    manifest = read_manifest(corpus.clips)
+    rows = choose(manifest, Source("m", "recognition", min_seconds=0.7, max_seconds=1.0))
+    assert {len(row.transcript or "") for row in rows} <= {4, 5}
+    with pytest.raises(ValueError, match="no utterance of split train between 50 and 60 seconds"):
+        choose(manifest, Source("m", "recognition", min_seconds=50, max_seconds=60))
+    with pytest.raises(ValueError, match="no utterance of split dev"):
+        choose(manifest, Source("m", "recognition", split="dev"))
+
+
+def test_babble_is_of_other_speakers(corpus: MadeCorpus) -> None:
+    data = dataset(corpus, "recognition", True, augment=LOUD)
+    for index in range(len(data)):
+        voices = data._others(index, 2, np.random.default_rng(index))
+        speakers = {data.manifest[i].speaker for i in range(len(data)) if any(np.array_equal(data.wave(i), voice) for voice in voices)}
+        assert speakers
+        assert data.manifest[index].speaker not in speakers
+
+
+def test_phones_last_as_long_as_they_sound_and_unknown_ones_are_unknown() -> None:
+    row = Utterance("u", phones="a:0.00:0.03 b:0.03:0.05 zz:0.05:0.06")
+    assert frame_level_phones(row, PHONES) == [4, 4, 4, 5, 5, UNKNOWN]
+
+
+def test_phone_symbols_with_a_colon_are_read_whole() -> None:
+    vocabulary = Vocabulary.tokens(["a:", "b"])
+    assert frame_level_phones(Utterance("u", phones="a::0.00:0.02 b:0.02:0.03"), vocabulary) == [4, 4, 5]
+
+
+def test_units_of_almost_the_same_length_are_matched_and_gaps_are_no_unit(corpus: MadeCorpus, tmp_path: Path) -> None:
+    data = dataset(corpus, "audio_video")
+    assert data.labels is not None
+    frames = data.frames(0)
+    row = data.manifest[0]
+    for length in (frames - 2, frames + 2):
+        labels = {u.id: np.arange(length if u.id == row.id else round(u.duration * 25)) for u in data.manifest}
+        write_labels(tmp_path / "units", labels)
+        item = dataset(corpus, "audio_video", units=str(tmp_path / "units")).item(0)
+        assert item.units is not None
+        assert len(item.units) == frames
+        assert item.units[: min(length, frames)].tolist() == list(range(min(length, frames)))
+        assert (item.units[length:] == -1).all()
+
+
+def test_labels_of_other_media_are_refused_with_file_and_utterance(corpus: MadeCorpus, tmp_path: Path) -> None:
+    name = read_manifest(corpus.clips)[0].id
+    write_labels(tmp_path / "wrong.units", {u.id: np.zeros(3, int) for u in read_manifest(corpus.clips)})
+    with pytest.raises(ValueError, match=rf"wrong\.units: 3 labels for utterance '{name}' of \d+ frames"):
+        dataset(corpus, "audio_video", units=str(tmp_path / "wrong.units"))
+    write_labels(tmp_path / "few.units", {})
+    with pytest.raises(ValueError, match=rf"few\.units: no labels for utterance '{name}'"):
+        dataset(corpus, "audio_video", units=str(tmp_path / "few.units"))
+
+
+def test_what_a_source_lacks_is_named(corpus: MadeCorpus, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="a pre-training source needs unit labels"):
+        dataset(corpus, "text", units=None).item(0)
+    bare = tmp_path / "manifest.jsonl"
+    write_manifest(bare, Manifest(tmp_path, (Utterance("u", audio="u.wav", audio_samples=16000, split="train"),)))
+    with pytest.raises(ValueError, match="'u' has no phones"):
+        ClipDataset(Source(str(bare), "text", units=None), phones=PHONES).item(0)
+    write_manifest(bare, Manifest(tmp_path, (replace(read_manifest(corpus.clips)[0], transcript=None, video=None, audio=None),)))
+    with pytest.raises(ValueError, match="has no transcript"):
+        ClipDataset(Source(str(bare), "recognition"), vocabulary=PHONES).item(0)
+
+
+def test_a_row_without_picture_in_a_batch_has_length_zero(corpus: MadeCorpus) -> None:
+    data = dataset(corpus, "recognition")
+    whole, deaf = data.item(0), replace(data.item(1), audio=None)
+    batch = collate([whole, replace(data.item(2), video=None), deaf], "recognition")
+    assert batch.video_lengths is not None
+    assert batch.audio_lengths is not None
+    assert batch.video_lengths.tolist()[1] == 0
+    assert batch.audio_lengths.tolist()[2] == 0
+    assert batch.text is None
+    assert batch.targets["tokens"].shape[0] == 3
+    assert collate([whole], "recognition").video is not None
+    assert collate([replace(whole, video=None)], "recognition").video is None
+
+
+@pytest.mark.parametrize("size", [88, 44, 22])
+def test_smaller_frames_are_means_of_square_cells(size: int) -> None:
+    crops = np.random.default_rng(0).integers(0, 256, (3, 96, 96), dtype=np.uint8)
+    cell = 88 // size
+    frames = InputFormat(video_size=size).video(crops, (2, 5), mirror=True)
+    expected = crops[:, 2:90, 5:93].reshape(3, size, cell, size, cell).mean((2, 4))[:, :, ::-1]
+    assert frames.shape == (3, size, size)
+    assert np.abs(frames.numpy() - expected).max() <= 0.5
+
+
+def test_a_size_that_does_not_divide_the_crop_is_refused() -> None:
+    with pytest.raises(ValueError, match="video_size: 50"):
+        InputFormat(video_size=50)
+
+
+def test_a_weight_that_is_no_share_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"weight: 1\.5"):
+        Source("m", "audio", weight=1.5)
