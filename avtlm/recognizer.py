@@ -1,7 +1,8 @@
 """A speech recogniser: any pre-trained encoder with a CTC head, an attention decoder, or both.
 
 What is unusual here:
-- One recogniser serves audio, lip video and both: rows lose a modality at random in training, and at test time a missing one is simply not given.
+- One recogniser serves audio, lip video and both: rows lose a modality at random in training, and at test time a missing one is simply not
+  given.
 - Light span masks on the inputs regularise fine-tuning on little data (as wav2vec 2.0, section 3.2, does on its features).
 
 Sources: AV-HuBERT section 4 and arXiv 2201.01763 (decoder fine-tuning), VATLM section IV (the same).
@@ -118,7 +119,7 @@ class Recognizer(nn.Module):
             targets = self._with_end(tokens, token_lengths)
             logits = self.decoder(shift_right(targets, EOS, PAD), encoded, lengths)
             parts.append((1.0 - config.ctc_weight, seq2seq_loss(logits, targets, PAD, config.label_smoothing)))
-        value = torch.stack([weight * loss.value / loss.count for weight, loss in parts]).sum()
+        value = torch.stack([weight * loss.value / loss.count.clamp(min=1) for weight, loss in parts]).sum()
         count = parts[0][1].count
         return {"recognition": Loss(value * count, count, {k: v for _, loss in parts for k, v in loss.logs.items()})}
 

@@ -26,11 +26,16 @@ def test_a_file_appears_when_it_is_whole(tmp_path: Path) -> None:
 def test_an_error_leaves_the_old_content_and_nothing_else(tmp_path: Path) -> None:
     target = tmp_path / "file.txt"
     write_text(target, "old")
-    with pytest.raises(RuntimeError), atomic_path(target) as temporary:
-        temporary.write_text("half of the n")
-        raise RuntimeError
+    with pytest.raises(RuntimeError):
+        _fail_halfway(target)
     assert target.read_text() == "old"
     assert os.listdir(tmp_path) == ["file.txt"]
+
+
+def _fail_halfway(target: Path) -> None:
+    with atomic_path(target) as temporary:
+        temporary.write_text("half of the n")
+        raise RuntimeError
 
 
 def test_a_kill_in_the_middle_leaves_the_old_content(tmp_path: Path) -> None:

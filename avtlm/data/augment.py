@@ -14,8 +14,8 @@ import numpy as np
 class NoiseConfig:
     """Babble made of other training clips, mixed in with ``prob`` at an SNR drawn uniformly from [``snr_low``, ``snr_high``] dB.
 
-    With ``ramp`` > 0 the probability rises from 0 to ``prob`` and the lowest SNR falls from ``snr_high`` to ``snr_low`` over that share of the
-    steps: with heavy noise from the first step on, audio is hardly learned.
+    With ``ramp`` > 0 the probability rises from 0 to ``prob`` and the lowest SNR falls from ``snr_high`` to ``snr_low`` over that share of
+    the steps: with heavy noise from the first step on, audio is hardly learned.
     """
 
     prob: float = 0.25

@@ -19,7 +19,8 @@ class Batch:
 
     Attributes:
         ids: utterance ids, one per row.
-        task: which kind of batch this is: ``audio_video``, ``audio``, ``audio_text`` or ``text`` in pre-training, ``recognition`` in fine-tuning.
+        task: which kind of batch this is: ``audio_video``, ``audio``, ``audio_text`` or ``text`` in pre-training, ``recognition`` in
+            fine-tuning.
         audio: (batch, frames, 104) stacked log filter bank at 25 Hz, with ``audio_lengths`` (batch,).
         video: (batch, frames, size, size) uint8 (normalised by the model) or float (normalised already), with ``video_lengths``.
         text: (batch, length) int phone ids at 100 Hz, with ``text_lengths``.
@@ -90,8 +91,8 @@ def fit(row: Tensor, length: int, value: float = 0) -> Tensor:
 def plan_batches(frames: Sequence[int], max_frames: int, max_rows: int, generator: torch.Generator, buckets: int = 8) -> list[list[int]]:
     """One epoch of batches over utterances of the given lengths.
 
-    Utterances are shuffled, cut into as many windows of ``buckets`` batches as there are, sorted by length within each window, and packed until the
-    padded size would pass ``max_frames`` or the batch has ``max_rows``. The batches are shuffled again.
+    Utterances are shuffled, cut into as many windows of ``buckets`` batches as there are, sorted by length within each window, and packed
+    until the padded size would pass ``max_frames`` or the batch has ``max_rows``. The batches are shuffled again.
 
     Args:
         frames: length of every utterance at 25 Hz.

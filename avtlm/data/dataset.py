@@ -1,7 +1,7 @@
 """Clips of a manifest as training examples: media in, features and targets out.
 
-A ``Source`` of the configuration becomes a ``ClipDataset``; rows of it, collated, become a ``Batch``. Waveforms and crops may be kept in memory,
-which is right for corpora of some hours; larger ones are read as they are needed.
+A ``Source`` of the configuration becomes a ``ClipDataset``; rows of it, collated, become a ``Batch``. Waveforms and crops may be kept in
+memory, which is right for corpora of some hours; larger ones are read as they are needed.
 """
 
 from collections.abc import Sequence
@@ -89,8 +89,8 @@ def choose(manifest: Manifest, source: Source) -> Manifest:
         rows = rows.filter(lambda u: u.id in kept)
     if len(rows) == 0:
         raise ValueError(
-            f"{source.manifest}: no utterance of split {source.split or 'any'} between {source.min_seconds:g} and {source.max_seconds:g} seconds; "
-            "check split, min_seconds and max_seconds."
+            f"{source.manifest}: no utterance of split {source.split or 'any'} "
+            f"between {source.min_seconds:g} and {source.max_seconds:g} seconds; check split, min_seconds and max_seconds."
         )
     return rows
 

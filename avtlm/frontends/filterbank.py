@@ -1,7 +1,8 @@
 """Log mel filter bank as AV-HuBERT computes it (python_speech_features' ``logfbank``), stacked to the rate of the video.
 
-Source: AV-HuBERT section 4 and its data code; the parameters are those of the released models: pre-emphasis 0.97, rectangular window of 25 ms every
-10 ms, FFT of 512 points, 26 mel bands up to 8 kHz with edges floored to FFT bins, natural logarithm. Four frames of 10 ms make one of 40 ms.
+Source: AV-HuBERT section 4 and its data code; the parameters are those of the released models: pre-emphasis 0.97, rectangular window of 25
+ms every 10 ms, FFT of 512 points, 26 mel bands up to 8 kHz with edges floored to FFT bins, natural logarithm. Four frames of 10 ms make one
+of 40 ms.
 """
 
 import functools
@@ -43,8 +44,8 @@ def log_filterbank(waveform: Tensor, warp: float = 1.0) -> Tensor:
     """Log mel energies of one waveform.
 
     Args:
-        waveform: (samples,) at 16 kHz on the int16 scale (-32768..32767), of any numeric type. The scale matters only for the last, zero-padded
-            frame, but released models were trained with it.
+        waveform: (samples,) at 16 kHz on the int16 scale (-32768..32767), of any numeric type. The scale matters only for the last,
+            zero-padded frame, but released models were trained with it.
         warp: see :func:`mel_filters`.
 
     Returns:
@@ -66,7 +67,8 @@ def log_filterbank(waveform: Tensor, warp: float = 1.0) -> Tensor:
 
 
 def stack_frames(features: Tensor, count: int = STACK) -> Tensor:
-    """Put ``count`` successive frames into one, oldest first: (frames, bands) -> (ceil(frames / count), bands * count), zero rows appended."""
+    """Put ``count`` successive frames into one, oldest first: (frames, bands) -> (ceil(frames / count), bands * count), zero rows
+    appended."""
     missing = -len(features) % count
     return F.pad(features, (0, 0, 0, missing)).reshape(-1, count * features.shape[1])
 
@@ -77,7 +79,8 @@ def match_length(features: Tensor, frames: int) -> Tensor:
 
 
 def normalise_frames(features: Tensor) -> Tensor:
-    """Zero mean and unit variance over the values of each frame, as the released AV-HuBERT and VATLM models expect; zero vectors stay zero."""
+    """Zero mean and unit variance over the values of each frame, as the released AV-HuBERT and VATLM models expect; zero vectors stay
+    zero."""
     return F.layer_norm(features, features.shape[1:])
 
 

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 def modality_dropout(probability: float, audio_probability: float, generator: torch.Generator, rows: int = 1) -> tuple[Tensor, Tensor]:
     """Draw which of audio and video to keep.
 
-    With ``probability`` one of the two is dropped: the audio with ``audio_probability``, else the video. The official code draws once for a whole
-    batch (``rows`` = 1); one draw per row makes small batches less noisy.
+    With ``probability`` one of the two is dropped: the audio with ``audio_probability``, else the video. The official code draws once for a
+    whole batch (``rows`` = 1); one draw per row makes small batches less noisy.
 
     Returns:
         keep_audio, keep_video: bool (rows,).

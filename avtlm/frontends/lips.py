@@ -1,9 +1,9 @@
 """Lip encoder: a 3-D convolutional stem and a 2-D ResNet over every frame (AV-HuBERT section 3; Stafylakis & Tzimiropoulos 2017).
 
 What is unusual here:
-- Padded frames are never computed. The clips of a batch are laid end to end with two zero frames between them, which is just the padding that the
-  stem's kernel of 5 frames would see at each clip's ends, and only the true frames go on. Equal to padding by construction, 2 x cheaper on
-  batches of sentences of different lengths.
+- Padded frames are never computed. The clips of a batch are laid end to end with two zero frames between them, which is just the padding
+  that the stem's kernel of 5 frames would see at each clip's ends, and only the true frames go on. Equal to padding by construction, 2 x
+  cheaper on batches of sentences of different lengths.
 - The default is AV-HuBERT's ResNet-18 with a PReLU for each channel; narrower ones for small runs may also skip the stem's max-pooling, and
   flatten the last feature map in place of averaging it.
 """
@@ -42,7 +42,8 @@ class LipEncoderConfig:
     def __post_init__(self) -> None:
         if not len(self.widths) == len(self.blocks) == len(self.strides) >= 1:
             raise ValueError(
-                f"widths, blocks, strides: {len(self.widths)}, {len(self.blocks)} and {len(self.strides)} entries; give one of each per stage."
+                f"widths, blocks, strides: {len(self.widths)}, {len(self.blocks)} and {len(self.strides)} entries; "
+                "give one of each per stage."
             )
 
     @property
@@ -131,6 +132,8 @@ class LipEncoder(nn.Module):
             (batch, frames, output_dim); zeros at padded frames.
         """
         valid = ~padding_mask(lengths, video.shape[1])
+        if not bool((lengths > 0).any()):
+            return torch.zeros(*valid.shape, self.output_dim, device=video.device)
         frames, true_frames = _end_to_end(normalise_grey(video[valid]), lengths)
         features = self.encode_frames(frames, true_frames)
         out = features.new_zeros(*valid.shape, self.output_dim)

@@ -1,7 +1,8 @@
 """Audio, lips and phones to one fused sequence at 25 Hz: what AV-HuBERT and VATLM have in front of their encoder.
 
 Paper terms: VATLM section III-B (modality-dependent pre-processing), AV-HuBERT sections 3.1-3.2. Masked inputs are prepared here because
-input masking works before the front-ends (a learned vector for audio, frames of the same clip for video) and feature masking after the fusion.
+input masking works before the front-ends (a learned vector for audio, frames of the same clip for video) and feature masking after the
+fusion.
 """
 
 from dataclasses import dataclass, field
@@ -116,7 +117,9 @@ class MultimodalFrontEnd(nn.Module):
             shown = self._hide_video(batch.video, mask, alone)
             if self.config.compute_padding:
                 shown = _blank_padding(shown, batch.video_lengths)
-            encoded = self.lips(shown, self.computed(batch.video_lengths, shown.shape[1]))
+            # Lips that modality dropout hides are not looked at: the lip encoder is most of the work of a step.
+            looked_at = batch.video_lengths * keep["video"] if "video" in keep else batch.video_lengths
+            encoded = self.lips(shown, self.computed(looked_at, shown.shape[1]))
             features["video"] = ScaleGradient.apply(self.video(encoded), gradient_scale)
             lengths["video"] = batch.video_lengths
         if batch.text is not None:

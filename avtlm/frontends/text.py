@@ -1,4 +1,5 @@
-"""Text front-end of VATLM: frame-level phones at 100 Hz, embedded and brought to 25 Hz by two strided convolutions (VATLM section III-B)."""
+"""Text front-end of VATLM: frame-level phones at 100 Hz, embedded and brought to 25 Hz by two strided convolutions (VATLM section
+III-B)."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn

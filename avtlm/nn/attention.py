@@ -1,8 +1,8 @@
 """The one door to attention: SDPA, xformers or a written-out reference, padded or packed.
 
 What is unusual here:
-- Sequences may come padded, (batch, frames, heads, head_dim), or packed without any padding, (total_frames, heads, head_dim); the lengths say
-  where one ends. Packed attention does no work on padding: xformers' BlockDiagonalMask on a GPU, one SDPA call per sequence on a CPU.
+- Sequences may come padded, (batch, frames, heads, head_dim), or packed without any padding, (total_frames, heads, head_dim); the lengths
+  say where one ends. Packed attention does no work on padding: xformers' BlockDiagonalMask on a GPU, one SDPA call per sequence on a CPU.
 - xformers raises on every CPU call, so ``auto`` means xformers for packed input on CUDA and SDPA everywhere else.
 - A row of length 0 attends to its first key, so that nothing is ever divided by zero; whatever it returns is padding.
 """

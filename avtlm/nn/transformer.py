@@ -1,10 +1,11 @@
 """The Transformer encoder and decoder that every system shares.
 
 What is unusual here:
-- The encoder follows fairseq's wav2vec 2.0 one: a positional convolution is added to the input, layers are pre-norm (``norm_first``) or post-norm,
-  and intermediate layers can be asked for. A pre-norm encoder ends in one more norm, which intermediate layers do not pass through.
-- The decoder follows fairseq's: sinusoids from position 2, tied embeddings, no embedding scale by default. It works on whole sentences (training)
-  or step by step with key/value caches (search); the memory's keys and values are projected once per utterance.
+- The encoder follows fairseq's wav2vec 2.0 one: a positional convolution is added to the input, layers are pre-norm (``norm_first``) or
+  post-norm, and intermediate layers can be asked for. A pre-norm encoder ends in one more norm, which intermediate layers do not pass
+  through.
+- The decoder follows fairseq's: sinusoids from position 2, tied embeddings, no embedding scale by default. It works on whole sentences
+  (training) or step by step with key/value caches (search); the memory's keys and values are projected once per utterance.
 - Lengths, not masks, at the doors; a row of length 0 is allowed.
 
 Papers: Vaswani et al. 2017; Baevski et al. 2020 (section 2); Shi et al. 2022, AV-HuBERT (section 3).
@@ -171,7 +172,8 @@ class Encoder(nn.Module):
         return self.hidden_states(x, lengths, output_layer)[-1]
 
     def hidden_states(self, x: Tensor, lengths: Tensor | None, output_layer: int | None = None) -> list[Tensor]:
-        """The input of the first layer, the output of every layer, and, for the whole pre-norm stack, the normed output in the last place."""
+        """The input of the first layer, the output of every layer, and, for the whole pre-norm stack, the normed output in the last
+        place."""
         if output_layer is not None and not 1 <= output_layer <= len(self.layers):
             raise ValueError(f"output_layer: {output_layer} is not between 1 and {len(self.layers)}, the number of encoder layers.")
         if lengths is not None:

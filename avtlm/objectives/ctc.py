@@ -9,7 +9,8 @@ from avtlm.objectives.loss import Loss
 def ctc_loss(logits: Tensor, lengths: Tensor, targets: Tensor, target_lengths: Tensor, blank: int = 0) -> Loss:
     """Sum of -log p(target | frames), in float32.
 
-    A target that cannot fit into its frames (too many symbols or repeats) has no probability; it counts as zero loss and is reported in the logs.
+    A target that cannot fit into its frames (too many symbols or repeats) has no probability; it counts as zero loss and is reported in the
+    logs.
 
     Args:
         logits: (batch, frames, vocabulary).

@@ -1,7 +1,8 @@
 """Masked prediction of discrete units (HuBERT section II-C, AV-HuBERT section 3.1).
 
-Every frame's vector is projected and compared by cosine with a learned embedding of each unit; the similarities over a temperature are the logits.
-The comparison is one matrix product of normed vectors, not the broadcast of the official code, and only frames in the loss are projected.
+Every frame's vector is projected and compared by cosine with a learned embedding of each unit; the similarities over a temperature are the
+logits. The comparison is one matrix product of normed vectors, not the broadcast of the official code, and only frames in the loss are
+projected.
 """
 
 import torch

@@ -11,7 +11,8 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class SpanMaskConfig:
-    """``prob`` is the share of frames that spans would cover if they never overlapped; overlap makes the true share smaller (0.8 gives about 0.5)."""
+    """``prob`` is the share of frames that spans would cover if they never overlapped; overlap makes the true share smaller (0.8 gives
+    about 0.5)."""
 
     prob: float = 0.8
     length: int = 10
@@ -20,16 +21,17 @@ class SpanMaskConfig:
     def __post_init__(self) -> None:
         if not 0.0 <= self.prob <= 1.0 or self.length < 1 or self.min_spans < 0:
             raise ValueError(
-                f"mask: prob {self.prob}, length {self.length}, min_spans {self.min_spans}; give a prob from 0 to 1, a length from 1, min_spans from 0."
+                f"mask: prob {self.prob}, length {self.length}, min_spans {self.min_spans}; "
+                "give a prob from 0 to 1, a length from 1, min_spans from 0."
             )
 
 
 def span_mask(lengths: Tensor, frames: int, config: SpanMaskConfig, generator: torch.Generator, same_count: bool = True) -> Tensor:
     """Draw spans of fixed length in every row.
 
-    A row of n valid frames gets int(prob * n / length + u) spans with u uniform on [0, 1), at least ``min_spans``, whose starts are distinct
-    and drawn from [0, n - length); spans may overlap. With ``same_count`` every row is then thinned to the row with the fewest masked frames by
-    giving single frames back at random, as fairseq does (rows without frames are left out of this).
+    A row of n valid frames gets int(prob * n / length + u) spans with u uniform on [0, 1), at least ``min_spans``, whose starts are
+    distinct and drawn from [0, n - length); spans may overlap. With ``same_count`` every row is then thinned to the row with the fewest
+    masked frames by giving single frames back at random, as fairseq does (rows without frames are left out of this).
 
     Args:
         lengths: valid frames of each row, (batch,).
@@ -75,12 +77,13 @@ def runs(mask_row: Tensor) -> list[tuple[int, int]]:
 def imposters(mask: Tensor, generator: torch.Generator, lengths: Tensor | None = None) -> Tensor:
     """Where each hidden frame's replacement comes from, within the same clip (``same_seq``).
 
-    For every run [s, e) a start o is drawn from the frames outside [max(0, s - (e - s)), e); frames o, o + 1, ... (clipped to the last one) stand
-    in for s, s + 1, ...
+    For every run [s, e) a start o is drawn from the frames outside [max(0, s - (e - s)), e); frames o, o + 1, ... (clipped to the last one)
+    stand in for s, s + 1, ...
 
     Args:
         mask: bool (batch, frames).
-        lengths: frames of each clip, (batch,); without them the width of the mask counts for all, padding included, as in the official code.
+        lengths: frames of each clip, (batch,); without them the width of the mask counts for all, padding included, as in the official
+            code.
 
     Returns:
         int64 (batch, frames): the index of the frame to show at each place; its own index where nothing is hidden.

@@ -7,7 +7,8 @@ from avtlm.objectives.loss import Loss
 
 
 def shift_right(targets: Tensor, start: int, padding: int) -> Tensor:
-    """Decoder input: the start symbol, then all targets but the last. targets (batch, length) end with the end symbol before any padding."""
+    """Decoder input: the start symbol, then all targets but the last. targets (batch, length) end with the end symbol before any
+    padding."""
     shifted = torch.full_like(targets, padding)
     shifted[:, 0] = start
     shifted[:, 1:] = targets[:, :-1]

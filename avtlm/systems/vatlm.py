@@ -108,13 +108,15 @@ class VATLM(nn.Module):
         for value, lengths in ((batch.audio, batch.audio_lengths), (batch.video, batch.video_lengths)):
             if value is not None and lengths is not None:
                 return lengths.cpu(), value.shape[1], self.config.audio_mask
-        assert batch.text is not None and batch.text_lengths is not None
+        assert batch.text is not None
+        assert batch.text_lengths is not None
         return (batch.text_lengths.cpu() + 3) // 4, -(-batch.text.shape[1] // 4), self.config.text_mask
 
     # Losses (section III-D) ----------------------------------------------------------------------------------------------------------
 
     def losses(self, batch: Batch, generator: torch.Generator) -> dict[str, Loss]:
-        """Masked prediction over the batch's units, and the penalty on the size of the fused features (sum over frames, as the official code)."""
+        """Masked prediction over the batch's units, and the penalty on the size of the fused features (sum over frames, as the official
+        code)."""
         device = self.predictor.units.device
         mask = self.draw_masks(batch, generator)
         keep = {}

@@ -3,7 +3,8 @@
     avtlm train configs/vatlm/tiny.yaml optim.lr=1e-3
 
 A run lives in one folder: ``model/`` (the checkpoint with its trainer state, replaced atomically), ``best/`` if validation chooses one, and
-``log.jsonl``. Started again with the same configuration it goes on where the last checkpoint is, and repeats the steps after it bit for bit.
+``log.jsonl``. Started again with the same configuration it goes on where the last checkpoint is, and repeats the steps after it bit for
+bit.
 """
 
 import dataclasses
@@ -45,7 +46,8 @@ class TrainConfig:
         system: name of a system in avtlm.systems.
         task: ``pretrain`` (the system's own losses) or ``recognition`` (a recogniser on its encoder).
         output: folder of the run.
-        model: configuration of the system, or of the recogniser, whose ``encoder`` group then changes single settings of the initial encoder.
+        model: configuration of the system, or of the recogniser, whose ``encoder`` group then changes single settings of the initial
+            encoder.
         initialise: model folder to start the encoder (or, in pre-training, the whole model) from; null starts from scratch.
         sources: training data by name; every step takes one batch of each source that is drawn (see Source.weight).
         validation: data for validation, clean and unaugmented.
@@ -84,6 +86,11 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if not self.sources:
             raise ValueError("sources: no training data; describe at least one source.")
+        for key, part in {**{f"sources.{name}": part for name, part in self.sources.items()}, "validation": self.validation}.items():
+            if part is not None and (part.task == "recognition") != (self.task == "recognition"):
+                raise ValueError(f"{key}.task: {part.task!r} gives no batches for a run whose task is {self.task!r}; change one of them.")
+            if part is not None and self.task == "pretrain" and part.units is None:
+                raise ValueError(f"{key}.units: missing; a pre-training source needs unit labels (see avtlm units --help).")
         if self.steps < 1 or self.log_every < 1 or self.save_every < 1:
             raise ValueError(f"steps {self.steps}, log_every {self.log_every}, save_every {self.save_every}: give at least 1 of each.")
         if self.validate_every and self.validation is None:
@@ -144,12 +151,12 @@ class Trainer:
             model = system.build(model_config)
             self.inputs = systems.input_format(model)
             if settings.initialise is not None:
-                initial, _ = systems.load_encoder(settings.initialise)
-                load_except(model, initial.state_dict(), settings.fresh)
+                given, _ = systems.load_encoder(settings.initialise)
+                load_except(model, given.state_dict(), settings.fresh)
             return model, {"system": settings.system, "task": "pretrain", "model": config.to_dict(model_config)}
         heads = config.load(RecognizerConfig, settings.model)
         encoder_settings: dict[str, Any] = {}
-        initial = None
+        initial: nn.Module | None = None
         if settings.initialise is not None:
             initial, _ = systems.load_encoder(settings.initialise)
             encoder_settings = config.to_dict(initial.config)
@@ -164,7 +171,8 @@ class Trainer:
         return Recognizer(heads, encoder, self.vocabulary), card
 
     def _vocabulary(self) -> Tokenizer:
-        """Characters or word pieces of the training transcripts (all rows, also those that a limit leaves out: the alphabet is no secret)."""
+        """Characters or word pieces of the training transcripts (all rows, also those that a limit leaves out: the alphabet is no
+        secret)."""
         texts: list[str] = []
         for part in self.settings.sources.values():
             rows = choose(read_manifest(part.manifest), dataclasses.replace(part, limit=None))
@@ -218,7 +226,9 @@ class Trainer:
                 self._step(step, list(drawn.values()), meter)
                 state.step = step + 1
                 last = state.step == settings.steps
-                if state.step % settings.log_every == 0 or last:
+                saving = state.step % settings.save_every == 0 or last
+                # An interval of the log never spans a checkpoint, so that a resumed run writes the same lines.
+                if state.step % settings.log_every == 0 or saving:
                     line = {"step": state.step, "lr": lr, **meter.means()}
                     journal.write(json.dumps(line) + "\n")
                     journal.flush()
@@ -226,7 +236,8 @@ class Trainer:
                     meter = Meter()
                 if settings.validate_every and (state.step % settings.validate_every == 0 or last):
                     journal.write(json.dumps({"step": state.step, **self.validate()}) + "\n")
-                if state.step % settings.save_every == 0 or last:
+                    journal.flush()
+                if saving:
                     self.save(self.model_folder)
                 progress.advance()
         return self.model_folder
@@ -238,22 +249,26 @@ class Trainer:
         generator = torch.Generator().manual_seed(seed_for(settings.seed, "masks", step))
         if isinstance(self.model, Recognizer):
             self.model.step = step
-        losses: list[Loss] = []
+        found: list[dict[str, Loss]] = []
+        buffers = [buffer.clone() for buffer in self.model.buffers()]
         with torch.autocast(self.device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
             for batch in batches:
-                found = self.model.losses(batch.to(self.device), generator)  # type: ignore[operator]
-                losses += found.values()
-                meter.add(batch.task if settings.task == "pretrain" else "", found)
+                found.append(self.model.losses(batch.to(self.device), generator))  # type: ignore[operator]
+        losses = [loss for group in found for loss in group.values()]
         count = torch.stack([loss.count for loss in losses]).sum().clamp(min=1)
         total = torch.stack([loss.value for loss in losses]).sum() / count
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), settings.optim.clip_norm)
         if not math.isfinite(norm.item()):
+            for buffer, before in zip(self.model.buffers(), buffers, strict=True):
+                buffer.copy_(before)  # statistics of batch norms
             self._bad_step(step, batches)
             return
         self.state.bad_steps = 0
         self.optimizer.step()
+        for batch, group in zip(batches, found, strict=True):
+            meter.add(batch.task if settings.task == "pretrain" else "", group)
         meter.add_value("loss", total.detach())
         meter.add_value("gradient_norm", norm)
         meter.frames += sum(_frames(batch) for batch in batches)
@@ -305,7 +320,9 @@ class Trainer:
         return results
 
     def _pairs(self) -> list[tuple[str, str]]:
-        assert self.validation is not None and isinstance(self.model, Recognizer) and self.settings.validation is not None
+        assert self.validation is not None
+        assert self.settings.validation is not None
+        assert isinstance(self.model, Recognizer)
         rows = {row.id: row.transcript or "" for row in read_manifest(self.settings.validation.manifest)}
         texts = transcribe_all(self.model, [batch.to(self.device) for batch in self.validation])
         return [(rows[name], text) for name, text in texts.items()]

@@ -35,7 +35,8 @@ class OptimConfig:
     def __post_init__(self) -> None:
         if self.lr <= 0 or not 0 <= self.warmup < 1 or not 0 <= self.hold <= 1 - self.warmup:
             raise ValueError(
-                f"lr {self.lr}, warmup {self.warmup}, hold {self.hold}: give lr > 0, and warm-up and hold as shares of the steps that sum to at most 1."
+                f"lr {self.lr}, warmup {self.warmup}, hold {self.hold}: "
+                "give lr > 0, and warm-up and hold as shares of the steps that sum to at most 1."
             )
 
 

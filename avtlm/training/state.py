@@ -1,7 +1,7 @@
 """Everything a resumed run needs, beside the weights in the model folder: optimiser, step, position in the data.
 
-What is random in a step depends on the run's seed and the step's number alone (masks, dropout) or on seed, epoch and utterance (augmentation), so there
-is no generator state to keep, and a resumed run repeats the lost steps bit for bit. Nothing here is pickled.
+What is random in a step depends on the run's seed and the step's number alone (masks, dropout) or on seed, epoch and utterance
+(augmentation), so there is no generator state to keep, and a resumed run repeats the lost steps bit for bit. Nothing here is pickled.
 """
 
 import json

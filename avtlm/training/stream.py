@@ -28,6 +28,9 @@ class BatchStream:
         name: of the source; part of the seed.
         max_frames, max_rows: see plan_batches.
         workers: processes that build batches ahead; 0 builds them in this one.
+
+    Raises:
+        ValueError: an utterance is longer than ``max_frames``.
     """
 
     def __init__(self, name: str, dataset: ClipDataset, seed: int, max_frames: int, max_rows: int, workers: int = 0) -> None:
@@ -38,6 +41,7 @@ class BatchStream:
         self.max_rows = max_rows
         self.workers = workers
         self.lengths = [dataset.frames(index) for index in range(len(dataset))]
+        self.plan(0)  # an utterance that fits no batch is found before the first step
 
     def plan(self, epoch: int) -> list[list[int]]:
         """Rows of every batch of an epoch."""

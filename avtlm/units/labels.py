@@ -1,8 +1,8 @@
 """Unit labels: features of every utterance -> clusters -> one unit per frame at 25 Hz, written with the utterance's id.
 
-One call is one iteration of AV-HuBERT's procedure (section 3.1, appendix B): MFCC first, then a layer of the model trained before. Audio-only corpora
-are labelled by the same features and clusters with the video missing, so that all corpora share one inventory (VATLM section III-C); text is
-labelled by text_to_units.py.
+One call is one iteration of AV-HuBERT's procedure (section 3.1, appendix B): MFCC first, then a layer of the model trained before.
+Audio-only corpora are labelled by the same features and clusters with the video missing, so that all corpora share one inventory (VATLM
+section III-C); text is labelled by text_to_units.py.
 
 The file has a line ``id <tab> units separated by blanks`` for every utterance. The clusters lie beside it as ``kmeans.safetensors`` with
 ``kmeans.json``, which says how they were made.

@@ -1,8 +1,8 @@
 """Units for text that nobody spoke (VATLM section III-C): what each phone sounds like, counted on paired data.
 
-For every frame of a labelled corpus whose phones are timed, the pair (phone, third of the phone) is counted with the frame's unit; text is then
-labelled with the most frequent unit of each pair. VATLM trains a neural phone-to-unit generator in its place; the counts are its simplest form and
-are enough to bring text into a small model.
+For every frame of a labelled corpus whose phones are timed, the pair (phone, third of the phone) is counted with the frame's unit; text is
+then labelled with the most frequent unit of each pair. VATLM trains a neural phone-to-unit generator in its place; the counts are its
+simplest form and are enough to bring text into a small model.
 """
 
 from collections import Counter, defaultdict

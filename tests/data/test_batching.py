@@ -11,7 +11,13 @@ from avtlm.data.batching import Batch, fit, pad, plan_batches
 def batch() -> Batch:
     lengths = torch.tensor([3, 2])
     return Batch(
-        ("a", "b"), "audio_video", torch.ones(2, 3, 104), lengths, torch.zeros(2, 3, 88, 88), lengths, targets={"units": torch.zeros(2, 3).long()}
+        ("a", "b"),
+        "audio_video",
+        torch.ones(2, 3, 104),
+        lengths,
+        torch.zeros(2, 3, 88, 88),
+        lengths,
+        targets={"units": torch.zeros(2, 3).long()},
     )
 
 

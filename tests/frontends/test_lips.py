@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from avtlm.convert.names.vatlm import LIPS, _first
+from avtlm.convert.names.vatlm import LIPS, find_name
 from avtlm.frontends.lips import LipEncoder, LipEncoderConfig, normalise_grey
 from tests.golden_case import GoldenCase, error, gradient_error, read_case
 
@@ -137,7 +137,7 @@ def case() -> GoldenCase:
 def official(case: GoldenCase) -> LipEncoder:
     widths = tuple(case.config["resnet_widths"])
     model = LipEncoder(LipEncoderConfig(stem_channels=widths[0], widths=widths))
-    model.load_state_dict({_first(LIPS, key): tensor for key, tensor in case.state.items()})
+    model.load_state_dict({find_name(LIPS, key): tensor for key, tensor in case.state.items()})
     return model.eval()
 
 
@@ -161,7 +161,7 @@ def test_gradients_equal_the_official_ones(case: GoldenCase) -> None:
     parameters = dict(model.named_parameters())
     for key, gradient in case.outputs.items():
         if key.startswith("grad."):
-            assert gradient_error(parameters[_first(LIPS, key.removeprefix("grad."))].grad, gradient) < 1e-3, key
+            assert gradient_error(parameters[find_name(LIPS, key.removeprefix("grad."))].grad, gradient) < 1e-3, key
 
 
 def test_one_step_of_training_statistics_equals_the_official_one(case: GoldenCase) -> None:

@@ -18,7 +18,9 @@ from avtlm.systems.vatlm import VATLM, VATLMConfig
 
 SPANS = SpanMaskConfig(0.5, 3)
 TINY = VATLMConfig(
-    frontends=FrontEndConfig(lips=LipEncoderConfig(size=22, stem_channels=4, widths=(4,), blocks=(1,), strides=(2,)), phones=9, dropout=0.0),
+    frontends=FrontEndConfig(
+        lips=LipEncoderConfig(size=22, stem_channels=4, widths=(4,), blocks=(1,), strides=(2,)), phones=9, dropout=0.0
+    ),
     encoder=EncoderConfig(
         dim=16,
         layers=2,
@@ -73,7 +75,10 @@ def row_of(whole: Batch, row: int) -> Batch:
     for name in ("audio", "video", "text"):
         value, lengths = getattr(whole, name), getattr(whole, f"{name}_lengths")
         n = 0 if lengths is None else int(lengths[row])
-        fields |= {name: None if value is None else value[row : row + 1, :n], f"{name}_lengths": None if lengths is None else lengths[row : row + 1]}
+        fields |= {
+            name: None if value is None else value[row : row + 1, :n],
+            f"{name}_lengths": None if lengths is None else lengths[row : row + 1],
+        }
     n = int(whole.target_lengths["units"][row])
     return replace(whole, ids=(whole.ids[row],), **fields, targets={"units": whole.targets["units"][row : row + 1, :n]}, target_lengths={})  # type: ignore[arg-type]
 
@@ -130,7 +135,9 @@ def test_the_loss_of_a_clip_does_not_depend_on_its_batch(config: VATLMConfig, ta
     for row in range(3):
         alone = row_of(whole, row)
         n = alone.targets["units"].shape[1]
-        cut = InputMask(*(None if m is None else m[row : row + 1, :n].expand(2, -1) for m in (mask.audio, mask.video, mask.video_source, mask.text)))
+        cut = InputMask(
+            *(None if m is None else m[row : row + 1, :n].expand(2, -1) for m in (mask.audio, mask.video, mask.video_source, mask.text))
+        )
         twice = replace(alone._map(lambda t: t.expand(2, *t.shape[1:])), ids=("x", "y"))
         loss = model.masked_losses(twice, cut)["masked_prediction"]
         total, count = total + loss.value.item() / 2, count + int(loss.count) // 2
@@ -209,5 +216,5 @@ def test_impossible_settings_are_refused() -> None:
 
 
 def test_unknown_systems_are_named() -> None:
-    with pytest.raises(ConfigError, match="'vatml' is unknown; choose one of .*vatlm"):
+    with pytest.raises(ConfigError, match=r"'vatml' is unknown; choose one of .*vatlm"):
         systems.find("vatml")

@@ -1,7 +1,7 @@
 """Key names of the official VATLM and AV-HuBERT models (they share all but the phone front-end).
 
-The table turns the names of a pre-trained model into ours; a fine-tuned model has the same behind ``encoder.w2v_model.``, and a decoder. Rules
-are tried in order and the first that fits counts.
+The table turns the names of a pre-trained model into ours; a fine-tuned model has the same behind ``encoder.w2v_model.``, and a decoder.
+Rules are tried in order and the first that fits counts.
 """
 
 import re
@@ -101,15 +101,16 @@ def rename_key(key: str, mask_audio: bool = True) -> str | None:
     if IGNORED.fullmatch(key):
         return None
     if key.startswith("decoder."):
-        return _first(DECODER, key)
+        return find_name(DECODER, key)
     inner = key.removeprefix(FINE_TUNED)
     prefix = "encoder." if inner != key else ""
     if inner == "mask_emb":
         return prefix + ("frontends.audio_mask" if mask_audio else "feature_mask")
-    return prefix + _first(ENCODER, inner)
+    return prefix + find_name(ENCODER, inner)
 
 
-def _first(rules: list[tuple[str, str]], key: str) -> str:
+def find_name(rules: list[tuple[str, str]], key: str) -> str:
+    """What the first fitting rule turns a key into. Raises ValueError if none fits."""
     for pattern, ours in rules:
         match = re.fullmatch(pattern, key)
         if match:
