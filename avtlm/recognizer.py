@@ -82,7 +82,7 @@ class Recognizer(nn.Module):
 
     Args:
         config: heads and behaviour.
-        encoder: a system with ``join_and_encode`` (see VATLM), already built.
+        encoder: a system with ``encode(batch, mask=, keep=)`` (see VATLM), already built.
         vocabulary: symbols of the transcripts; CTC's blank is its symbol 0.
     """
 
@@ -168,13 +168,13 @@ class Recognizer(nn.Module):
         return [transcript(hypotheses, self.vocabulary, FRAME_SECONDS, {"recognition": seconds / len(nbest)}) for hypotheses in nbest]
 
 
-def transcribe_all(model: Recognizer, batches: Sequence[Batch], modality: str = "av") -> dict[str, str]:
-    """Text by utterance id, with the model in evaluation mode while this runs."""
+def transcribe_all(model: Recognizer, batches: Sequence[Batch], modality: str | None = None) -> dict[str, str]:
+    """Text by utterance id from one modality or whatever there is (None), with the model in evaluation mode while this runs."""
     training = model.training
     model.eval()
     texts = {}
     for batch in batches:
-        seen = batch.only(modality)
+        seen = batch if modality is None else batch.only(modality)
         for name, result in zip(batch.ids, model.transcribe_batch(seen), strict=True):
             texts[name] = result.text
     model.train(training)

@@ -57,11 +57,11 @@ def log_filterbank(waveform: Tensor, warp: float = 1.0) -> Tensor:
     if waveform.dim() != 1 or len(waveform) == 0:
         raise ValueError(f"log_filterbank: a waveform of shape {tuple(waveform.shape)}; give one non-empty channel, (samples,).")
     signal = waveform.double()
-    signal = torch.cat([signal[:1], signal[1:] - 0.97 * signal[:-1]])
+    signal = torch.cat([signal[:1], torch.add(signal[1:], signal[:-1], alpha=-0.97)])
     frames = frame_count(len(signal))
     signal = F.pad(signal, (0, (frames - 1) * STEP + WINDOW - len(signal)))
-    spectrum = torch.view_as_real(torch.fft.rfft(signal.unfold(0, WINDOW, STEP), FFT))
-    power = spectrum.square().sum(-1) / FFT
+    spectrum = torch.fft.rfft(signal.unfold(0, WINDOW, STEP), FFT)
+    power = (spectrum.real.square() + spectrum.imag.square()) / FFT
     energies = power @ mel_filters(warp)
     return torch.where(energies == 0, FLOOR, energies).log().float()
 

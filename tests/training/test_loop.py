@@ -400,3 +400,9 @@ def test_sources_that_do_not_fit_the_task_are_named(corpus: MadeCorpus, tmp_path
     with pytest.raises(ValueError, match=r"sources\.a\.task: 'audio' gives no batches for a run whose task is 'recognition'"):
         run(recognition(corpus, tmp_path / "run", sources={"a": {"manifest": clips, "task": "audio"}}))
     assert not (tmp_path / "run").exists()
+
+
+def test_a_recogniser_of_sound_alone_is_trained_and_validated(corpus: MadeCorpus, tmp_path: Path) -> None:
+    part = {"manifest": str(corpus.sound), "task": "recognition"}
+    settings = recognition(corpus, tmp_path / "run", sources={"a": part}, validation=part | {"split": "valid"}, steps=2, validate_every=2)
+    assert any("valid_wer" in line for line in journal(run(settings)))
