@@ -1,0 +1,108 @@
+"""Schedules, parameter groups, and a trainer state that survives a folder."""
+
+import dataclasses
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from avtlm.training.optim import OptimConfig, make_optimizer, schedule, set_lr
+from avtlm.training.state import TrainState, load_state, save_state
+
+
+def factors(name: str, steps: int = 100, **changes: float) -> list[float]:
+    settings = dataclasses.replace(OptimConfig(warmup=0.1, schedule=name), **changes)  # type: ignore[arg-type]
+    return [schedule(settings, step, steps) for step in range(steps)]
+
+
+def test_every_schedule_warms_up_to_one_and_then_never_rises() -> None:
+    for name in ("linear", "cosine", "tri_stage", "constant"):
+        values = factors(name)
+        assert values[9] == pytest.approx(1.0)
+        assert values[:10] == sorted(values[:10])
+        assert values[10:] == sorted(values[10:], reverse=True)
+        assert min(values) > 0
+
+
+def test_schedules_end_where_they_should() -> None:
+    end = OptimConfig(warmup=0.1, final_ratio=0.05)
+    assert schedule(dataclasses.replace(end, schedule="linear"), 100, 100) == pytest.approx(0.0)
+    assert schedule(dataclasses.replace(end, schedule="cosine"), 100, 100) == pytest.approx(0.05)
+    assert schedule(dataclasses.replace(end, schedule="tri_stage"), 100, 100) == pytest.approx(0.05)
+    assert set(factors("constant")[10:]) == {1.0}
+
+
+def test_tri_stage_starts_at_a_hundredth_holds_and_decays_exponentially() -> None:
+    values = factors("tri_stage", hold=0.3, final_ratio=0.01)
+    assert values[0] == pytest.approx(0.01 + 0.99 / 10)
+    assert set(values[10:40]) == {1.0}
+    ratios = [b / a for a, b in pairwise(values[41:])]
+    assert max(ratios) == pytest.approx(min(ratios))
+
+
+def test_no_warm_up_starts_at_full_rate() -> None:
+    assert factors("linear", warmup=0.0)[0] == 1.0
+
+
+class Recogniser(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = nn.Linear(3, 3)
+        self.head = nn.Linear(3, 2)
+
+
+def test_the_encoder_may_have_a_rate_of_its_own() -> None:
+    model = Recogniser()
+    optimizer = make_optimizer(OptimConfig(lr=0.01, encoder_lr_ratio=0.1), model.named_parameters())
+    assert set_lr(optimizer, 0.5) == pytest.approx(0.005)
+    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.0005, 0.005])
+    assert sum(len(group["params"]) for group in optimizer.param_groups) == 4
+
+
+def test_parameters_without_gradients_are_left_out() -> None:
+    model = Recogniser()
+    model.encoder.requires_grad_(False)
+    optimizer = make_optimizer(OptimConfig(), model.named_parameters())
+    assert sum(len(group["params"]) for group in optimizer.param_groups) == 2
+
+
+def step(model: nn.Module, optimizer: torch.optim.Optimizer, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in model.parameters():
+        parameter.grad = torch.randn(parameter.shape, generator=generator)
+    optimizer.step()
+
+
+def test_an_optimiser_goes_on_from_a_folder_as_if_never_stopped(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model, twin = Recogniser(), Recogniser()
+    optimizer = make_optimizer(OptimConfig(lr=0.1), model.named_parameters())
+    for seed in range(3):
+        step(model, optimizer, seed)
+    state = TrainState(3, {"a": (1, 4)}, best=0.5, bad_steps=1)
+    save_state(tmp_path, state, optimizer, {p: n for n, p in model.named_parameters()})
+    twin.load_state_dict(model.state_dict())
+    other = make_optimizer(OptimConfig(lr=0.1), twin.named_parameters())
+    assert load_state(tmp_path, other, {p: n for n, p in twin.named_parameters()}) == state
+    step(model, optimizer, 9)
+    step(twin, other, 9)
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), twin.parameters(), strict=True))
+
+
+def test_a_folder_without_state_or_with_that_of_another_model_is_refused(tmp_path: Path) -> None:
+    model = Recogniser()
+    optimizer = make_optimizer(OptimConfig(), model.named_parameters())
+    with pytest.raises(ValueError, match="no trainer state to resume from"):
+        load_state(tmp_path, optimizer, {})
+    step(model, optimizer, 0)
+    save_state(tmp_path, TrainState(), optimizer, {p: f"other.{n}" for n, p in model.named_parameters()})
+    with pytest.raises(ValueError, match=r"optimiser state of another model \(other\."):
+        load_state(tmp_path, optimizer, {p: n for n, p in model.named_parameters()})
+
+
+@pytest.mark.parametrize("wrong", [{"lr": 0.0}, {"warmup": 1.0}, {"hold": 0.95, "warmup": 0.1}])
+def test_impossible_schedules_are_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="give lr > 0"):
+        OptimConfig(**wrong)  # type: ignore[arg-type]
