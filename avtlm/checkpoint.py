@@ -138,7 +138,7 @@ def check(folder: str | Path) -> Path:
         CheckpointError: the folder or one of its files is missing or damaged.
     """
     folder = Path(folder)
-    _put_back(folder)
+    put_back(folder)
     if not folder.is_dir():
         raise CheckpointError(f"{folder} is not a folder; give the folder of a model, which holds {WEIGHTS} and {CONFIG}.")
     missing = [name for name in (WEIGHTS, CONFIG) if not (folder / name).is_file()]
@@ -162,7 +162,7 @@ def replace_folder(folder: str | Path, marker: str = CONFIG) -> Iterator[Path]:
     """
     target = Path(folder).resolve()
     target.parent.mkdir(parents=True, exist_ok=True)
-    _put_back(target)
+    put_back(target)
     if target.exists() and not (target / marker).exists() and (target.is_file() or any(target.iterdir())):
         raise CheckpointError(f"{target} exists and is not a model folder; choose another place to save to, or remove it.")
     temporary = target.with_name(f".{target.name}.partial")
@@ -238,7 +238,8 @@ def _previous(folder: Path) -> Path:
     return folder.with_name(f".{folder.name}.previous")
 
 
-def _put_back(folder: Path) -> None:
+def put_back(folder: Path) -> None:
+    """Undo the first half of a save that was killed between its two renames."""
     if not folder.exists() and folder.name and _previous(folder.resolve()).is_dir():
         os.rename(_previous(folder.resolve()), folder)
 

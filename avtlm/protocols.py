@@ -1,6 +1,6 @@
 """What the training loop, the decoders and the evaluation ask of a system. Whatever meets a protocol trains, decodes and is probed."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -19,6 +19,16 @@ class Trainable(Protocol):
         ...
 
     def named_parameters(self) -> Iterable[tuple[str, nn.Parameter]]: ...
+
+
+@runtime_checkable
+class PredictsUnits(Protocol):
+    """A system whose targets are discrete units."""
+
+    @property
+    def inventory(self) -> Mapping[str, int]:
+        """Sizes of its tables: ``units`` and ``phones`` (special symbols among them; 0 without text)."""
+        ...
 
 
 @runtime_checkable

@@ -76,6 +76,11 @@ class VATLM(nn.Module):
         """Width of the encoder's output."""
         return self.config.encoder.dim
 
+    @property
+    def inventory(self) -> dict[str, int]:
+        """Units that are predicted and phones that are known."""
+        return {"units": self.config.units, "phones": self.config.frontends.phones}
+
     def encode(
         self, batch: Batch, output_layer: int | None = None, mask: InputMask | None = None, keep: dict[str, Tensor] | None = None
     ) -> tuple[Tensor, Tensor]:

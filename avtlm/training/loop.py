@@ -26,8 +26,9 @@ from avtlm.data.manifest import read_manifest
 from avtlm.data.seeds import seed_for
 from avtlm.files import write_text
 from avtlm.objectives.loss import Loss
+from avtlm.protocols import PredictsUnits
 from avtlm.recognizer import Recognizer, RecognizerConfig, transcribe_all
-from avtlm.text.vocabulary import Tokenizer, Vocabulary
+from avtlm.text.vocabulary import Tokenizer, Vocabulary, load_vocabulary
 from avtlm.training.initial import load_except, merged
 from avtlm.training.meter import Meter
 from avtlm.training.optim import OptimConfig, make_optimizer, schedule, set_lr
@@ -36,6 +37,7 @@ from avtlm.training.state import FOLDER, TrainState, load_state, save_state
 from avtlm.training.stream import BatchStream
 
 log = logging.getLogger(__name__)
+PHONES = "phones.txt"
 
 
 @dataclass(frozen=True)
@@ -135,6 +137,7 @@ class Trainer:
             )
             for name, part in settings.sources.items()
         }
+        self._check_inventory()
         self.validation = None if settings.validation is None else self._validation_batches(settings.validation)
 
     # What the run is made of ---------------------------------------------------------------------------------------------------------
@@ -195,6 +198,24 @@ class Trainer:
 
     def _dataset(self, part: Source, training: bool) -> ClipDataset:
         return ClipDataset(part, self.settings.seed, self.inputs, self.vocabulary, self.phones, training)
+
+    def _check_inventory(self) -> None:
+        """Unit labels and phones fit the model's tables."""
+        if not isinstance(self.model, PredictsUnits):
+            return
+        for name, stream in self.streams.items():
+            labels = stream.dataset.labels
+            highest = -1 if labels is None else max((int(row.max()) for row in labels.values() if len(row)), default=-1)
+            if highest >= self.model.inventory["units"]:
+                raise ValueError(
+                    f"sources.{name}.units: has unit {highest}, but the model predicts {self.model.inventory['units']} units, "
+                    "counted from 0; set model.units to the number of clusters."
+                )
+        if self.phones is not None and len(self.phones) > self.model.inventory["phones"]:
+            raise ValueError(
+                f"model.frontends.phones: {self.model.inventory['phones']} is too few for the {len(self.phones)} symbols of the texts "
+                "(phones and 4 special ones)."
+            )
 
     def _validation_batches(self, part: Source) -> list[Batch]:
         dataset = self._dataset(part, training=False)
@@ -331,13 +352,14 @@ class Trainer:
         """Replace a model folder atomically."""
         decoding = self.model.config.decoding if isinstance(self.model, Recognizer) else None
         with checkpoint.replace_folder(folder) as temporary:
-            extra = {} if self.phones is None else {"phones.txt": "\n".join(self.phones.symbols) + "\n"}
+            extra = {} if self.phones is None else {PHONES: "\n".join(self.phones.symbols) + "\n"}
             checkpoint.write_model(temporary, self.model, self.card, self.vocabulary, extra, decoding=decoding, name=self.folder.name)
             if resumable:
                 save_state(temporary, self.state, self.optimizer, self.names)
 
     def _resume(self) -> None:
         """Go on from the run's own checkpoint, and forget log lines of steps that will be repeated."""
+        checkpoint.put_back(self.model_folder)
         if not (self.model_folder / FOLDER).exists():
             return
         saved = checkpoint.load_config(self.model_folder)
@@ -345,8 +367,17 @@ class Trainer:
             raise ValueError(
                 f"{self.model_folder}: holds a run with another model configuration; choose another output or remove the folder."
             )
+        if self.vocabulary is not None and load_vocabulary(self.model_folder).symbols != self.vocabulary.symbols:
+            raise ValueError(
+                f"{self.model_folder}: was trained on transcripts with other symbols; choose another output or remove the folder."
+            )
+        table = self.model_folder / PHONES
+        if self.phones is not None and table.exists() and table.read_text(encoding="utf-8").split() != self.phones.symbols:
+            raise ValueError(f"{self.model_folder}: was trained on texts with other phones; choose another output or remove the folder.")
         checkpoint.load_into(self.model, self.model_folder)
+        positions = self.state.positions
         self.state = load_state(self.model_folder, self.optimizer, self.names)
+        self.state.positions = {name: self.state.positions.get(name, start) for name, start in positions.items()}
         journal = self.folder / "log.jsonl"
         if journal.exists():
             lines = [

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from torch import Tensor
 from avtlm import config
 from avtlm.config import ConfigError
 from avtlm.data.batching import Batch
-from avtlm.data.manifest import read_manifest
+from avtlm.data.manifest import Manifest, read_manifest, write_manifest
 from avtlm.objectives.loss import Loss
 from avtlm.recognizer import Recognizer
 from avtlm.systems import load, load_encoder
@@ -308,6 +309,31 @@ def test_impossible_settings_are_refused_before_anything_is_written(
     with pytest.raises(ValueError, match=message):
         run(pretraining(corpus, tmp_path / "run", **change))
     assert not (tmp_path / "run").exists()
+
+
+def test_labels_and_phones_that_do_not_fit_the_model_are_named(corpus: MadeCorpus, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"sources\.audio_video\.units: has unit 5, but the model predicts 5 units"):
+        run(pretraining(corpus, tmp_path / "run", model=MODEL | {"units": 5}))
+    few = MODEL["frontends"] | {"phones": 9}
+    with pytest.raises(ValueError, match=r"model\.frontends\.phones: 9 is too few for the 10 symbols"):
+        run(pretraining(corpus, tmp_path / "run", model=MODEL | {"frontends": few}))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_goes_on_when_a_save_was_killed_between_its_renames_and_when_it_gets_longer(corpus: MadeCorpus, tmp_path: Path) -> None:
+    model = run(recognition(corpus, tmp_path / "run", steps=2))
+    model.rename(model.with_name(".model.previous"))
+    assert run(recognition(corpus, tmp_path / "run", steps=3)) == model
+    assert [line["step"] for line in journal(model)] == [2, 3]
+
+
+def test_going_on_with_other_transcripts_is_refused(corpus: MadeCorpus, tmp_path: Path) -> None:
+    run(recognition(corpus, tmp_path / "run", steps=1))
+    rows = tuple(replace(row, transcript=f"z{row.transcript}") for row in read_manifest(corpus.sound))
+    write_manifest(tmp_path / "other" / "manifest.jsonl", Manifest(corpus.sound.parent, rows))
+    other = {"a": {"manifest": str(tmp_path / "other" / "manifest.jsonl"), "task": "recognition"}}
+    with pytest.raises(ValueError, match="was trained on transcripts with other symbols"):
+        run(recognition(corpus, tmp_path / "run", steps=2, sources=other, validation=None))
 
 
 # Fine-tuning ----------------------------------------------------------------------------------------------------------------------------
