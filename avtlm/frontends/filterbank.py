@@ -85,7 +85,11 @@ def normalise_frames(features: Tensor) -> Tensor:
 
 
 def normalise_utterance(features: Tensor) -> Tensor:
-    """Zero mean and unit variance of each value over the utterance: keeps the loudness contour, which per-frame normalisation removes."""
+    """Zero mean and unit variance of each value over the utterance: keeps the loudness contour, which per-frame normalisation removes.
+
+    Energies below one quantisation step of int16 are raised to it first: digital silence, at -36, would otherwise be most of the variance.
+    """
+    features = features.clamp(min=0.0)
     return (features - features.mean(0)) / (features.std(0, unbiased=False) + 1e-3)
 
 

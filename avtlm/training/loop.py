@@ -138,7 +138,7 @@ class Trainer:
             for name, part in settings.sources.items()
         }
         self._check_inventory()
-        self.validation = None if settings.validation is None else self._validation_batches(settings.validation)
+        self.validation = self._validation_batches(settings.validation) if settings.validation is not None and settings.validate_every else None
 
     # What the run is made of ---------------------------------------------------------------------------------------------------------
 
