@@ -94,6 +94,10 @@ class Page:
             return problem(readable(error)), None, hint(EMPTY)
         return message, (16000, outcome.wave), cards(reference, outcome.texts, remark(outcome, clip.warnings, noise, snr))
 
+    def rescore(self, *clip_in_noise: Any) -> str:
+        """Only the transcripts of `remix`: the sound, which has not changed, goes on playing."""
+        return str(self.remix(*clip_in_noise)[-1])
+
 
 def remark(outcome: Outcome, warnings: tuple[str, ...], noise: str, snr: float) -> str:
     """What the transcripts are of, how long they took, and what was unusual about the clip; HTML."""
@@ -128,7 +132,7 @@ def build(page: Page, about: str) -> "gr.Blocks":
     """
     import gradio as gr
 
-    with gr.Blocks(title="Lips rescue noisy speech", analytics_enabled=False, delete_cache=(3600, 3600)) as blocks:
+    with gr.Blocks(title="Lips rescue noisy speech", fill_width=True, analytics_enabled=False, delete_cache=(3600, 3600)) as blocks:
         gr.HTML(INTRODUCTION, elem_id="introduction", padding=False)
         gr.HTML(f'<div class="notice" role="note">{about}</div>', elem_id="notice", padding=False)
         with gr.Row(elem_id="columns"):
@@ -190,9 +194,11 @@ def build(page: Page, about: str) -> "gr.Blocks":
 
         condition = [noise, snr, file]
         results = [message, sound, lips, transcripts]
-        # One model, one queue: events wait for each other instead of competing for the processor.
+        # One model, one queue: events wait for each other instead of competing for the processor, and while the slider moves on, the
+        # positions that it has passed are skipped.
         often: dict[str, Any] = {
             "concurrency_id": "model",
+            "trigger_mode": "always_last",
             "api_visibility": "private",
             "show_progress": "minimal",
             "show_progress_on": transcripts,
@@ -206,8 +212,9 @@ def build(page: Page, about: str) -> "gr.Blocks":
         gallery.select(choose, condition, everything, **often)
         own = [video.upload, video.stop_recording, video.clear]
         gr.on(own, page.upload, [video, *condition], [reference, *results], **often)
-        changes = [noise.change, snr.change, file.change, reference.change]
-        gr.on(changes, page.remix, [video, reference, *condition], [message, sound, transcripts], trigger_mode="always_last", **often)
+        state = [video, reference, *condition]
+        gr.on([noise.change, snr.change, file.change], page.remix, state, [message, sound, transcripts], **often)
+        reference.change(page.rescore, state, transcripts, **often)
         noise.change(lambda kind: gr.update(visible=kind == "file"), noise, file, api_visibility="private", show_progress="hidden")
     blocks.queue()
     return blocks

@@ -232,13 +232,17 @@ def test_a_visitors_clip_is_scored_once_its_words_are_typed(page: Any, tmp_path:
     wait_for(lambda: "WER" not in cards(page)[0], "the error rates to go")
 
 
-def test_on_a_narrow_screen_nothing_is_cut_off(page: Any) -> None:
+@pytest.mark.parametrize(("width", "columns"), [(1400, 3), (1240, 3), (1024, 3), (520, 1)])  # a headless Chromium is at least 500 wide
+def test_nothing_is_cut_off_at_any_width(page: Any, width: int, columns: int) -> None:
     size = page.get_window_size()
     try:
-        page.set_window_size(520, 1000)  # the narrowest window of a headless Chromium is about 500 pixels
+        page.set_window_size(width, 1000)
         time.sleep(0.5)
         assert page.execute_script("return document.documentElement.scrollWidth <= window.innerWidth")
         lefts = page.execute_script("return [...document.querySelectorAll('#transcripts .card')].map(c => c.getBoundingClientRect().left)")
-        assert len(set(lefts)) == 1  # below each other
+        assert len(set(lefts)) == columns
+        edge = page.execute_script("return document.querySelector('#examples').getBoundingClientRect().right")
+        rights = page.execute_script("return [...document.querySelectorAll('#examples button')].map(b => b.getBoundingClientRect().right)")
+        assert max(rights) <= edge
     finally:
         page.set_window_size(size["width"], size["height"])

@@ -135,7 +135,7 @@ def test_choosing_an_example_fills_everything(page: Page) -> None:
 def test_an_uploaded_clip_has_no_error_rate_until_somebody_types_what_was_said(page: Page) -> None:
     path = str(page.examples[0].path)
     assert "WER" not in page.upload(path, "babble", 0, None)[4]
-    assert page.remix(path, "bin blue now", "babble", 0, None)[2].count("WER") == 3
+    assert page.rescore(path, "bin blue now", "babble", 0, None).count("WER") == 3
 
 
 def test_without_a_sound_file_the_sound_is_clean_and_the_page_says_so(page: Page) -> None:
