@@ -138,7 +138,8 @@ class Trainer:
             for name, part in settings.sources.items()
         }
         self._check_inventory()
-        self.validation = self._validation_batches(settings.validation) if settings.validation is not None and settings.validate_every else None
+        validated = settings.validation if settings.validate_every else None
+        self.validation = None if validated is None else self._validation_batches(validated)
 
     # What the run is made of ---------------------------------------------------------------------------------------------------------
 
