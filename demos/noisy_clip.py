@@ -129,8 +129,8 @@ class Studio:
                 raise MediaError(path, "has no video track; choose or record a video of a speaking face.")
             if not container.streams.audio:
                 raise MediaError(path, "has no audio track; choose or record a video with sound.")
-        if (seconds := length(path)) > MAX_SECONDS:
-            raise MediaError(path, f"is {seconds:.0f} s long; this page takes clips of at most {MAX_SECONDS:.0f} s.")
+        if (seconds := round(length(path))) > MAX_SECONDS:  # of the number that is told
+            raise MediaError(path, f"is {seconds} s long; this page takes clips of at most {MAX_SECONDS:.0f} s.")
         found = extract_lips(path, self.provider)
         if found.audio is None or not np.any(np.abs(found.audio) > 1e-4):
             raise MediaError(path, "is silent; choose or record a video in which somebody is heard.")
@@ -202,8 +202,8 @@ def read_noise(path: str | Path) -> np.ndarray:
     Raises:
         MediaError: unreadable, too long, or silent.
     """
-    if (seconds := length(path)) > MAX_NOISE_SECONDS:
-        raise MediaError(path, f"is {seconds / 60:.0f} minutes long; choose a noise of at most {MAX_NOISE_SECONDS / 60:.0f} minutes.")
+    if (seconds := round(length(path))) > MAX_NOISE_SECONDS:
+        raise MediaError(path, f"is {seconds} s long; choose a noise of at most {MAX_NOISE_SECONDS:.0f} s.")
     sound = read_audio(path)
     if not np.any(np.abs(sound) > 1e-4):
         raise MediaError(path, "is silent; choose a file with some noise in it.")
