@@ -1,0 +1,112 @@
+"""Every configuration that ships is read strictly, says what it reproduces, and builds the model it describes."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from torch import nn
+
+from avtlm import config, systems
+from avtlm.config import ConfigError
+from avtlm.plain_yaml import dump_yaml, read_yaml
+from avtlm.recognizer import Recognizer, RecognizerConfig
+from avtlm.text.vocabulary import Vocabulary
+from avtlm.training.initial import load_except, merged
+from avtlm.training.loop import TrainConfig
+
+ROOT = Path(__file__).resolve().parent.parent / "configs"
+FILES = sorted(ROOT.rglob("*.yaml"))
+TINY = ROOT / "vatlm" / "tiny_pretrain.yaml"
+each_file = pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+
+
+def encoder(settings: TrainConfig, changes: dict[str, Any]) -> nn.Module:
+    """The system that a configuration describes: that of the configuration it starts from, with single settings changed."""
+    system = systems.find(settings.system)
+    earlier = {f"{other.output}/model": other for other in map(read, FILES) if other.task == "pretrain"}
+    start = earlier.get(settings.initialise or "")
+    return system.build(config.load(system.config_class(), merged(start.model if start else {}, changes)))
+
+
+def read(path: Path) -> TrainConfig:
+    return config.load(TrainConfig, path)
+
+
+def build(settings: TrainConfig) -> nn.Module:
+    if settings.task == "pretrain":
+        return encoder(settings, settings.model)
+    heads = config.load(RecognizerConfig, settings.model)
+    return Recognizer(heads, encoder(settings, heads.encoder), Vocabulary.characters(["abc"]))
+
+
+def leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from leaves(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+def test_there_are_configurations() -> None:
+    assert TINY in FILES
+
+
+@each_file
+def test_a_configuration_says_at_its_top_which_table_it_reproduces(path: Path) -> None:
+    head = [line for line in path.read_text().split("system:")[0].splitlines() if line]
+    assert head
+    assert all(line.startswith("#") for line in head)
+    assert "table" in " ".join(head).lower()
+
+
+@each_file
+def test_a_configuration_is_read_strictly_and_builds_its_model(path: Path) -> None:
+    settings = read(path)
+    assert settings.system == path.parent.name
+    model = build(settings)
+    assert sum(parameter.numel() for parameter in model.parameters()) > 0
+
+
+@each_file
+def test_every_key_of_a_configuration_can_be_overridden(path: Path) -> None:
+    data = read_yaml(path)
+    overrides = [f"{key}={dump_yaml(value).strip()}" for key, value in leaves(data) if not isinstance(value, list)]
+    assert len(overrides) > 20
+    bare = {"system": data["system"], "task": data["task"], "output": "elsewhere", "sources": {}} | {
+        key: value for key, value in data.items() if isinstance(value, dict)
+    }
+    assert config.load(TrainConfig, bare, overrides) == read(path)
+    changed = config.load(TrainConfig, path, ["steps=7", "optim.lr=0.5", "output=elsewhere", "seed=3"])
+    assert (changed.steps, changed.optim.lr, changed.output, changed.seed) == (7, 0.5, "elsewhere", 3)
+    assert changed.sources == read(path).sources
+
+
+@each_file
+def test_an_unknown_key_is_refused_at_every_depth(path: Path) -> None:
+    settings = read(path)
+    name = next(iter(settings.sources))
+    for key in ("stepz", "optim.lrr", f"sources.{name}.manifezt", f"sources.{name}.augment.noise.probb"):
+        with pytest.raises(ConfigError, match=r"is not known; did you mean"):
+            config.load(TrainConfig, path, [f"{key}=1"])
+    deep = [] if settings.task == "pretrain" else ["encoder"]
+    for keys in (["zzz"], [*deep, "encoder", "dimm"], [*deep, "frontends", "lips", "sizze"]):
+        with pytest.raises(ConfigError, match=rf"'[a-z.]*{keys[-1]}' is not known"):
+            build(config.load(TrainConfig, path, [f"model.{'.'.join(keys)}=1"]))
+
+
+@each_file
+def test_paths_of_a_configuration_lie_below_the_folder_that_runs_it(path: Path) -> None:
+    settings = read(path)
+    parts = [*settings.sources.values(), *([settings.validation] if settings.validation else [])]
+    named = [settings.output, *(part.manifest for part in parts), *(part.units for part in parts if part.units is not None)]
+    assert all(name.startswith("runs/") and ".." not in name for name in named)
+
+
+def test_tiny_fine_tuning_starts_from_tiny_pre_training() -> None:
+    pretraining, finetuning = read(TINY), read(TINY.with_name("tiny_finetune.yaml"))
+    assert finetuning.initialise == f"{pretraining.output}/model"
+    first, second = build(pretraining), build(finetuning)
+    assert isinstance(second, Recognizer)
+    load_except(second.encoder, first.state_dict(), finetuning.fresh)  # raises where sizes differ
+    assert sum(parameter.numel() for parameter in second.parameters()) < 2_000_000
