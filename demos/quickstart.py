@@ -2,8 +2,8 @@
 
     python -m demos.quickstart [--size smoke|default|long] [--out runs/quickstart] [--seed N]
 
-Each stage calls one public function of the library on plain files, so that the same calls work on a corpus of one's own; nothing behind the first
-stage knows that the corpus is synthetic. A finished stage is not run again, an interrupted one goes on where it stopped.
+Each stage calls one public function of the library on plain files, so that the same calls work on a corpus of one's own; nothing behind
+the first stage knows that the corpus is synthetic. A finished stage is not run again, an interrupted one goes on where it stopped.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from typing import Any
 
 from rich.console import Console
 
-# Large tensors come and go in every step; without this the C library hands their memory back to the system each time (a seventh of the run).
+# Large tensors come and go in every step; without this the C library hands their memory back to the system each time (a seventh of a run).
 MALLOC = {"MALLOC_TRIM_THRESHOLD_": "4000000000", "MALLOC_MMAP_THRESHOLD_": "4000000000", "MALLOC_TOP_PAD_": "268435456"}
 SNRS = (10.0, 5.0, 0.0, -5.0, -10.0)
 CONFIGS = Path(__file__).resolve().parent.parent / "configs" / "vatlm"
@@ -46,7 +46,7 @@ class Plan:
 
 PLANS = {
     "smoke": Plan("smoke", (15, 15), 30, 20, 12, 6, 10, 1),
-    "default": Plan("default", (1500, 1500), 1600, 100, 400, 100, 400, 3),
+    "default": Plan("default", (1000, 1500), 2200, 100, 400, 100, 300, 3),
     "long": Plan("long", (8000, 12000), 8000, 200, 1200, 100, 1500, 5),
 }
 
@@ -258,8 +258,9 @@ class Quickstart:
 
 CARD = """# VATLM, tiny, for audio-visual recognition
 
-Trained by the quickstart of avtlm on synthetic talking heads: two rounds of masked unit prediction, then CTC on {labels} transcripts in babble. It knows
-the 51 words of the GRID grammar as synthetic speakers say them and is not meant for real people; it shows the method.
+Trained by the quickstart of avtlm on synthetic talking heads: two rounds of masked unit prediction, then CTC and an attention decoder on
+{labels} transcripts in babble. It knows the 51 words of the GRID grammar as synthetic speakers say them and is not meant for real people;
+it shows the method.
 
     avtlm transcribe VIDEO --model FOLDER [--modality av|a|v]
 """
@@ -331,8 +332,8 @@ def results_table(report: dict[str, Any], evaluation: dict[str, Any]) -> Any:
 def comparison_table(comparison: dict[str, Any]) -> Any:
     from rich.table import Table
 
-    title = f"Does pre-training help? {comparison['labels']} labels, {comparison['steps']} steps, mean of {len(comparison['scratch'])} seeds (each), WER %"
-    table = Table(title=title, title_justify="left")
+    sizes = f"{comparison['labels']} labels, {comparison['steps']} steps, mean of {len(comparison['scratch'])} seeds (each)"
+    table = Table(title=f"Does pre-training help? {sizes}, WER %", title_justify="left")
     for column in ("start", "audio", "video", "audio-visual", "audio-visual at 0 dB"):
         table.add_column(column, justify="left" if column == "start" else "right")
     for start, name in (("pretrained", "pre-trained"), ("scratch", "from scratch")):
@@ -345,7 +346,7 @@ def comparison_table(comparison: dict[str, Any]) -> Any:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="quickstart", description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser = argparse.ArgumentParser(prog="quickstart", description=__doc__.splitlines()[0])
     parser.add_argument("--out", default="runs/quickstart", type=Path, help="folder for everything that is made (default: runs/quickstart)")
     parser.add_argument(
         "--size", choices=sorted(PLANS), default="default", help="smoke: a minute, to see that all works; long: an hour, better figures"

@@ -13,7 +13,7 @@ the same files on any number of workers.
 
 import argparse
 import dataclasses
-import logging
+import json
 import math
 import os
 import sys
@@ -26,102 +26,31 @@ import numpy as np
 from avtlm.data.manifest import Manifest, Utterance, read_manifest, write_manifest
 from avtlm.data.media import write_clip, write_wav
 from avtlm.data.seeds import seed_for
-from avtlm.files import atomic_path
+from avtlm.errors import MissingExtra
+from avtlm.files import atomic_path, write_text
 from avtlm.training.progress import bar
 from preprocess.pool import Crash, run_tasks
+from preprocess.synthesis import espeak
 from preprocess.synthesis.espeak import SAMPLE_RATE, Speech, Voice, speak
-from preprocess.synthesis.sentences import Kind, distinct, spoken
+from preprocess.synthesis.sentences import KINDS, Kind, distinct, spoken
+from preprocess.synthesis.voices import draw_voices
 
-log = logging.getLogger(__name__)
-
+FACES = ("drawn", "photo")
 SAMPLES_PER_FRAME = 640
-# Variants that speak at about the same rate; pedro, Andrea and anika are a quarter faster, which leaves CTC at 25 Hz too few frames.
-VARIANTS = [
-    "Alex",
-    "Alicia",
-    "Andy",
-    "Annie",
-    "Denis",
-    "Diogo",
-    "Gene",
-    "Gene2",
-    "Henrique",
-    "Hugo",
-    "Jacky",
-    "Lee",
-    "Marco",
-    "Mario",
-    "Michael",
-    "Mike",
-    "Reed",
-    "Storm",
-    "adam",
-    "announcer",
-    "antonio",
-    "aunty",
-    "belinda",
-    "benjamin",
-    "boris",
-    "caleb",
-    "david",
-    "ed",
-    "edward",
-    "edward2",
-    "f1",
-    "f2",
-    "f3",
-    "f4",
-    "f5",
-    "grandma",
-    "grandpa",
-    "gustave",
-    "ian",
-    "iven",
-    "iven2",
-    "john",
-    "kaukovalta",
-    "klatt",
-    "klatt2",
-    "klatt3",
-    "linda",
-    "m1",
-    "m2",
-    "m3",
-    "m4",
-    "m5",
-    "m6",
-    "m7",
-    "m8",
-    "marcelo",
-    "max",
-    "michel",
-    "miguel",
-    "norbert",
-    "paul",
-    "quincy",
-    "rob",
-    "robert",
-    "sandro",
-    "shelby",
-    "steph",
-    "steph2",
-    "travis",
-    "victor",
-    "zac",
-]
-ACCENTS = ("en-us", "en")
-AMERICAN_SHARE = 0.7
+# Goes up when the same seed gives other files, so that no folder mixes the two.
+VERSION = 2
 
 
 @dataclass(frozen=True)
 class Size:
-    """Speakers and clips of each split, and utterances of the other parts. ``kinds``: share of sentence kinds."""
+    """Speakers and clips of each of them in each split, utterances of the other parts, and what is said unless one asks for something else."""
 
     train: tuple[int, int]
     valid: tuple[int, int]
     test: tuple[int, int]
     audio_only: int
     text_only: int
+    kind: Kind = "command"
 
     @property
     def splits(self) -> dict[str, tuple[int, int]]:
@@ -131,7 +60,7 @@ class Size:
 SIZES = {
     "smoke": Size((3, 4), (1, 4), (2, 4), 24, 24),
     "default": Size((40, 30), (5, 20), (10, 20), 1000, 1000),
-    "long": Size((44, 120), (8, 40), (12, 40), 8000, 8000),
+    "long": Size((44, 120), (8, 40), (12, 40), 8000, 8000, "mixed"),
 }
 
 
@@ -159,15 +88,16 @@ class Speaker:
 
 
 def generate(
-    out: str | Path, size: str = "default", seed: int = 1, workers: int | None = None, kind: Kind = "command", faces: str = "drawn"
+    out: str | Path, size: str = "default", seed: int = 1, workers: int | None = None, kind: Kind | None = None, faces: str = "drawn"
 ) -> Path:
     """Make the corpus, or what is missing of it.
 
     Args:
-        out: folder for ``video/``, ``controls/`` (what drove the mouths, float32 (frames, 5)), ``manifest.jsonl``, ``audio_only/``, ``text_only/``.
+        out: folder for ``video/``, ``controls/`` (what drove the mouths, float32 (frames, 5)), ``manifest.jsonl``, ``audio_only/``, ``text_only/``
+            and ``corpus.json`` (how it was made).
         size: ``smoke`` (24 clips), ``default`` (1,500 clips) or ``long`` (6,080 clips).
         workers: processes; default: one for each core. 0 works in this process.
-        kind: ``command`` (GRID grammar), ``digits`` or ``words``.
+        kind: ``command`` (GRID grammar), ``digits``, ``words`` or ``mixed``; default: ``mixed`` for the size ``long``, else ``command``.
         faces: ``drawn``, or ``photo`` (two photographs from the packages scikit-image and matplotlib).
 
     Returns:
@@ -175,16 +105,19 @@ def generate(
 
     Raises:
         MissingExtra: a package is not installed.
-        ValueError: unknown size, kind or faces.
+        ValueError: unknown size, kind or faces; or the folder holds a corpus that was made in another way.
         RuntimeError: a worker died.
     """
     if size not in SIZES:
         raise ValueError(f"size: {size!r} is unknown; choose one of {', '.join(SIZES)}.")
-    if kind not in ("command", "digits", "words"):
-        raise ValueError(f"kind: {kind!r} is unknown; choose command, digits or words.")
-    if faces not in ("drawn", "photo"):
-        raise ValueError(f"faces: {faces!r} is unknown; choose drawn or photo.")
+    kind = SIZES[size].kind if kind is None else kind
+    if kind not in KINDS:
+        raise ValueError(f"kind: {kind!r} is unknown; choose one of {', '.join(KINDS)}.")
+    if faces not in FACES:
+        raise ValueError(f"faces: {faces!r} is unknown; choose {' or '.join(FACES)}.")
+    _require_packages(faces)
     folder = Path(out)
+    _claim(folder, {"size": size, "seed": seed, "kind": kind, "faces": faces, "version": VERSION})
     speakers = plan(folder, SIZES[size], seed, kind, faces)
     rows: list[Utterance] = []
     total = sum(len(speaker.clips) for speaker in speakers)
@@ -201,35 +134,54 @@ def generate(
     return folder / "manifest.jsonl"
 
 
+def _require_packages(faces: str) -> None:
+    """Say what is missing before anything is written."""
+    espeak.require()
+    try:
+        import cv2  # noqa: F401
+    except ImportError as error:
+        raise MissingExtra("lips", "opencv-contrib-python", "drawing talking heads") from error
+    if faces == "photo":
+        from preprocess.synthesis import photo
+
+        photo.require()
+
+
+def _claim(folder: Path, recipe: dict[str, Any]) -> None:
+    """Note how the corpus in a folder is made. Files are never made twice, so a folder has one recipe for good."""
+    note = folder / "corpus.json"
+    if note.exists():
+        found = json.loads(note.read_text(encoding="utf-8"))
+    else:
+        found = {} if (folder / "video").exists() or (folder / "manifest.jsonl").exists() else recipe
+    if found != recipe:
+        differing = ", ".join(f"{key} {found.get(key, 'unknown')}" for key in recipe if found.get(key) != recipe[key])
+        raise ValueError(f"{folder} holds a corpus that was made with {differing}; choose an empty folder, or delete this one.")
+    write_text(note, json.dumps(recipe, indent=1) + "\n")
+
+
 def plan(out: Path, size: Size, seed: int, kind: Kind, faces: str) -> list[Speaker]:
     """Who says what: speakers with their voices and clips, in a fixed order."""
     counts = {split: speakers * clips for split, (speakers, clips) in size.splits.items()}
     total = sum(counts.values()) + size.audio_only + size.text_only
     texts = iter(distinct(kind, total, np.random.default_rng(seed_for(seed, "sentences", kind))))
-    voices = np.random.default_rng(seed_for(seed, "voices"))
-    needed = sum(speakers for speakers, _ in size.splits.values())
-    variants = [VARIANTS[i] for i in voices.permutation(len(VARIANTS))[:needed]]
-    assert len(variants) == needed, "every speaker has a variant of its own"
-    speakers, training = [], []
-    for split, (people, clips) in size.splits.items():
-        for number in range(people):
+    held_out = size.valid[0] + size.test[0]
+    aside, training = draw_voices(held_out, size.train[0], np.random.default_rng(seed_for(seed, "voices")))
+    voices = {"train": training, "valid": aside[: size.valid[0]], "test": aside[size.valid[0] :]}
+    speakers = []
+    for split, (_, clips) in size.splits.items():
+        for number, voice in enumerate(voices[split]):
             name = f"{split}{number:02d}"
-            voice = _draw_voice(variants.pop(), voices)
             made = tuple(Clip(f"{name}_{i:03d}", name, split, next(texts)) for i in range(clips))
             speakers.append(Speaker(name, voice, made, out, seed, faces, "av"))
-            training += [(name, voice)] if split == "train" else []
     for part, amount in (("audio", size.audio_only), ("text", size.text_only)):
-        for number, (name, voice) in enumerate(training):
+        for number, voice in enumerate(training):
+            name = f"train{number:02d}"
             share = range(number, amount, len(training))
             made = tuple(Clip(f"{part}_{name}_{i:05d}", name, "train", next(texts)) for i in share)
             if made:
                 speakers.append(Speaker(name, voice, made, out, seed, faces, part))
     return speakers
-
-
-def _draw_voice(variant: str, rng: np.random.Generator) -> Voice:
-    accent = ACCENTS[0] if rng.random() < AMERICAN_SHARE else ACCENTS[1]
-    return Voice(f"{accent}+{variant}", int(rng.integers(125, 175)), int(rng.integers(25, 80)), int(rng.integers(20, 80)))
 
 
 def say(clip: Clip, voice: Voice, seed: int) -> Speech:
@@ -238,7 +190,7 @@ def say(clip: Clip, voice: Voice, seed: int) -> Speech:
     own = dataclasses.replace(
         voice, rate=round(voice.rate * rng.uniform(0.94, 1.06)), pitch=int(np.clip(voice.pitch + rng.integers(-6, 7), 0, 99))
     )
-    return speak(spoken(clip.text), own, lead=rng.uniform(0.04, 0.2))
+    return speak(spoken(clip.text), own, lead=rng.uniform(0.04, 0.2), seed=int(rng.integers(2**31)))
 
 
 def _prepare() -> None:
@@ -252,7 +204,7 @@ def _make_speaker(_: None, speaker: Speaker) -> list[Utterance]:
 
 
 def _make_videos(speaker: Speaker) -> list[Utterance]:
-    from preprocess.synthesis.mouth import Mouth, animate, controls, head_motion
+    from preprocess.synthesis.mouth import Camera, Mouth, animate, blinks, controls, head_motion
     from preprocess.synthesis.portrait import draw
 
     face = np.random.default_rng(seed_for(speaker.seed, "face", speaker.name))
@@ -273,7 +225,8 @@ def _make_videos(speaker: Speaker) -> list[Utterance]:
             track = controls(speech.phones, frames, rng, gains)
             with atomic_path(speaker.out / track_file) as temporary:
                 np.save(temporary, track)
-            write_clip(speaker.out / video, animate(mouth, track, head_motion(frames, rng)), speech.wave)
+            motion, lids, camera = head_motion(frames, rng), blinks(frames, rng), Camera.draw(frames, rng)
+            write_clip(speaker.out / video, animate(mouth, track, motion, lids, camera), speech.wave)
         extra = {"controls": track_file}
         rows.append(_row(clip, speech, "av", extra, video=video, video_frames=frames, audio_samples=frames * SAMPLES_PER_FRAME))
     return rows
@@ -331,10 +284,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", required=True, metavar="DIR", help="folder of the corpus")
     parser.add_argument("--size", choices=list(SIZES), default="default", help="24, 1,500 or 6,080 clips (default: default)")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument(
-        "--kind", choices=["command", "digits", "words"], default="command", help="what is said (default: command sentences)"
-    )
-    parser.add_argument("--faces", choices=["drawn", "photo"], default="drawn", help="who is seen (default: drawn people)")
+    parser.add_argument("--kind", choices=KINDS, help="what is said (default: commands; for the long size mixed)")
+    parser.add_argument("--faces", choices=FACES, default="drawn", help="who is seen (default: drawn people)")
     parser.add_argument("--workers", type=int, metavar="N", help="processes (default: one for each core)")
     parser.add_argument("--contact-sheet", metavar="PNG", help="also write a picture of some speakers")
     options = parser.parse_args(arguments)

@@ -1,11 +1,15 @@
 """Speech with exact phoneme times from eSpeak NG, called through ctypes from the wheel that bundles it (extra ``synthetic``; GPL-3.0).
 
-The library keeps global state: one synthesiser per process, not thread-safe.
+The library keeps global state (phases of its flutter, filters, echoes, noise) that neither a new voice nor a new start resets: what it says depends
+on what it said before. So it is unloaded and loaded again for every utterance, which takes 4 ms and makes speech a function of its
+arguments. Not thread-safe.
 """
 
+import _ctypes
 import ctypes
-import functools
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import soxr
@@ -69,22 +73,41 @@ class Speech:
     phones: tuple[Phone, ...]
 
 
+def require() -> None:
+    """Raise MissingExtra if eSpeak NG is not installed."""
+    try:
+        import espeakng_loader  # noqa: F401
+    except ImportError as error:
+        raise MissingExtra("synthetic", "espeakng-loader", "synthetic speech") from error
+
+
 class _Engine:
-    def __init__(self) -> None:
-        try:
-            import espeakng_loader
-        except ImportError as error:
-            raise MissingExtra("synthetic", "espeakng-loader", "synthetic speech") from error
+    """The library, loaded for one utterance. A context manager, so that it is gone afterwards."""
+
+    def __init__(self, seed: int) -> None:
+        require()
+        import espeakng_loader
+
         self.library = ctypes.CDLL(espeakng_loader.get_library_path())
-        data = espeakng_loader.get_data_path().encode()
+        self.data = Path(espeakng_loader.get_data_path())
         options = _PHONEME_EVENTS | _IPA_NAMES | _KEEP_RUNNING
-        if self.library.espeak_Initialize(_SYNCHRONOUS, 0, data, options) != NATIVE_RATE:
+        if self.library.espeak_Initialize(_SYNCHRONOUS, 0, str(self.data).encode(), options) != NATIVE_RATE:
             raise RuntimeError("eSpeak NG could not be started from the package espeakng-loader; install it again.")
+        # Starting seeds the library's own noise with the time of day; the noise of its Klatt voices comes from the C library.
+        self.library.espeak_ng_SetRandSeed(ctypes.c_long(seed))
+        (ctypes.CDLL("msvcrt") if sys.platform == "win32" else ctypes.CDLL(None)).srand(ctypes.c_uint(seed))
         self.samples: list[np.ndarray] = []
         self.events: list[tuple[str, int]] = []
         self.callback = _Callback(self._receive)
         self.library.espeak_SetSynthCallback(self.callback)
-        self.voice: Voice | None = None
+
+    def __enter__(self) -> "_Engine":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.library.espeak_Terminate()
+        unload = _ctypes.FreeLibrary if sys.platform == "win32" else _ctypes.dlclose
+        unload(self.library._handle)
 
     def _receive(self, wave: "ctypes._Pointer[ctypes.c_short]", count: int, events: "ctypes._Pointer[_Event]") -> int:
         if wave and count > 0:
@@ -97,13 +120,13 @@ class _Engine:
         return 0
 
     def use(self, voice: Voice) -> None:
-        if self.library.espeak_SetVoiceByName(voice.name.encode()) != 0:
+        variant = voice.name.partition("+")[2]  # an unknown one is passed over in silence by the library
+        if self.library.espeak_SetVoiceByName(voice.name.encode()) != 0 or not (self.data / "voices" / "!v" / variant).exists():
             raise ValueError(f"eSpeak NG has no voice {voice.name!r}; see its list of languages and variants.")
         for parameter, value in ((_RATE, voice.rate), (_PITCH, voice.pitch), (_RANGE, voice.pitch_range)):
             self.library.espeak_SetParameter(parameter, value, 0)
 
     def speak(self, text: str) -> tuple[np.ndarray, list[tuple[str, int]]]:
-        self.samples, self.events = [], []
         raw = text.encode()
         self.library.espeak_Synth(raw, len(raw) + 1, 0, 1, 0, _UTF8, None, None)
         self.library.espeak_Synchronize()
@@ -111,26 +134,22 @@ class _Engine:
         return wave.astype(np.float32) / 32768.0, self.events
 
 
-@functools.cache
-def _engine() -> _Engine:
-    return _Engine()
-
-
-def speak(text: str, voice: Voice, level: float = 0.08, lead: float = 0.1, tail: float = 0.1) -> Speech:
-    """Say a sentence.
+def speak(text: str, voice: Voice, level: float = 0.08, lead: float = 0.1, tail: float = 0.1, seed: int = 1) -> Speech:
+    """Say a sentence; the same arguments give the same samples.
 
     Args:
         text: words; a lone letter in upper case is spelt, in lower case it may be read as a word.
         level: root mean square of the result, of full scale 1.
         lead, tail: seconds of silence before and after.
+        seed: of the voice's noise, from 0 to 2**31 - 1.
 
     Raises:
         MissingExtra: espeakng-loader is not installed.
         ValueError: no such voice, or nothing that can be said.
     """
-    engine = _engine()
-    engine.use(voice)
-    native, events = engine.speak(text)
+    with _Engine(seed) as engine:
+        engine.use(voice)
+        native, events = engine.speak(text)
     loud = np.flatnonzero(np.abs(native) > QUIET)
     if len(loud) == 0 or not events:
         raise ValueError(f"eSpeak NG says nothing for {text!r}.")

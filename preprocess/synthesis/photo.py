@@ -9,6 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from avtlm.errors import MissingExtra
 from preprocess.synthesis.portrait import SCALE, SIZE, Portrait
 
 LIPS = (61, 185, 40, 39, 37, 0, 267, 269, 270, 409, 291, 375, 321, 405, 314, 17, 84, 181, 91, 146)
@@ -19,8 +20,9 @@ def draw_from_photo(rng: np.random.Generator) -> Portrait:
     """One of the photographs, changed at random, with its mouth painted over.
 
     Raises:
-        MissingExtra: no package with a photograph is installed, or no face can be found for want of mediapipe.
+        MissingExtra, FileNotFoundError: see ``require``.
     """
+    require()
     photographs = _photographs()
     image, points = photographs[int(rng.integers(len(photographs)))]
     if rng.random() < 0.5:
@@ -38,18 +40,30 @@ def draw_from_photo(rng: np.random.Generator) -> Portrait:
     clean = cv2.inpaint(np.ascontiguousarray(toned), cv2.dilate(cover, np.ones((7, 7), np.uint8)), 9, cv2.INPAINT_TELEA)
     lips = np.clip(skin * np.array([1.0, rng.uniform(0.62, 0.75), rng.uniform(0.65, 0.78)]) * 0.9, 0, 255)
     half = float(np.linalg.norm(right - left)) / 2
-    return Portrait(clean, (float(mouth[0]), float(mouth[1])), half, float(points[CHIN, 1]), 0.22 * half, 0.3 * half, skin, lips)
+    return Portrait(clean, None, (float(mouth[0]), float(mouth[1])), half, float(points[CHIN, 1]), 0.22 * half, 0.3 * half, skin, lips)
+
+
+def require() -> None:
+    """Raise MissingExtra if mediapipe is not installed, or FileNotFoundError if matplotlib came without its sample data."""
+    try:
+        import mediapipe  # noqa: F401
+    except ImportError as error:
+        raise MissingExtra("lips", "mediapipe", "finding the faces in the photographs") from error
+    if not _sample().exists():
+        raise FileNotFoundError(f"{_sample()} is missing; install matplotlib again with its sample data, or use drawn faces.")
+
+
+def _sample() -> Path:
+    import matplotlib
+
+    return Path(matplotlib.get_data_path()) / "sample_data" / "grace_hopper.jpg"
 
 
 @functools.cache
 def _photographs() -> tuple[tuple[np.ndarray, np.ndarray], ...]:
     """Pictures of 480 x 480 with the face in the middle, and its 468 landmarks."""
-    from avtlm.errors import MissingExtra
+    import mediapipe
 
-    try:
-        import mediapipe
-    except ImportError as error:
-        raise MissingExtra("lips", "mediapipe", "finding the faces in the photographs") from error
     found = []
     with mediapipe.solutions.face_mesh.FaceMesh(static_image_mode=True, refine_landmarks=True) as mesh:
         for image in _originals():
@@ -70,10 +84,7 @@ def _points(mesh: "object", image: np.ndarray) -> np.ndarray:
 
 
 def _originals() -> list[np.ndarray]:
-    import matplotlib
-
-    file = Path(matplotlib.get_data_path()) / "sample_data" / "grace_hopper.jpg"
-    images = [cv2.imread(str(file))[..., ::-1].copy()]
+    images = [cv2.imread(str(_sample()))[..., ::-1].copy()]
     try:
         from skimage import data
     except ImportError:  # scikit-image is no dependency; its photograph is used where it is installed

@@ -1,7 +1,8 @@
 """Drawn people: unlimited identities, nobody's likeness.
 
-A face is drawn once with OpenCV at three times its size, without its mouth; mouth.py draws that for every frame. What FaceMesh needs to take it for a
-face: a head that narrows at the jaw, shading, neck and hair, eyes with white, iris, pupil and lid line, brows, and a nose with nostrils.
+A face is drawn once with OpenCV at three times its size, without its mouth; mouth.py draws that for every frame. What FaceMesh needs to take
+it for a face: a head that narrows at the jaw, shading, neck and hair, eyes with white, iris, pupil and lid line, brows, and a nose with
+nostrils. All that sets people apart is in ``Traits``; hair.py and features.py paint from it.
 """
 
 from dataclasses import dataclass
@@ -9,10 +10,52 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from preprocess.synthesis.canvas import area, band, dab, ellipse, lay, strands
+
 SIZE = 160
 SCALE = 3
-SKIN = np.array([[255, 224, 196], [241, 194, 155], [224, 172, 125], [198, 134, 90], [141, 90, 60], [94, 58, 40]], np.float64)
-HAIR = np.array([[35, 25, 20], [80, 50, 30], [130, 85, 45], [205, 170, 100], [120, 120, 120], [150, 60, 30]], np.float64)
+SIDE = SIZE * SCALE
+SKIN = np.array([[250, 222, 200], [238, 198, 165], [222, 174, 133], [194, 138, 98], [146, 97, 67], [98, 64, 47]], np.float64)
+HAIR = np.array([[32, 26, 24], [58, 40, 30], [92, 62, 40], [138, 96, 58], [205, 172, 112], [134, 132, 134], [148, 72, 40]], np.float64)
+EYES = np.array([[84, 56, 34], [58, 40, 28], [84, 112, 140], [96, 116, 80], [118, 96, 58]], np.float64)
+STYLES = ("crop", "parted", "bob", "long", "curls", "bun", "receding")
+BEARDS = ("none", "full", "moustache", "stubble")
+
+
+@dataclass(frozen=True)
+class Traits:
+    """One person. Lengths in pixels of the drawing of 480 x 480, whose middle line is x = 240; colours RGB from 0 to 255."""
+
+    skin: np.ndarray
+    hair: np.ndarray
+    iris: np.ndarray
+    lips: np.ndarray
+    width: float
+    height: float
+    jaw: float
+    eye_y: float
+    eye_gap: float
+    eye_width: float
+    eye_openness: float
+    brow_height: float
+    brow_weight: float
+    nose_y: float
+    nose_width: float
+    mouth_y: float
+    mouth_width: float
+    upper_lip: float
+    lower_lip: float
+    style: str
+    beard: str
+    glasses: np.ndarray | None
+    side: float
+
+    x: float = SIDE / 2
+    y: float = 236.0
+
+    @property
+    def chin(self) -> float:
+        return self.y + self.height
 
 
 @dataclass(frozen=True)
@@ -21,6 +64,7 @@ class Portrait:
 
     Attributes:
         image: uint8 (480, 480, 3) RGB, three times the size of a frame.
+        closed: the same with closed eyes; None if the face does not blink.
         mouth: x, y of the mouth's centre in the drawing.
         half_width: of the resting mouth, in pixels of the drawing.
         chin: y of the chin.
@@ -29,6 +73,7 @@ class Portrait:
     """
 
     image: np.ndarray
+    closed: np.ndarray | None
     mouth: tuple[float, float]
     half_width: float
     chin: float
@@ -40,173 +85,137 @@ class Portrait:
 
 def draw(rng: np.random.Generator) -> Portrait:
     """A new person. All that varies comes from ``rng``."""
-    side = SIZE * SCALE
+    return paint(draw_traits(rng), rng)
+
+
+def draw_traits(rng: np.random.Generator) -> Traits:
+    """What a new person looks like."""
     tone = rng.uniform(0, len(SKIN) - 1)
     skin = SKIN[int(tone)] + (tone % 1) * (SKIN[min(int(tone) + 1, len(SKIN) - 1)] - SKIN[int(tone)])
-    hair = HAIR[int(rng.integers(len(HAIR)))] * rng.uniform(0.8, 1.15)
-    width, height, jaw = rng.uniform(108, 126), rng.uniform(150, 168), rng.uniform(0.66, 0.84)
-    cx, cy = side / 2, 232.0
-    chin = cy + height
-    eye_y, eye_gap, eye_w = cy - 18 + rng.uniform(-5, 5), rng.uniform(50, 58), rng.uniform(21, 26)
-    nose_y = cy + rng.uniform(42, 52)
-    mouth_y = nose_y + (chin - nose_y) * rng.uniform(0.38, 0.46)
-    style, beard, glasses = int(rng.integers(4)), rng.random() < 0.3, rng.random() < 0.25
+    # Light hair and eyes go with light skin more often than not.
+    hair = HAIR[int(rng.integers(len(HAIR) if tone < 2.5 else 3))] if rng.random() < 0.9 else HAIR[5]
+    iris = EYES[int(rng.integers(len(EYES) if tone < 2.5 else 2))]
+    style = STYLES[int(rng.integers(len(STYLES)))]
+    short = style in ("crop", "parted", "receding", "curls")
+    beard = BEARDS[int(rng.integers(1, len(BEARDS)))] if short and rng.random() < 0.45 else "none"
+    height, y = rng.uniform(146, 160), Traits.y
+    eye_y, nose_y = y - 20 + rng.uniform(-4, 5), y + rng.uniform(38, 47)
+    redness = np.array([1.0, rng.uniform(0.58, 0.72), rng.uniform(0.60, 0.76)])
+    return Traits(
+        skin=skin, hair=np.clip(hair * rng.uniform(0.85, 1.15), 0, 255), iris=iris, lips=np.clip(skin * redness * rng.uniform(0.82, 0.95), 0, 255),
+        width=rng.uniform(107, 121), height=height, jaw=rng.uniform(0.74, 0.88),
+        eye_y=eye_y, eye_gap=rng.uniform(48, 55), eye_width=rng.uniform(22, 26), eye_openness=rng.uniform(0.9, 1.15),
+        brow_height=rng.uniform(28, 34), brow_weight=rng.uniform(0.7, 1.15),
+        nose_y=nose_y, nose_width=rng.uniform(20, 28),
+        mouth_y=nose_y + (y + height - nose_y) * rng.uniform(0.40, 0.46), mouth_width=rng.uniform(43, 51),
+        upper_lip=rng.uniform(9, 13), lower_lip=rng.uniform(12, 17),
+        style=style, beard=beard, glasses=rng.uniform(25, 95, 3) if rng.random() < 0.22 else None, side=-1.0 if rng.random() < 0.5 else 1.0,
+    )  # fmt: skip
 
-    image = _background(rng, side)
-    _clothes(image, cx, chin, rng)
-    if style in (1, 3):  # hair that falls behind the neck
-        _fill(image, _ellipse(cx, cy + (30 if style == 1 else 60), width * 1.22, height * (1.05 if style == 1 else 1.3)), hair * 0.85)
-    _fill(image, np.array([[cx - 52, chin - 60], [cx + 52, chin - 60], [cx + 62, chin + 70], [cx - 62, chin + 70]]), skin * 0.8)
+
+def paint(traits: Traits, rng: np.random.Generator) -> Portrait:
+    """The picture of a person, with eyes open and closed; background, clothes and light come from ``rng``."""
+    from preprocess.synthesis import features, hair
+
+    picture = _background(rng)
+    texture = strands(SIDE, rng, 1.6, 16.0)
+    hair.paint_behind(picture, traits, texture)
+    _neck(picture, traits)
+    _clothes(picture, traits, rng)
+    hair.paint_over_shoulders(picture, traits, texture)
     for sign in (-1, 1):
-        _fill(image, _ellipse(cx + sign * (width + 3), cy + 8, 15, 28), skin * 0.88)
-    outline = _head(cx, cy, width, height, jaw)
-    face = np.zeros((side, side), np.uint8)
-    cv2.fillPoly(face, [np.round(outline * 16).astype(np.int32)], 255, cv2.LINE_AA, 4)
-    image[:] = _blend(image, _shade(skin, side, cx, cy, width, height, rng), face)
-
-    if beard:
-        full = rng.random() < 0.5
-        region = np.zeros((side, side), np.uint8)
-        low = mouth_y - 26 if full else nose_y + 12
-        cv2.fillPoly(region, [np.round(outline * 16).astype(np.int32)], 255, cv2.LINE_AA, 4)
-        region[: int(low)] = 0
-        if not full:
-            region[int(mouth_y) :] = 0
-            region[:, : int(cx - 50)] = 0
-            region[:, int(cx + 50) :] = 0
-        region = cv2.GaussianBlur(region, (0, 0), 7)
-        image[:] = _blend(image, np.broadcast_to(hair * 0.9, image.shape), (region * rng.uniform(0.35, 0.7)).astype(np.uint8))
-    for sign in (-1, 1):
-        _eye(image, cx + sign * eye_gap, eye_y, eye_w, skin, rng.uniform(0.9, 1.1), rng)
-        _brow(image, cx + sign * eye_gap, eye_y - 32, eye_w * 1.25, sign, hair * 0.75)
-    _nose(image, cx, eye_y, nose_y, rng.uniform(20, 29), skin)
-    _hair_top(image, cx, cy, width, height, style, hair)
-    if glasses:
-        frame = tuple(int(v) for v in rng.uniform(20, 90, 3))
-        for sign in (-1, 1):
-            cv2.ellipse(image, (int(cx + sign * eye_gap), int(eye_y + 3)), (39, 31), 0, 0, 360, frame, 4, cv2.LINE_AA)
-        cv2.line(image, (int(cx - eye_gap + 39), int(eye_y)), (int(cx + eye_gap - 39), int(eye_y)), frame, 4, cv2.LINE_AA)
-    image = cv2.GaussianBlur(image, (0, 0), 1.6)
-    image = np.clip(image * _side_light(side, rng), 0, 255).astype(np.uint8)
-    redness = np.array([1.0, rng.uniform(0.6, 0.75), rng.uniform(0.62, 0.78)])
-    lips = np.clip(skin * redness * rng.uniform(0.82, 0.95), 0, 255)
-    return Portrait(image, (cx, mouth_y), rng.uniform(43, 51), chin, rng.uniform(9, 14), rng.uniform(12, 18), skin, lips)
+        ear = ellipse(traits.x + sign * (traits.width + 2), traits.y + 6, 14, 27)
+        dab(picture, traits.skin * 0.86, ear, 1.0)
+        dab(picture, traits.skin * 0.7, ellipse(traits.x + sign * (traits.width + 4), traits.y + 6, 6, 16), 2.5)
+    outline = head(traits)
+    lay(picture, _skin(traits, rng), area(SIDE, outline, 0.8))
+    features.paint_beard(picture, traits, outline, texture)
+    features.paint_nose(picture, traits)
+    features.paint_brows(picture, traits, texture)
+    fringe, fringe_cover = hair.front(traits, texture)
+    both = []
+    for lids_closed in (False, True):
+        face = picture.copy()
+        features.paint_eyes(face, traits, lids_closed)
+        lay(face, fringe, fringe_cover)
+        if traits.glasses is not None:
+            features.paint_glasses(face, traits, traits.glasses)
+        both.append(face)
+    ramp = np.linspace(-1, 1, SIDE, dtype=np.float32)[None, :, None]
+    light = 1.0 + rng.uniform(-0.14, 0.14) * ramp
+    opened, closed = (np.clip(cv2.GaussianBlur(face, (0, 0), 1.2) * light, 0, 255).astype(np.uint8) for face in both)
+    return Portrait(
+        opened, closed, (traits.x, traits.mouth_y), traits.mouth_width, traits.chin, traits.upper_lip, traits.lower_lip, traits.skin, traits.lips
+    )  # fmt: skip
 
 
-def _background(rng: np.random.Generator, side: int) -> np.ndarray:
-    grey = rng.uniform(70, 200)
-    top, bottom = (np.clip(grey + rng.uniform(-30, 30) + rng.uniform(-28, 28, 3), 30, 235) for _ in range(2))
-    ramp = np.linspace(0, 1, side)[:, None, None]
-    return np.repeat((top * (1 - ramp) + bottom * ramp), side, axis=1).astype(np.uint8)
+def head(traits: Traits, grow: float = 1.0) -> np.ndarray:
+    """Outline of the head: a vault above, cheeks that narrow to a jaw of ``jaw`` x the width, and a round chin."""
+    v = np.linspace(0, 1, 60)
+    narrowing = np.clip(v / 0.8, 0, 1)
+    cheek = 1 - (1 - traits.jaw) * narrowing**2 * (3 - 2 * narrowing)
+    below = traits.width * cheek * np.sqrt(1 - np.clip((v - 0.30) / 0.70, 0, 1) ** 2.3)
+    u = np.linspace(0, 1, 40)
+    above = traits.width * (1 - u**2.3) ** (1 / 2.1)
+    right = np.concatenate([np.stack([above[::-1], -u[::-1] * traits.height * 0.95], 1), np.stack([below[1:], v[1:] * traits.height], 1)])
+    left = right[::-1] * [-1, 1]
+    return np.concatenate([right, left]) * grow + [traits.x, traits.y]
 
 
-def _clothes(image: np.ndarray, cx: float, chin: float, rng: np.random.Generator) -> None:
-    colour = np.clip(rng.uniform(40, 190) + rng.uniform(-55, 55, 3), 20, 230)
-    side = len(image)
-    shoulders = np.array(
-        [[cx - 60, chin + 40], [cx + 60, chin + 40], [cx + 190, chin + 90], [cx + 215, side], [cx - 215, side], [cx - 190, chin + 90]]
-    )
-    _fill(image, shoulders, colour)
+def _background(rng: np.random.Generator) -> np.ndarray:
+    """A wall in one colour, lighter above, with large soft spots of light."""
+    hue, value = rng.uniform(0, 180), rng.uniform(95, 205)
+    colour = cv2.cvtColor(np.array([[[hue, rng.uniform(25, 85), value]]], np.uint8), cv2.COLOR_HSV2RGB)[0, 0].astype(np.float32)
+    ramp = np.linspace(1.12, 0.82, SIDE, dtype=np.float32)[:, None, None]
+    spots = cv2.GaussianBlur(cv2.resize(rng.standard_normal((4, 4)).astype(np.float32), (SIDE, SIDE)), (0, 0), 40)
+    return np.clip(colour * ramp * (1 + 0.09 * spots[..., None]), 0, 250).astype(np.float32)
 
 
-def _head(cx: float, cy: float, width: float, height: float, jaw: float) -> np.ndarray:
-    """Outline of a head: an ellipse above, narrowing below to a jaw of ``jaw`` x its width."""
-    angle = np.linspace(0, 2 * np.pi, 160, endpoint=False)
-    x, y = np.cos(angle), np.sin(angle)
-    below = np.clip(y, 0, 1)
-    x = np.sign(x) * np.abs(x) ** np.where(y > 0, 0.82, 1.0) * (1 - (1 - jaw) * below**1.5)
-    return np.stack([cx + width * x, cy + height * np.where(y < 0, 0.93, 1.0) * y], 1)
+def _neck(picture: np.ndarray, traits: Traits) -> None:
+    x, chin = traits.x, traits.chin
+    y = np.linspace(chin - 70, chin + 80, 30)
+    half = 50 + 16 * np.clip((y - chin) / 80, 0, 1) ** 1.6
+    dab(picture, traits.skin * 0.88, np.concatenate([np.stack([x - half, y], 1), np.stack([x + half, y], 1)[::-1]]), 1.0)
+    dab(picture, traits.skin * 0.60, ellipse(x, chin - 12, 62, 42), 9.0, 0.75)
 
 
-def _shade(skin: np.ndarray, side: int, cx: float, cy: float, width: float, height: float, rng: np.random.Generator) -> np.ndarray:
-    y, x = np.mgrid[0:side, 0:side]
-    u, v = (x - cx) / width, (y - cy) / height
-    light = 1.06 - 0.28 * np.clip(np.abs(u), 0, 1.2) ** 2.4 - 0.10 * np.clip(v, 0, 1.1) ** 2
-    cheeks = sum(np.exp(-(((u - s * 0.5) / 0.22) ** 2 + ((v - 0.22) / 0.18) ** 2)) for s in (-1, 1))
-    texture = cv2.GaussianBlur(rng.normal(0, 1, (side, side)).astype(np.float32), (0, 0), 2.5)
-    shaded = skin * (light + 0.03 * texture)[..., None]
-    shaded[..., 0] += 12 * cheeks
-    return np.clip(shaded, 0, 255)
+def _clothes(picture: np.ndarray, traits: Traits, rng: np.random.Generator) -> None:
+    x, chin = traits.x, traits.chin
+    hue = rng.uniform(0, 180)
+    shade = np.array([[[hue, rng.uniform(40, 150), rng.uniform(60, 210)]]], np.uint8)
+    colour = cv2.cvtColor(shade, cv2.COLOR_HSV2RGB)[0, 0].astype(np.float32)
+    t = np.linspace(-1, 1, 81)
+    shoulders = chin + 44 + 62 * np.clip(np.abs(t) - 0.26, 0, 1) ** 1.25
+    pointed = rng.random() < 0.5
+    dip = (30 if pointed else 20) * np.clip(1 - np.abs(t) / 0.28, 0, 1) ** (1.0 if pointed else 0.5)
+    body = band(x + 235 * t, shoulders + dip, np.full_like(t, SIDE + 20.0))
+    cover = area(SIDE, body, 1.0)
+    folds = 1 - 0.12 * np.abs(np.linspace(-1, 1, SIDE, dtype=np.float32))[None, :, None] ** 2
+    lay(picture, colour * folds, cover)
+    inside = np.abs(t) < 0.3
+    collar = np.stack([x + 235 * t, shoulders + dip], 1)[inside]
+    dab(picture, colour * 0.72, collar, 1.0, 0.9, line=6)
 
 
-def _eye(image: np.ndarray, x: float, y: float, w: float, skin: np.ndarray, openness: float, rng: np.random.Generator) -> None:
-    iris = tuple(int(v) for v in rng.choice(np.array([[70, 45, 25], [60, 90, 110], [80, 100, 60], [40, 30, 25]])))
-    h = w * 0.48 * openness
-    shadow = cv2.GaussianBlur(_mask(image.shape[:2], _ellipse(x, y - 4, w * 1.25, h * 1.9)), (0, 0), 6)
-    image[:] = _blend(image, np.broadcast_to(skin * 0.75, image.shape), (shadow * 0.55).astype(np.uint8))
-    almond = _almond(x, y, w, h)
-    white = _mask(image.shape[:2], almond)
-    eye = np.empty_like(image)
-    eye[:] = (238, 236, 232)
-    cv2.circle(eye, (round(x * 16), round(y * 16)), round(w * 0.47 * 16), iris, -1, cv2.LINE_AA, 4)
-    cv2.circle(eye, (round(x * 16), round(y * 16)), round(w * 0.22 * 16), (10, 10, 10), -1, cv2.LINE_AA, 4)
-    cv2.circle(eye, (round((x - w * 0.15) * 16), round((y - w * 0.17) * 16)), round(w * 0.1 * 16), (250, 250, 250), -1, cv2.LINE_AA, 4)
-    image[:] = _blend(image, eye, white)
-    top = almond[: len(almond) // 2]
-    cv2.polylines(image, [np.round(top * 16).astype(np.int32)], False, (35, 25, 22), 5, cv2.LINE_AA, 4)
-    bottom = almond[len(almond) // 2 :]
-    cv2.polylines(image, [np.round(bottom * 16).astype(np.int32)], False, tuple(int(v) for v in skin * 0.6), 2, cv2.LINE_AA, 4)
+def _skin(traits: Traits, rng: np.random.Generator) -> np.ndarray:
+    """Skin lit from the front: lighter on forehead, cheeks and chin, darker to the sides, in the eye sockets and under the lower lip."""
+    rows, columns = np.mgrid[0:SIDE, 0:SIDE].astype(np.float32)
+    u, v = (columns - traits.x) / traits.width, (rows - traits.y) / traits.height
 
+    def spot(x: float, y: float, w: float, h: float) -> np.ndarray:
+        return np.exp(-(((u - x) / w) ** 2) - ((v - y) / h) ** 2)
 
-def _almond(x: float, y: float, w: float, h: float) -> np.ndarray:
-    t = np.linspace(-1, 1, 24)
-    top = np.stack([x + w * t, y - h * (1 - t**2) ** 0.8], 1)
-    bottom = np.stack([x + w * t[::-1], y + 0.8 * h * (1 - t**2) ** 0.9], 1)
-    return np.concatenate([top, bottom])
-
-
-def _brow(image: np.ndarray, x: float, y: float, w: float, sign: int, colour: np.ndarray) -> None:
-    t = np.linspace(-1, 1, 16)
-    arch = y - 8 * (1 - (t * sign - 0.2) ** 2)
-    thick = 5.5 * (1 - 0.55 * np.clip(t * sign, -1, 1))
-    _fill(image, np.concatenate([np.stack([x + w * t, arch - thick], 1), np.stack([x + w * t, arch + thick], 1)[::-1]]), colour)
-
-
-def _nose(image: np.ndarray, cx: float, eye_y: float, nose_y: float, w: float, skin: np.ndarray) -> None:
-    dark = np.broadcast_to(skin * 0.62, image.shape)
-    sides = np.zeros(image.shape[:2], np.uint8)
-    for sign in (-1, 1):
-        line = np.array([[cx + sign * 13, eye_y], [cx + sign * 11, (eye_y + nose_y) / 2], [cx + sign * w, nose_y - 4]])
-        cv2.polylines(sides, [np.round(line * 16).astype(np.int32)], False, 150, 5, cv2.LINE_AA, 4)
-    under = _mask(image.shape[:2], _ellipse(cx, nose_y + 4, w * 0.95, 7))
-    soft = np.maximum(cv2.GaussianBlur(sides, (0, 0), 4), cv2.GaussianBlur(under, (0, 0), 3) // 2)
-    image[:] = _blend(image, dark, soft)
-    light = cv2.GaussianBlur(_mask(image.shape[:2], _ellipse(cx, nose_y - 14, 8, 12)), (0, 0), 5)
-    image[:] = _blend(image, np.broadcast_to(np.clip(skin * 1.12, 0, 255), image.shape), (light * 0.7).astype(np.uint8))
-    for sign in (-1, 1):
-        _fill(image, _ellipse(cx + sign * w * 0.45, nose_y + 2, 6, 3.6), skin * 0.35)
-
-
-def _hair_top(image: np.ndarray, cx: float, cy: float, width: float, height: float, style: int, colour: np.ndarray) -> None:
-    angle = np.linspace(np.pi, np.pi * 2, 60)
-    outer = np.stack([cx + width * 1.06 * np.cos(angle), cy - 8 + height * 1.06 * np.sin(angle)], 1)
-    line = np.linspace(1, -1, 40)
-    # Hairlines as shares of the head's height above its middle; all come down to the temples, where the outer line starts.
-    open_line = {0: 0.70 - 0.06 * line**2, 1: 0.72 - 0.16 * line**2, 2: 0.78 - 0.05 * np.cos(3 * line), 3: 0.66 + 0.16 * line}[style]
-    inner = np.stack([cx + width * 1.06 * line, cy - 8 - height * open_line * np.clip(1 - np.abs(line) ** 7, 0, 1)], 1)
-    _fill(image, np.concatenate([outer, inner]), colour)
-
-
-def _side_light(side: int, rng: np.random.Generator) -> np.ndarray:
-    ramp = np.linspace(-1, 1, side)[None, :, None]
-    return 1.0 + rng.uniform(-0.14, 0.14) * ramp
-
-
-def _ellipse(x: float, y: float, w: float, h: float) -> np.ndarray:
-    angle = np.linspace(0, 2 * np.pi, 48, endpoint=False)
-    return np.stack([x + w * np.cos(angle), y + h * np.sin(angle)], 1)
-
-
-def _mask(shape: tuple[int, ...], points: np.ndarray) -> np.ndarray:
-    mask = np.zeros(shape[:2], np.uint8)
-    cv2.fillPoly(mask, [np.round(points * 16).astype(np.int32)], 255, cv2.LINE_AA, 4)
-    return mask
-
-
-def _fill(image: np.ndarray, points: np.ndarray, colour: np.ndarray) -> None:
-    cv2.fillPoly(image, [np.round(points * 16).astype(np.int32)], tuple(float(v) for v in np.clip(colour, 0, 255)), cv2.LINE_AA, 4)
-
-
-def _blend(below: np.ndarray, above: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    weight = (mask.astype(np.float32) / 255.0)[..., None]
-    return np.clip(below * (1 - weight) + above * weight, 0, 255).astype(np.uint8)
+    mouth, eyes, gap = (traits.mouth_y - traits.y) / traits.height, (traits.eye_y - traits.y) / traits.height, traits.eye_gap / traits.width
+    light = 1.03 - 0.26 * np.clip(np.abs(u), 0, 1.2) ** 2.8 - 0.07 * np.clip(v, 0, 1.1) ** 2
+    light += 0.06 * spot(0, -0.55, 0.55, 0.25) + 0.05 * spot(0, 0.90, 0.20, 0.10) - 0.10 * spot(0, mouth + 0.19, 0.24, 0.05)
+    cheeks = spot(-0.55, 0.28, 0.26, 0.18) + spot(0.55, 0.28, 0.26, 0.18)
+    light += 0.04 * cheeks - 0.09 * (spot(-gap, eyes - 0.03, 0.27, 0.13) + spot(gap, eyes - 0.03, 0.27, 0.13))
+    light += 0.010 * strands(SIDE, rng, 3.0, 3.0)
+    skin = traits.skin.astype(np.float32) * light[..., None]
+    skin[..., 0] += 9 * cheeks
+    skin[..., 1] -= 4 * cheeks
+    for sign in (-1, 1):  # from the nose to the corners of the mouth
+        start = [traits.x + sign * (traits.nose_width + 9), traits.nose_y - 4]
+        fold = np.array([start, [traits.x + sign * (traits.mouth_width + 4), traits.mouth_y - 14]])
+        dab(skin, traits.skin * 0.78, fold, 4.0, 0.35, line=4)
+    return np.clip(skin, 0, 255)

@@ -4,7 +4,8 @@ from typing import Literal
 
 import numpy as np
 
-Kind = Literal["command", "digits", "words"]
+Kind = Literal["command", "digits", "words", "mixed"]
+KINDS: tuple[Kind, ...] = ("command", "digits", "words", "mixed")
 
 GRAMMAR: tuple[tuple[str, ...], ...] = (
     ("bin", "lay", "place", "set"),
@@ -20,7 +21,9 @@ SLOTS = ("command", "colour", "preposition", "letter", "digit", "adverb")
 
 
 def sentence(kind: Kind, rng: np.random.Generator) -> str:
-    """One sentence in lower case. Digit and word strings have 4 to 7 words."""
+    """One sentence in lower case. Digit and word strings have 4 to 7 words; of mixed sentences three in five are commands."""
+    if kind == "mixed":
+        kind = ("command", "command", "command", "digits", "words")[int(rng.integers(5))]  # type: ignore[assignment]
     if kind == "command":
         return " ".join(slot[int(rng.integers(len(slot)))] for slot in GRAMMAR)
     words = DIGITS if kind == "digits" else WORDS
