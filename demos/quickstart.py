@@ -8,6 +8,7 @@ the first stage knows that the corpus is synthetic. A finished stage is not run 
 
 import argparse
 import concurrent.futures
+import contextlib
 import dataclasses
 import json
 import multiprocessing
@@ -26,6 +27,8 @@ from rich.console import Console
 
 # Large tensors come and go in every step; without this the C library hands their memory back to the system each time (a seventh of a run).
 MALLOC = {"MALLOC_TRIM_THRESHOLD_": "4000000000", "MALLOC_MMAP_THRESHOLD_": "4000000000", "MALLOC_TOP_PAD_": "268435456"}
+# Stages that go on from whatever lies in their folders; corpus and lips check for themselves whether that is theirs.
+AFRESH = {name: (name,) for name in ("units1", "pretrain1", "units2", "pretrain2")} | {"finetune": ("finetune", "comparison")}
 SNRS = (10.0, 5.0, 0.0, -5.0, -10.0)
 CONFIGS = Path(__file__).resolve().parent.parent / "configs" / "vatlm"
 
@@ -46,7 +49,7 @@ class Plan:
 
 PLANS = {
     "smoke": Plan("smoke", (15, 15), 30, 20, 12, 6, 10, 1),
-    "default": Plan("default", (1000, 1500), 2200, 100, 400, 100, 300, 3),
+    "default": Plan("default", (1000, 1300), 1800, 100, 400, 100, 250, 3),
     "long": Plan("long", (8000, 12000), 8000, 200, 1200, 100, 1500, 5),
 }
 
@@ -64,41 +67,56 @@ class Quickstart:
         self.out, self.plan, self.seed, self.console = out, plan, seed, console
         self.seconds: dict[str, float] = {}
         self.number = 0
+        self.asked: dict[str, Any] = {"seed": seed}
         self.lips = out / "lips" / "manifest.jsonl"
         self.audio_only = out / "corpus" / "audio_only" / "manifest.jsonl"
         self.text_only = out / "corpus" / "text_only" / "manifest.jsonl"
 
     def run(self) -> Path:
         """All stages; returns the path of report.json."""
-        self.stage("corpus", "draw and voice talking heads", self.make_corpus)
+        plan = self.plan
+        first, second = plan.pretrain_steps
+        self.stage("corpus", "draw and voice talking heads", self.make_corpus, corpus=plan.corpus)
         self.stage("lips", "find faces, cut lip crops", self.cut_lips)
-        self.stage("units1", "cluster the filter bank of the sound into units", lambda: self.label(1))
-        self.stage("pretrain1", "predict hidden units from sound, lips and text", lambda: self.pretrain(1))
+        self.stage("units1", "cluster the filter bank of the sound into units", lambda: self.label(1), clusters=plan.clusters)
+        self.stage("pretrain1", "predict hidden units from sound, lips and text", lambda: self.pretrain(1), pretrain1=first)
         self.stage("units2", "cluster what the model has learned", lambda: self.label(2))
-        self.stage("pretrain2", "predict its own units", lambda: self.pretrain(2))
-        self.stage("finetune", f"learn to write from {self.plan.labels} transcripts, in growing noise", self.finetune)
-        self.stage(
-            "comparison", f"pre-trained against scratch on {self.plan.few_labels} transcripts, {self.plan.seeds} seeds", self.compare
-        )
+        self.stage("pretrain2", "predict its own units", lambda: self.pretrain(2), pretrain2=second)
+        what = f"learn to write from {plan.labels} transcripts in growing noise; from {plan.few_labels}, pre-trained against scratch"
+        few = [plan.few_labels, plan.few_steps, plan.seeds]
+        self.stage("finetune", what, self.finetune, finetune=[plan.labels, plan.finetune_steps], few=few)
         self.stage("evaluation", "unseen speakers and sentences, clean and in babble", self.evaluate)
         return self.report()
 
-    def stage(self, name: str, what: str, work: Callable[[], None]) -> None:
-        """Run a stage unless it was finished with the same plan before; time it either way."""
+    def stage(self, name: str, what: str, work: Callable[[], None], **depends: Any) -> None:
+        """Run a stage, or what is left of it, unless it was finished before; time it either way.
+
+        ``depends`` is what the stage takes from the plan. A stage that was made from other settings, its own or those of a stage before
+        it, starts afresh: a training would otherwise go on from the model of another plan.
+        """
         self.number += 1
+        self.asked |= depends
         stamp = self.out / "stages" / f"{name}.json"
-        asked = {"plan": dataclasses.asdict(self.plan), "seed": self.seed}
-        done = json.loads(stamp.read_text()) if stamp.exists() else None
-        head = f"[bold cyan]\\[{self.number}/9][/] [bold]{name}[/]  {what}"
-        if done is not None and done["asked"] == json.loads(json.dumps(asked)):
-            self.seconds[name] = done["seconds"]
-            self.console.print(f"{head}  [dim]done before, in {done['seconds']:.0f} s[/]", highlight=False)
+        before = json.loads(stamp.read_text()) if stamp.exists() else None
+        if before is None or before["asked"] != self.asked:
+            before = {"asked": dict(self.asked), "seconds": 0.0, "finished": False}
+            stamp.unlink(missing_ok=True)
+            for folder in AFRESH.get(name, ()):
+                shutil.rmtree(self.out / folder, ignore_errors=True)
+        head = f"[bold cyan]\\[{self.number}/8][/] [bold]{name}[/]  {what}"
+        self.seconds[name] = before["seconds"]
+        if before["finished"]:
+            self.console.print(f"{head}  [dim]done before, in {before['seconds']:.0f} s[/]", highlight=False)
             return
         self.console.print(head, highlight=False)
-        start = time.monotonic()
-        work()
-        self.seconds[name] = round(time.monotonic() - start, 1)
-        write_json(stamp, {"asked": asked, "seconds": self.seconds[name]})
+        write_json(stamp, before)
+        start, finished = time.monotonic(), False
+        try:
+            work()
+            finished = True
+        finally:
+            self.seconds[name] = round(before["seconds"] + time.monotonic() - start, 1)
+            write_json(stamp, before | {"seconds": self.seconds[name], "finished": finished})
         self.console.print(f"      [dim]{self.seconds[name]:.0f} s[/]", highlight=False)
 
     # Stages --------------------------------------------------------------------------------------------------------------------------
@@ -149,12 +167,39 @@ class Quickstart:
         train(CONFIGS / "tiny_pretrain.yaml", overrides)
 
     def finetune(self) -> None:
-        from avtlm.training.loop import train
+        """The model that stays, and the comparison on few labels: the same fine-tuning from the pre-trained model and from scratch.
 
-        train(
-            CONFIGS / "tiny_finetune.yaml",
-            self.finetuning(self.out / "finetune", self.plan.labels, self.plan.finetune_steps, self.seed, True),
-        )
+        One thread for each run and as many runs at a time as cores: models this small gain next to nothing from a second thread.
+        """
+        from avtlm.training.progress import bar
+
+        final = self.finetuning(self.out / "finetune", self.plan.labels, self.plan.finetune_steps, self.seed, True)
+        jobs = [(self.out / "finetune", [*final, "threads=1"])]
+        starts: list[tuple[str, int]] = []
+        for seed in range(1, self.plan.seeds + 1):
+            for start in ("pretrained", "scratch"):
+                output = self.out / "comparison" / f"{start}_{seed}"
+                changes = self.finetuning(output, self.plan.few_labels, self.plan.few_steps, seed, start == "pretrained")
+                jobs.append((output, [*changes, "threads=1", "validate_every=0", f"save_every={self.plan.few_steps}"]))
+                starts.append((start, seed))
+        results: dict[str, Any] = {"labels": self.plan.few_labels, "steps": self.plan.few_steps, "pretrained": [], "scratch": []}
+        context = multiprocessing.get_context("spawn")
+        with (
+            bar("fine-tuning", self.plan.finetune_steps + self.plan.few_steps * len(starts)) as progress,
+            concurrent.futures.ProcessPoolExecutor(min(len(jobs), os.cpu_count() or 1), mp_context=context) as pool,
+        ):
+            running = [pool.submit(train_and_score, str(CONFIGS / "tiny_finetune.yaml"), job[1], job[0], str(self.lips)) for job in jobs]
+            finished = threading.Event()
+            watcher = threading.Thread(target=watch_logs, args=([job[0] for job in jobs], progress, finished), daemon=True)
+            watcher.start()
+            try:
+                scores = [future.result() for future in running]
+            finally:
+                finished.set()
+                watcher.join()
+        for (start, seed), wer in zip(starts, scores[1:], strict=True):
+            results[start].append({"seed": seed, "wer": wer})
+        write_json(self.out / "comparison.json", results)
         self.keep_model()
 
     def finetuning(self, output: Path, labels: int, steps: int, seed: int, pretrained: bool) -> list[str]:
@@ -184,33 +229,6 @@ class Quickstart:
         checkpoint.save_model(
             self.out / "model", recognizer, settings, recognizer.vocabulary, card=card, decoding=recognizer.config.decoding
         )
-
-    def compare(self) -> None:
-        """The same fine-tuning on few labels, from the pre-trained model and from scratch, over several seeds, two runs at a time."""
-        from avtlm.training.progress import bar
-
-        jobs = []
-        for seed in range(1, self.plan.seeds + 1):
-            for start in ("pretrained", "scratch"):
-                output = self.out / "comparison" / f"{start}_{seed}"
-                overrides = self.finetuning(output, self.plan.few_labels, self.plan.few_steps, seed, start == "pretrained")
-                jobs.append((start, seed, output, [*overrides, "threads=1", "validate_every=0", f"save_every={self.plan.few_steps}"]))
-        workers = max(1, min(len(jobs), os.cpu_count() or 1))
-        total = self.plan.few_steps * len(jobs)
-        results: dict[str, Any] = {"labels": self.plan.few_labels, "steps": self.plan.few_steps, "pretrained": [], "scratch": []}
-        context = multiprocessing.get_context("spawn")
-        with bar("comparison", total) as progress, concurrent.futures.ProcessPoolExecutor(workers, mp_context=context) as pool:
-            running = [pool.submit(train_and_evaluate, str(CONFIGS / "tiny_finetune.yaml"), job[3], str(self.lips)) for job in jobs]
-            finished = threading.Event()
-            watcher = threading.Thread(target=watch_logs, args=([job[2] for job in jobs], progress, finished), daemon=True)
-            watcher.start()
-            try:
-                for (start, seed, _, _), future in zip(jobs, running, strict=True):
-                    results[start].append({"seed": seed, "wer": future.result()})
-            finally:
-                finished.set()
-                watcher.join()
-        write_json(self.out / "comparison.json", results)
 
     def evaluate(self) -> None:
         from avtlm.evaluation.evaluate import evaluate
@@ -266,13 +284,15 @@ it shows the method.
 """
 
 
-def train_and_evaluate(config: str, overrides: list[str], manifest: str) -> dict[str, dict[str, float]]:
-    """One fine-tuning of the comparison, in a process of its own; returns the word error rates clean and at 0 dB."""
+def train_and_score(config: str, overrides: list[str], folder: Path, manifest: str) -> dict[str, dict[str, float]]:
+    """One fine-tuning, in a process of its own, which tells its progress to ``train.log``; returns word error rates clean and at 0 dB."""
     from avtlm.evaluation.evaluate import evaluate
     from avtlm.training.loop import train
 
-    model = train(config, overrides)
-    return evaluate(manifest, model, modalities=("a", "v", "av"), split="test", snrs=(0.0,)).wer
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / "train.log", "a") as journal, contextlib.redirect_stderr(journal):
+        model = train(config, overrides)
+        return evaluate(manifest, model, modalities=("a", "v", "av"), split="test", snrs=(0.0,)).wer
 
 
 def watch_logs(folders: list[Path], progress: Any, finished: threading.Event) -> None:
@@ -362,7 +382,14 @@ def main(arguments: list[str] | None = None) -> int:
         )
     console = Console(stderr=True)
     console.print("[bold]avtlm quickstart[/]: from talking faces to transcripts in noise", highlight=False)
-    Quickstart(options.out, PLANS[options.size], options.seed, console).run()
+    try:
+        Quickstart(options.out, PLANS[options.size], options.seed, console).run()
+    except KeyboardInterrupt:
+        print("quickstart: stopped; the same command goes on from here.", file=sys.stderr)
+        return 130
+    except (ValueError, ImportError, OSError, ArithmeticError) as error:
+        print(f"quickstart: {error}", file=sys.stderr)
+        return 1
     return 0
 
 

@@ -2,13 +2,13 @@
 
     python -m preprocess.corpora.talking_heads --out DIR [--size smoke|default|long] [--seed N]
 
-Nobody is shown and nothing is downloaded: faces are drawn, speech comes from eSpeak NG, and the phonemes that are heard drive the mouth that is seen. Videos are
-real .mp4 files (H.264 at 25 fps, AAC at 16 kHz), so everything behind this script treats them like any other corpus. Beside the
-audio-visual part there are utterances without picture (``audio_only/``) and timed phonemes without either (``text_only/``).
+Nobody is shown and nothing is downloaded: faces are drawn, speech comes from eSpeak NG, and the phonemes one hears drive the mouth that
+is seen. Videos are real .mp4 files (H.264 at 25 fps, AAC at 16 kHz), so everything behind this script treats them like any other corpus.
+Beside the audio-visual part there are utterances without picture (``audio_only/``) and timed phonemes without either (``text_only/``).
 
 Rules against leakage: every sentence of the corpus is different; speakers of valid and test have other voices (variants of eSpeak NG) and
-other faces than those of train; voice, face and sentences come from separate generators, so that changing one leaves the others alone. The same seed gives
-the same files on any number of workers.
+other faces than those of train; voice, face and sentences come from separate generators, so that changing one leaves the others alone. The
+same seed gives the same files on any number of workers.
 """
 
 import argparse
@@ -43,7 +43,7 @@ VERSION = 2
 
 @dataclass(frozen=True)
 class Size:
-    """Speakers and clips of each of them in each split, utterances of the other parts, and what is said unless one asks for something else."""
+    """Speakers and clips of each of them in each split, utterances of the other parts, and what is said if nothing else is asked for."""
 
     train: tuple[int, int]
     valid: tuple[int, int]
@@ -93,8 +93,8 @@ def generate(
     """Make the corpus, or what is missing of it.
 
     Args:
-        out: folder for ``video/``, ``controls/`` (what drove the mouths, float32 (frames, 5)), ``manifest.jsonl``, ``audio_only/``, ``text_only/``
-            and ``corpus.json`` (how it was made).
+        out: folder for ``video/``, ``controls/`` (what drove the mouths, float32 (frames, 5)), ``manifest.jsonl``, ``audio_only/``,
+            ``text_only/`` and ``corpus.json`` (how it was made).
         size: ``smoke`` (24 clips), ``default`` (1,500 clips) or ``long`` (6,080 clips).
         workers: processes; default: one for each core. 0 works in this process.
         kind: ``command`` (GRID grammar), ``digits``, ``words`` or ``mixed``; default: ``mixed`` for the size ``long``, else ``command``.

@@ -1,7 +1,7 @@
 """Speech with exact phoneme times from eSpeak NG, called through ctypes from the wheel that bundles it (extra ``synthetic``; GPL-3.0).
 
-The library keeps global state (phases of its flutter, filters, echoes, noise) that neither a new voice nor a new start resets: what it says depends
-on what it said before. So it is unloaded and loaded again for every utterance, which takes 4 ms and makes speech a function of its
+The library keeps global state (phases of its flutter, filters, echoes, noise) that neither a new voice nor a new start resets: what it says
+depends on what it said before. So it is unloaded and loaded again for every utterance, which takes 4 ms and makes speech a function of its
 arguments. Not thread-safe.
 """
 
@@ -106,8 +106,10 @@ class _Engine:
 
     def __exit__(self, *_: object) -> None:
         self.library.espeak_Terminate()
-        unload = _ctypes.FreeLibrary if sys.platform == "win32" else _ctypes.dlclose
-        unload(self.library._handle)
+        if sys.platform == "win32":
+            _ctypes.FreeLibrary(self.library._handle)
+        else:
+            _ctypes.dlclose(self.library._handle)
 
     def _receive(self, wave: "ctypes._Pointer[ctypes.c_short]", count: int, events: "ctypes._Pointer[_Event]") -> int:
         if wave and count > 0:

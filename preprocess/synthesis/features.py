@@ -35,7 +35,7 @@ def _open_eye(picture: np.ndarray, traits: Traits, x: float, y: float, h: float,
     for colour, radius, soft in rings:
         dab(picture, colour, ellipse(x, centre, w * radius, w * radius), soft, within=inside)
     dab(picture, np.full(3, 255.0), ellipse(x - 0.14 * w, centre - 0.17 * w, 0.09 * w, 0.09 * w), 0.8, 0.95, within=inside)
-    shadow = almond[:25] + [0, 2.5]  # of the upper lid on the eyeball
+    shadow = almond[:25] + np.array([0.0, 2.5])  # of the upper lid on the eyeball
     dab(picture, np.array([60.0, 50.0, 48.0]), shadow, 2.0, 0.45, line=6, within=inside)
 
 

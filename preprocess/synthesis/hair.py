@@ -48,7 +48,7 @@ def _silhouette(traits: Traits) -> np.ndarray:
     x, y, w, h = traits.x, traits.y, traits.width, traits.height
     if traits.style == "receding":
         return area(SIDE, head(traits, 1.015), 1.5) * (np.arange(SIDE)[:, None] < y)
-    cap = area(SIDE, head(traits, 1.06) + [0, -3], 1.5)
+    cap = area(SIDE, head(traits, 1.06) + np.array([0.0, -3.0]), 1.5)
     if traits.style in ("crop", "parted"):
         return cap * (np.arange(SIDE)[:, None] < y + 20)
     if traits.style == "curls":

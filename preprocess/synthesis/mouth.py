@@ -98,7 +98,7 @@ class Mouth:
         rows, columns = np.mgrid[0:height, 0:width].astype(np.float32)
         self.rows, self.columns = rows, columns
         self.x, self.y = x - self.left * SCALE, y - self.top * SCALE
-        # How far each pixel goes along with the jaw: none above the mouth, all of it at the lower lip and the chin, less below and to the sides.
+        # How far each pixel goes along with the jaw: not at all above the mouth, all the way at lower lip and chin, less below and aside.
         chin = portrait.chin - self.top * SCALE
         down = np.clip((rows - self.y) / 14, 0, 1) * np.clip((height - 1 - rows) / max(height - 1 - chin, 1), 0, 1) ** 0.7
         side = np.clip(1.25 - (np.abs(columns - self.x) / (width / 2)) ** 2, 0, 1)

@@ -1,6 +1,7 @@
 """Photographs in place of drawn faces: two public-domain pictures that ship inside well-known packages, in many tones, mirrored or not.
 
-Two faces mean that held-out speakers share their texture with training ones: use this to try detectors on real texture, not to measure recognition.
+Two faces mean that held-out speakers share their texture with training ones: use this to try detectors on real texture, not to measure
+recognition.
 """
 
 import functools
@@ -36,7 +37,7 @@ def draw_from_photo(rng: np.random.Generator) -> Portrait:
     ring = points[list(LIPS)]
     skin = toned[int(mouth[1]) - 70 : int(mouth[1]) - 55, int(mouth[0]) - 60 : int(mouth[0]) - 40].reshape(-1, 3).mean(0)
     cover = np.zeros(toned.shape[:2], np.uint8)
-    cv2.fillPoly(cover, [np.round((ring - mouth) * 1.12 + mouth).astype(np.int32)], 255)
+    cv2.fillPoly(cover, [np.round((ring - mouth) * 1.12 + mouth).astype(np.int32)], (255.0,))
     clean = cv2.inpaint(np.ascontiguousarray(toned), cv2.dilate(cover, np.ones((7, 7), np.uint8)), 9, cv2.INPAINT_TELEA)
     lips = np.clip(skin * np.array([1.0, rng.uniform(0.62, 0.75), rng.uniform(0.65, 0.78)]) * 0.9, 0, 255)
     half = float(np.linalg.norm(right - left)) / 2

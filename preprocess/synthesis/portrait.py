@@ -1,7 +1,7 @@
 """Drawn people: unlimited identities, nobody's likeness.
 
-A face is drawn once with OpenCV at three times its size, without its mouth; mouth.py draws that for every frame. What FaceMesh needs to take
-it for a face: a head that narrows at the jaw, shading, neck and hair, eyes with white, iris, pupil and lid line, brows, and a nose with
+A face is drawn once with OpenCV at three times its size, without its mouth; mouth.py draws that for every frame. What FaceMesh needs to
+take it for a face: a head that narrows at the jaw, shading, neck, hair, eyes with white, iris, pupil and lid line, brows, and a nose with
 nostrils. All that sets people apart is in ``Traits``; hair.py and features.py paint from it.
 """
 
@@ -102,7 +102,8 @@ def draw_traits(rng: np.random.Generator) -> Traits:
     eye_y, nose_y = y - 20 + rng.uniform(-4, 5), y + rng.uniform(38, 47)
     redness = np.array([1.0, rng.uniform(0.58, 0.72), rng.uniform(0.60, 0.76)])
     return Traits(
-        skin=skin, hair=np.clip(hair * rng.uniform(0.85, 1.15), 0, 255), iris=iris, lips=np.clip(skin * redness * rng.uniform(0.82, 0.95), 0, 255),
+        skin=skin, hair=np.clip(hair * rng.uniform(0.85, 1.15), 0, 255), iris=iris,
+        lips=np.clip(skin * redness * rng.uniform(0.82, 0.95), 0, 255),
         width=rng.uniform(107, 121), height=height, jaw=rng.uniform(0.74, 0.88),
         eye_y=eye_y, eye_gap=rng.uniform(48, 55), eye_width=rng.uniform(22, 26), eye_openness=rng.uniform(0.9, 1.15),
         brow_height=rng.uniform(28, 34), brow_weight=rng.uniform(0.7, 1.15),
@@ -145,8 +146,16 @@ def paint(traits: Traits, rng: np.random.Generator) -> Portrait:
     light = 1.0 + rng.uniform(-0.14, 0.14) * ramp
     opened, closed = (np.clip(cv2.GaussianBlur(face, (0, 0), 1.2) * light, 0, 255).astype(np.uint8) for face in both)
     return Portrait(
-        opened, closed, (traits.x, traits.mouth_y), traits.mouth_width, traits.chin, traits.upper_lip, traits.lower_lip, traits.skin, traits.lips
-    )  # fmt: skip
+        opened,
+        closed,
+        (traits.x, traits.mouth_y),
+        traits.mouth_width,
+        traits.chin,
+        traits.upper_lip,
+        traits.lower_lip,
+        traits.skin,
+        traits.lips,
+    )
 
 
 def head(traits: Traits, grow: float = 1.0) -> np.ndarray:

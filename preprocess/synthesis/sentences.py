@@ -23,7 +23,7 @@ SLOTS = ("command", "colour", "preposition", "letter", "digit", "adverb")
 def sentence(kind: Kind, rng: np.random.Generator) -> str:
     """One sentence in lower case. Digit and word strings have 4 to 7 words; of mixed sentences three in five are commands."""
     if kind == "mixed":
-        kind = ("command", "command", "command", "digits", "words")[int(rng.integers(5))]  # type: ignore[assignment]
+        kind = ("command", "command", "command", "digits", "words")[int(rng.integers(5))]
     if kind == "command":
         return " ".join(slot[int(rng.integers(len(slot)))] for slot in GRAMMAR)
     words = DIGITS if kind == "digits" else WORDS

@@ -2,13 +2,13 @@
 
 Of the 104 variants in the wheel, 56 are used. Left out are, in this order:
 
-- voices for effect (robots, whispers, demons) and those that speak more than a fifth slower or faster than the rest (Andrea, anika, antonio,
-  pedro, AnxiousAndy, Marco ...): at 25 Hz the fast ones leave CTC too few frames;
-- voices that can hardly be understood: those whose phones a linear classifier of cepstra, trained on other voices, recognises in less than 55 %
-  of the frames, where the median of all voices is 73 % (zac 18 %, kaukovalta 21 %, Alicia 22 %, ian 33 %, Lee 36 %, shelby 40 %, david 49 %,
-  travis 52 %, Annie 53 %);
-- all but one of voices with nearly the same spectrum (steph2 and steph, klatt2 and klatt, Gene2 and Gene, edward2 and benjamin; michel, miguel,
-  Henrique and Diogo): a held-out voice must not be a training voice under another name.
+- voices for effect (robots, whispers, demons) and those that speak more than a fifth slower or faster than the rest (Andrea, anika,
+  antonio, pedro, AnxiousAndy, Marco ...): at 25 Hz the fast ones leave CTC too few frames;
+- voices that can hardly be understood: those whose phones a linear classifier of cepstra, trained on other voices, recognises in less than
+  55 % of the frames, where the median of all voices is about 73 % (zac 18 %, kaukovalta 21 %, Alicia 22 %, ian 33 %, Lee 36 %, shelby 40 %,
+  david 49 %, travis 52 %, Annie 53 %);
+- all but one of voices with nearly the same spectrum (steph2 and steph, klatt2 and klatt, Gene2 and Gene, edward2 and benjamin; michel,
+  miguel, Henrique and Diogo): a held-out voice must not be a training voice under another name.
 """
 
 import numpy as np
