@@ -331,36 +331,38 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def results_table(report: dict[str, Any], evaluation: dict[str, Any]) -> Any:
+    """Rates with half their 95 % interval, narrow enough for 80 columns; report.json has both ends."""
+    from rich import box
     from rich.table import Table
 
-    table = Table(
-        title=f"Word error rate, % (95 % interval), {evaluation['utterances']} test clips of unseen speakers", title_justify="left"
-    )
-    table.add_column("input")
+    title = f"Word error rate, % (± half the 95 % interval), {evaluation['utterances']} test clips of unseen speakers"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1))
+    table.add_column("input", no_wrap=True)
     names = list(report["wer"]["av"])
     for name in names:
-        table.add_column(name if name == "clean" else f"{name} dB", justify="right")
+        table.add_column(name if name == "clean" else f"{name} dB", justify="right", no_wrap=True)
     for modality, title in (("a", "audio"), ("v", "video"), ("av", "audio-visual")):
         cells = []
         for name in names:
             low, high = report["interval_95"][modality][name]
-            cells.append(f"{report['wer'][modality][name]:.1f} [dim]({low:.0f}-{high:.0f})[/]")
+            cells.append(f"{report['wer'][modality][name]:.1f} [dim]±{(high - low) / 2:.0f}[/]")
         table.add_row(title, *cells, style="bold" if modality == "av" else "")
     return table
 
 
 def comparison_table(comparison: dict[str, Any]) -> Any:
+    from rich import box
     from rich.table import Table
 
     sizes = f"{comparison['labels']} labels, {comparison['steps']} steps, mean of {len(comparison['scratch'])} seeds (each)"
-    table = Table(title=f"Does pre-training help? {sizes}, WER %", title_justify="left")
-    for column in ("start", "audio", "video", "audio-visual", "audio-visual at 0 dB"):
+    table = Table(title=f"Does pre-training help? {sizes}, WER %", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1))
+    for column in ("start", "audio", "video", "both", "both at 0 dB"):
         table.add_column(column, justify="left" if column == "start" else "right")
     for start, name in (("pretrained", "pre-trained"), ("scratch", "from scratch")):
         cells = []
         for modality, condition in (("a", "clean"), ("v", "clean"), ("av", "clean"), ("av", "0")):
             each = " ".join(f"{run['wer'][modality][condition]:.0f}" for run in comparison[start])
-            cells.append(f"{comparison[f'{start}_mean'][modality][condition]:.1f} [dim]({each})[/]")
+            cells.append(f"{comparison[f'{start}_mean'][modality][condition]:.0f} [dim]({each})[/]")
         table.add_row(name, *cells)
     return table
 
