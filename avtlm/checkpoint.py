@@ -24,7 +24,7 @@ from avtlm.config import to_dict, to_yaml
 from avtlm.plain_yaml import read_yaml
 
 WEIGHTS, CONFIG, DECODING, CARD = "weights.safetensors", "config.yaml", "decoding.yaml", "README.md"
-FORMAT = "avtlm 1"
+HEADER, FORMAT = "avtlm", 1
 
 
 class CheckpointError(ValueError):
@@ -84,7 +84,8 @@ def write_model(
         (folder / file).write_text(text, encoding="utf-8")
     required = sorted(path.name for path in folder.iterdir() if path.is_file() and path.name not in (CARD, WEIGHTS))
     tensors, tied = _distinct(model.state_dict())
-    save_file(tensors, folder / WEIGHTS, {"format": FORMAT, "files": json.dumps(required), "tied": json.dumps(tied)})
+    # One value, since several would be written in an order that changes from run to run: equal models make equal files.
+    save_file(tensors, folder / WEIGHTS, {HEADER: json.dumps({"format": FORMAT, "files": required, "tied": tied})})
 
 
 def load_config(folder: str | Path) -> dict[str, Any]:
@@ -225,8 +226,9 @@ def _notes(path: Path) -> dict[str, Any]:
         metadata = handle.metadata() or {}
         names = set(handle.keys())
     try:
-        files, tied = json.loads(metadata.get("files", "[]")), json.loads(metadata.get("tied", "{}"))
-    except ValueError:
+        notes = json.loads(metadata.get(HEADER, "{}"))
+        files, tied = notes.get("files", []), notes.get("tied", {})
+    except (ValueError, AttributeError):
         files, tied = None, None
     good = isinstance(files, list) and all(isinstance(file, str) and Path(file).name == file for file in files)
     if not good or not isinstance(tied, dict) or not all(isinstance(key, str) and key in names for key in tied.values()):

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from avtlm import __version__
+from avtlm.files import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from avtlm.decoding.result import Transcript
 
-DEFAULT_MODEL = "runs/quickstart/model"
 DESCRIPTION = "Train and use models that read sound, lips and text together."
 EPILOG = """\
 examples:
@@ -254,8 +254,8 @@ def _parser() -> argparse.ArgumentParser:
     ):
         kinds.add_argument(f"--{kind}", dest="format", action="store_const", const=kind, default="txt", help=what)
     transcribe.add_argument("--out", metavar="FOLDER", help="write one file per input instead of printing")
-    geometry = "how lips are aligned; must be what the model was trained with (default: avhubert)"
-    transcribe.add_argument("--geometry", choices=["avhubert", "auto_avsr", "auto_avsr_mediapipe"], default="avhubert", help=geometry)
+    geometry = "how lips are aligned (default: as they were for the model's training)"
+    transcribe.add_argument("--geometry", choices=["avhubert", "auto_avsr", "auto_avsr_mediapipe"], help=geometry)
 
     evaluate = verb("evaluate", _evaluate, "measure the word error rate of a model on a manifest", "Intervals are 95 %, by bootstrap.")
     evaluate.add_argument("manifest", metavar="MANIFEST", help="lip crops and sound with transcripts, as avtlm-lip-roi writes them")

@@ -6,6 +6,9 @@ import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
+# Where `make quickstart` leaves its model; the command line and the demo take it if no other is named.
+DEFAULT_MODEL = Path("runs/quickstart/model")
+
 
 @contextlib.contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:

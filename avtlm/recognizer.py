@@ -11,7 +11,6 @@ Sources: AV-HuBERT section 4 and arXiv 2201.01763 (decoder fine-tuning), VATLM s
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -96,6 +95,8 @@ class Recognizer(nn.Module):
         self.ctc = nn.Linear(dim, len(vocabulary)) if config.ctc_weight > 0 else None
         self.decoder = Decoder(config.decoder, len(vocabulary), dim, PAD) if config.decoder is not None else None
         self.step = 0
+        # How the lips it was trained on were aligned (avtlm.lips.align); a model folder notes it.
+        self.geometry = "avhubert"
         if self.ctc is not None:
             nn.init.normal_(self.ctc.weight, 0.0, 0.02)
             nn.init.zeros_(self.ctc.bias)
@@ -179,8 +180,3 @@ def transcribe_all(model: Recognizer, batches: Sequence[Batch], modality: str | 
             texts[name] = result.text
     model.train(training)
     return texts
-
-
-def default_model_folder() -> Path:
-    """Where `make quickstart` leaves its model."""
-    return Path("runs/quickstart/model")

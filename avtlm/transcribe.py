@@ -31,7 +31,7 @@ def transcribe(
     paths: Iterable[str | Path],
     model: str | Path | Recognizer,
     modality: str = "av",
-    geometry: str = "avhubert",
+    geometry: str | None = None,
     provider: LandmarkProvider | None = None,
 ) -> list[Transcript]:
     """Transcripts of media files, in their order.
@@ -40,7 +40,7 @@ def transcribe(
         paths: videos of one speaking face, or sound files for modality ``a``.
         model: a model folder of a recogniser, or one that is loaded already.
         modality: ``av`` (sound and lips), ``a`` or ``v``. With ``a`` no face is looked for.
-        geometry: how lips are aligned; see avtlm.lips.align.GEOMETRIES.
+        geometry: how lips are aligned; default: as they were for the model. See avtlm.lips.align.GEOMETRIES.
         provider: finds face landmarks; default: FaceMesh.
 
     Raises:
@@ -61,7 +61,7 @@ def transcribe_each(
     paths: Iterable[str | Path],
     model: str | Path | Recognizer,
     modality: str = "av",
-    geometry: str = "avhubert",
+    geometry: str | None = None,
     provider: LandmarkProvider | None = None,
 ) -> Iterator[tuple[Path, Transcript | MediaError]]:
     """As `transcribe`, one pair of path and result at a time; a file that cannot be used gives its MediaError and the others go on."""
@@ -75,7 +75,7 @@ def transcribe_each(
     for path in track([Path(path) for path in paths], "transcribing"):
         entry: tuple[Path, Item | MediaError]
         try:
-            entry = path, read_item(path, modality, inputs, geometry, provider)
+            entry = path, read_item(path, modality, inputs, geometry or recognizer.geometry, provider)
         except MediaError as error:
             entry = path, error
         items = [item for _, item in [*waiting, entry] if isinstance(item, Item)]

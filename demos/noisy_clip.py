@@ -131,7 +131,7 @@ class Studio:
                 raise MediaError(path, "has no audio track; choose or record a video with sound.")
         if (seconds := round(length(path))) > MAX_SECONDS:  # of the number that is told
             raise MediaError(path, f"is {seconds} s long; this page takes clips of at most {MAX_SECONDS:.0f} s.")
-        found = extract_lips(path, self.provider)
+        found = extract_lips(path, self.provider, self.recognizer.geometry)
         if found.audio is None or not np.any(np.abs(found.audio) > 1e-4):
             raise MediaError(path, "is silent; choose or record a video in which somebody is heard.")
         with tempfile.NamedTemporaryFile(dir=self.folder, suffix=".mp4", delete=False) as file:

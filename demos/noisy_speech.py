@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from avtlm.errors import MissingExtra
-from avtlm.recognizer import default_model_folder
+from avtlm.files import DEFAULT_MODEL
 from demos.error_marks import cards, hint, notice, problem
 from demos.noisy_clip import CLEAN, MAX_SECONDS, Example, Outcome, Studio, gather_voices, pick_examples
 
@@ -40,7 +40,7 @@ INTRODUCTION = """
 <h1>Lips rescue noisy speech</h1>
 <p>Drown a voice in noise and watch three transcripts: from the sound, from the lips, and from both.</p>
 """
-DEFAULT_MODEL = (
+ABOUT_DEFAULT = (
     "<b>This model only knows synthetic speakers and 51 words</b> (sentences such as “place blue at f two now”). It was trained in minutes "
     "by <code>make quickstart</code> to show the method. You may record yourself: your lips are found and your voice is heard, but the "
     "words will be wrong."
@@ -115,8 +115,8 @@ def readable(error: ValueError) -> str:
 
 def about_model(folder: Path) -> str:
     """What visitors must know about the model, as HTML: for any but the default one, the first paragraph of its card."""
-    if folder.resolve() == default_model_folder().resolve():
-        return DEFAULT_MODEL
+    if folder.resolve() == DEFAULT_MODEL.resolve():
+        return ABOUT_DEFAULT
     card = (folder / "README.md").read_text(encoding="utf-8") if (folder / "README.md").exists() else ""
     paragraphs = [" ".join(block.split()) for block in card.split("\n\n") if block.strip() and not block.startswith(("#", "-", "    "))]
     words = paragraphs[0] if paragraphs else "It has no card that would say what it knows."
@@ -302,7 +302,7 @@ def example_corpus(given: Path | None) -> Path:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="noisy_speech", description="Serve a web page: your video, noise by a slider, three transcripts.")
-    parser.add_argument("--model", type=Path, default=default_model_folder(), metavar="DIR", help="model folder (default: %(default)s)")
+    parser.add_argument("--model", type=Path, default=DEFAULT_MODEL, metavar="DIR", help="model folder (default: %(default)s)")
     parser.add_argument("--corpus", type=Path, metavar="DIR", help=f"corpus of the example clips (default: {CORPUS}, else a small new one)")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at; 0.0.0.0 lets others in (default: %(default)s)")
     parser.add_argument("--port", type=int, metavar="N", help="default: the first free one from 7860")

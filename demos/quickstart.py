@@ -204,8 +204,7 @@ class Quickstart:
 
     def finetuning(self, output: Path, labels: int, steps: int, seed: int, pretrained: bool) -> list[str]:
         """Overrides of the fine-tuning configuration. The labelled part and the augmentation are the same with and without pre-training."""
-        initial = self.out / "pretrain2" / "model"
-        changes = [
+        return [
             f"output={output}",
             f"steps={steps}",
             f"seed={seed}",
@@ -213,21 +212,22 @@ class Quickstart:
             f"sources.labelled.limit={labels}",
             f"sources.labelled.limit_seed={seed}",
             f"validation.manifest={self.lips}",
+            f"initialise={self.out / 'pretrain2' / 'model'}",
+            # From scratch the encoder's sizes come from the pre-trained model's configuration, not its weights.
+            f"initialise_weights={str(pretrained).lower()}",
         ]
-        if pretrained:
-            return [*changes, f"initialise={initial}"]
-        # From scratch the encoder's sizes come from the pre-trained model's configuration, not its weights.
-        return [*changes, f"initialise={initial}", "initialise_weights=false"]
 
     def keep_model(self) -> None:
         """The finished model, without the trainer's state, where `avtlm transcribe` looks for it."""
         from avtlm import checkpoint, systems
+        from avtlm.training.initial import PHONES
 
         recognizer = systems.load(self.out / "finetune" / "model")
         card = CARD.format(labels=self.plan.labels)
-        settings = checkpoint.load_config(self.out / "finetune" / "model")
+        trained = self.out / "finetune" / "model"
+        settings, phones = checkpoint.load_config(trained), {PHONES: (trained / PHONES).read_text(encoding="utf-8")}
         checkpoint.save_model(
-            self.out / "model", recognizer, settings, recognizer.vocabulary, card=card, decoding=recognizer.config.decoding
+            self.out / "model", recognizer, settings, recognizer.vocabulary, phones, card, decoding=recognizer.config.decoding
         )
 
     def evaluate(self) -> None:

@@ -83,5 +83,6 @@ def load(folder: str | Path) -> Any:
     system = find(settings["system"])
     encoder = system.build(config.load(system.config_class(), heads.encoder))
     model = Recognizer(heads, encoder, load_vocabulary(folder))
+    model.geometry = settings.get("geometry", model.geometry)
     checkpoint.load_into(model, folder)
     return model.eval()

@@ -1,9 +1,149 @@
-"""Starting from another model: its weights, all or in part, and its sizes with single settings changed."""
+"""What a run starts with: the model, fresh or from another model's folder, its vocabulary, its phones, and how its lips were cut."""
 
-from collections.abc import Sequence
-from typing import Any
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
+
+from avtlm import config, systems
+from avtlm.data.dataset import ClipDataset, Source, choose
+from avtlm.data.inputs import InputFormat
+from avtlm.data.manifest import read_manifest
+from avtlm.protocols import PredictsUnits
+from avtlm.recognizer import Recognizer, RecognizerConfig
+from avtlm.text.vocabulary import Tokenizer, Vocabulary
+
+if TYPE_CHECKING:
+    from avtlm.training.loop import TrainConfig
+
+PHONES = "phones.txt"
+
+
+@dataclass(frozen=True)
+class Start:
+    """What `build` makes.
+
+    Attributes:
+        card: configuration that the model's folder will carry.
+        inputs: what the model takes in.
+        vocabulary: of a recogniser.
+        phones: symbol table of the text inputs, None without any.
+    """
+
+    model: nn.Module
+    card: dict[str, Any]
+    inputs: InputFormat
+    vocabulary: Tokenizer | None
+    phones: Vocabulary | None
+
+
+def build(settings: "TrainConfig") -> Start:
+    """Build what a configuration describes, with the initial model's weights where it names one.
+
+    Raises:
+        ConfigError: wrong settings of the model.
+        CheckpointError, ValueError: an initial model or data that do not fit.
+    """
+    system = systems.find(settings.system)
+    phones = phone_table(settings.sources.values(), settings.initialise)
+    if settings.task == "pretrain":
+        model_config = config.load(system.config_class(), dict(settings.model))
+        model = system.build(model_config)
+        if settings.initialise is not None:
+            given, _ = systems.load_encoder(settings.initialise)
+            load_except(model, given.state_dict(), settings.fresh)
+        card = {"system": settings.system, "task": "pretrain", **_geometry(settings), "model": config.to_dict(model_config)}
+        return Start(model, card, systems.input_format(model), None, phones)
+    heads = config.load(RecognizerConfig, settings.model)
+    encoder_settings: dict[str, Any] = {}
+    initial: nn.Module | None = None
+    if settings.initialise is not None:
+        initial, _ = systems.load_encoder(settings.initialise)
+        encoder_settings = config.to_dict(initial.config)
+    encoder_config = config.load(system.config_class(), merged(encoder_settings, heads.encoder))
+    encoder = system.build(encoder_config)
+    if initial is not None and settings.initialise_weights:
+        load_except(encoder, initial.state_dict(), settings.fresh)
+    heads = dataclasses.replace(heads, encoder=config.to_dict(encoder_config))
+    vocabulary = _vocabulary(settings)
+    card = {"system": settings.system, "task": "recognition", **_geometry(settings), "model": config.to_dict(heads)}
+    return Start(Recognizer(heads, encoder, vocabulary), card, systems.input_format(encoder), vocabulary, phones)
+
+
+def _vocabulary(settings: "TrainConfig") -> Tokenizer:
+    """Characters or word pieces of the training transcripts (all rows, also those that a limit leaves out: the alphabet is no secret)."""
+    texts: list[str] = []
+    for part in settings.sources.values():
+        rows = choose(read_manifest(part.manifest), dataclasses.replace(part, limit=None))
+        texts += [row.transcript for row in rows if row.transcript is not None]
+    if not texts:
+        raise ValueError("sources: no transcripts to build a vocabulary from; recognition needs them.")
+    if settings.subwords is not None:
+        from avtlm.text.subwords import Subwords
+
+        return Subwords.train(texts, settings.subwords)
+    return Vocabulary.characters(texts)
+
+
+def phone_table(sources: Iterable[Source], initial: str | Path | None = None) -> Vocabulary | None:
+    """Symbols of the timed phones of all sources with text; None if there are none and no initial model knows any.
+
+    The symbols of an initial model keep their places, since its embeddings belong to them; new ones come after them.
+    """
+    symbols: set[str] = set()
+    for part in sources:
+        if part.task in ("text", "audio_text"):
+            for row in read_manifest(part.manifest):
+                symbols |= {entry.rsplit(":", 2)[0] for entry in (row.phones or "").split()}
+    known = None if initial is None else Path(initial) / PHONES
+    if known is None or not known.is_file():
+        return Vocabulary.tokens(symbols) if symbols else None
+    first = known.read_text(encoding="utf-8").split()
+    return Vocabulary([*first, *sorted(symbols - set(first))], "tokens")
+
+
+def _geometry(settings: "TrainConfig") -> dict[str, str]:
+    """How the lips of the training clips were aligned, so that a user's video is cut in the same way.
+
+    Raises:
+        ValueError: the clips were cut in different ways.
+    """
+    found: dict[str, str] = {}
+    for part in settings.sources.values():
+        if part.task in ("audio_video", "recognition"):
+            for row in read_manifest(part.manifest):
+                if row.video is not None and isinstance(row.extra.get("geometry"), str):
+                    found.setdefault(row.extra["geometry"], f"{part.manifest}, utterance {row.id!r}")
+    if len(found) > 1:
+        places = " but ".join(f"{name} in {place}" for name, place in sorted(found.items()))
+        raise ValueError(f"sources: lips are cut in different ways ({places}); crop them all with the same --geometry.")
+    return {"geometry": next(iter(found))} if found else {}
+
+
+def check_inventory(model: nn.Module, datasets: Mapping[str, ClipDataset], phones: Vocabulary | None) -> None:
+    """Unit labels and phones fit the model's tables.
+
+    Raises:
+        ValueError: a unit or a phone that the model has no row for.
+    """
+    if not isinstance(model, PredictsUnits):
+        return
+    for name, dataset in datasets.items():
+        labels = dataset.labels
+        highest = -1 if labels is None else max((int(row.max()) for row in labels.values() if len(row)), default=-1)
+        if highest >= model.inventory["units"]:
+            raise ValueError(
+                f"sources.{name}.units: has unit {highest}, but the model predicts {model.inventory['units']} units, "
+                "counted from 0; set model.units to the number of clusters."
+            )
+    if phones is not None and len(phones) > model.inventory["phones"]:
+        raise ValueError(
+            f"model.frontends.phones: {model.inventory['phones']} is too few for the {len(phones)} symbols of the texts "
+            "(phones and 4 special ones)."
+        )
 
 
 def load_except(model: nn.Module, weights: dict[str, Tensor], fresh: Sequence[str]) -> None:

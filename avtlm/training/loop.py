@@ -7,7 +7,6 @@ A run lives in one folder: ``model/`` (the checkpoint with its trainer state, re
 bit.
 """
 
-import dataclasses
 import json
 import logging
 import math
@@ -19,17 +18,16 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from avtlm import checkpoint, config, systems
+from avtlm import checkpoint, config
 from avtlm.data.batching import Batch, plan_batches
-from avtlm.data.dataset import ClipDataset, Source, choose, collate
+from avtlm.data.dataset import ClipDataset, Source, collate
 from avtlm.data.manifest import read_manifest
 from avtlm.data.seeds import seed_for
 from avtlm.files import write_text
 from avtlm.objectives.loss import Loss
-from avtlm.protocols import PredictsUnits
-from avtlm.recognizer import Recognizer, RecognizerConfig, transcribe_all
-from avtlm.text.vocabulary import Tokenizer, Vocabulary, load_vocabulary
-from avtlm.training.initial import load_except, merged
+from avtlm.recognizer import Recognizer, transcribe_all
+from avtlm.text.vocabulary import load_vocabulary
+from avtlm.training.initial import PHONES, build, check_inventory
 from avtlm.training.meter import Meter
 from avtlm.training.optim import OptimConfig, make_optimizer, schedule, set_lr
 from avtlm.training.progress import bar
@@ -37,7 +35,6 @@ from avtlm.training.state import FOLDER, TrainState, load_state, save_state
 from avtlm.training.stream import BatchStream
 
 log = logging.getLogger(__name__)
-PHONES = "phones.txt"
 
 
 @dataclass(frozen=True)
@@ -125,7 +122,8 @@ class Trainer:
             torch.set_num_threads(settings.threads)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         torch.manual_seed(seed_for(settings.seed, "initialise"))
-        self.model, self.card = self._build()
+        self.start = build(settings)
+        self.model, self.card, self.vocabulary = self.start.model, self.start.card, self.start.vocabulary
         self.model.to(self.device).train()
         self.names = {parameter: name for name, parameter in self.model.named_parameters()}
         self.optimizer = make_optimizer(settings.optim, self.model.named_parameters())
@@ -137,86 +135,9 @@ class Trainer:
             )
             for name, part in settings.sources.items()
         }
-        self._check_inventory()
+        check_inventory(self.model, {name: stream.dataset for name, stream in self.streams.items()}, self.start.phones)
         validated = settings.validation if settings.validate_every else None
         self.validation = None if validated is None else self._validation_batches(validated)
-
-    # What the run is made of ---------------------------------------------------------------------------------------------------------
-
-    def _build(self) -> tuple[nn.Module, dict[str, Any]]:
-        """The model, and the configuration that its folder will carry."""
-        settings = self.settings
-        system = systems.find(settings.system)
-        self.vocabulary: Tokenizer | None = None
-        self.phones = self._phone_table()
-        if settings.task == "pretrain":
-            chosen = dict(settings.model)
-            model_config = config.load(system.config_class(), chosen)
-            model = system.build(model_config)
-            self.inputs = systems.input_format(model)
-            if settings.initialise is not None:
-                given, _ = systems.load_encoder(settings.initialise)
-                load_except(model, given.state_dict(), settings.fresh)
-            return model, {"system": settings.system, "task": "pretrain", "model": config.to_dict(model_config)}
-        heads = config.load(RecognizerConfig, settings.model)
-        encoder_settings: dict[str, Any] = {}
-        initial: nn.Module | None = None
-        if settings.initialise is not None:
-            initial, _ = systems.load_encoder(settings.initialise)
-            encoder_settings = config.to_dict(initial.config)
-        encoder_config = config.load(system.config_class(), merged(encoder_settings, heads.encoder))
-        encoder = system.build(encoder_config)
-        if initial is not None and settings.initialise_weights:
-            load_except(encoder, initial.state_dict(), settings.fresh)
-        self.inputs = systems.input_format(encoder)
-        heads = dataclasses.replace(heads, encoder=config.to_dict(encoder_config))
-        self.vocabulary = self._vocabulary()
-        card = {"system": settings.system, "task": "recognition", "model": config.to_dict(heads)}
-        return Recognizer(heads, encoder, self.vocabulary), card
-
-    def _vocabulary(self) -> Tokenizer:
-        """Characters or word pieces of the training transcripts (all rows, also those that a limit leaves out: the alphabet is no
-        secret)."""
-        texts: list[str] = []
-        for part in self.settings.sources.values():
-            rows = choose(read_manifest(part.manifest), dataclasses.replace(part, limit=None))
-            texts += [row.transcript for row in rows if row.transcript is not None]
-        if not texts:
-            raise ValueError("sources: no transcripts to build a vocabulary from; recognition needs them.")
-        if self.settings.subwords is not None:
-            from avtlm.text.subwords import Subwords
-
-            return Subwords.train(texts, self.settings.subwords)
-        return Vocabulary.characters(texts)
-
-    def _phone_table(self) -> Vocabulary | None:
-        symbols: set[str] = set()
-        for part in self.settings.sources.values():
-            if part.task in ("text", "audio_text"):
-                for row in read_manifest(part.manifest):
-                    symbols |= {entry.rsplit(":", 2)[0] for entry in (row.phones or "").split()}
-        return Vocabulary.tokens(symbols) if symbols else None
-
-    def _dataset(self, part: Source, training: bool) -> ClipDataset:
-        return ClipDataset(part, self.settings.seed, self.inputs, self.vocabulary, self.phones, training)
-
-    def _check_inventory(self) -> None:
-        """Unit labels and phones fit the model's tables."""
-        if not isinstance(self.model, PredictsUnits):
-            return
-        for name, stream in self.streams.items():
-            labels = stream.dataset.labels
-            highest = -1 if labels is None else max((int(row.max()) for row in labels.values() if len(row)), default=-1)
-            if highest >= self.model.inventory["units"]:
-                raise ValueError(
-                    f"sources.{name}.units: has unit {highest}, but the model predicts {self.model.inventory['units']} units, "
-                    "counted from 0; set model.units to the number of clusters."
-                )
-        if self.phones is not None and len(self.phones) > self.model.inventory["phones"]:
-            raise ValueError(
-                f"model.frontends.phones: {self.model.inventory['phones']} is too few for the {len(self.phones)} symbols of the texts "
-                "(phones and 4 special ones)."
-            )
 
     def _validation_batches(self, part: Source) -> list[Batch]:
         dataset = self._dataset(part, training=False)
@@ -224,6 +145,9 @@ class Trainer:
         lengths = [dataset.frames(index) for index in range(len(dataset))]
         plans = plan_batches(lengths, self.settings.max_frames, self.settings.max_rows, generator)
         return [collate([dataset.item(row) for row in rows], part.task) for rows in plans]
+
+    def _dataset(self, part: Source, training: bool) -> ClipDataset:
+        return ClipDataset(part, self.settings.seed, self.start.inputs, self.start.vocabulary, self.start.phones, training)
 
     # The loop ------------------------------------------------------------------------------------------------------------------------
 
@@ -353,7 +277,7 @@ class Trainer:
         """Replace a model folder atomically."""
         decoding = self.model.config.decoding if isinstance(self.model, Recognizer) else None
         with checkpoint.replace_folder(folder) as temporary:
-            extra = {} if self.phones is None else {PHONES: "\n".join(self.phones.symbols) + "\n"}
+            extra = {} if self.start.phones is None else {PHONES: "\n".join(self.start.phones.symbols) + "\n"}
             checkpoint.write_model(temporary, self.model, self.card, self.vocabulary, extra, decoding=decoding, name=self.folder.name)
             if resumable:
                 save_state(temporary, self.state, self.optimizer, self.names)
@@ -373,7 +297,7 @@ class Trainer:
                 f"{self.model_folder}: was trained on transcripts with other symbols; choose another output or remove the folder."
             )
         table = self.model_folder / PHONES
-        if self.phones is not None and table.exists() and table.read_text(encoding="utf-8").split() != self.phones.symbols:
+        if self.start.phones is not None and table.exists() and table.read_text(encoding="utf-8").split() != self.start.phones.symbols:
             raise ValueError(f"{self.model_folder}: was trained on texts with other phones; choose another output or remove the folder.")
         checkpoint.load_into(self.model, self.model_folder)
         positions = self.state.positions

@@ -9,7 +9,7 @@ import pytest
 
 from avtlm.data.media import MediaError, read_clip
 from avtlm.evaluation.robustness import measured_snr
-from avtlm.recognizer import default_model_folder
+from avtlm.files import DEFAULT_MODEL
 from avtlm.transcribe import transcribe
 from demos import noisy_clip
 from demos.noisy_clip import CLEAN, Studio, gather_voices, length, pick_examples, read_noise
@@ -175,7 +175,7 @@ def test_the_remark_escapes_what_it_tells(page: Page) -> None:
 
 
 def test_visitors_are_told_what_the_model_knows(tmp_path: Path) -> None:
-    assert "only knows synthetic speakers and 51 words" in about_model(default_model_folder())
+    assert "only knows synthetic speakers and 51 words" in about_model(DEFAULT_MODEL)
     folder = save_tiny_recognizer(tmp_path / "model")
     (folder / "README.md").write_text("# A title\n\nIt knows <three>\nwords.\n\nMore.\n")
     assert about_model(folder).endswith("It knows &lt;three&gt; words.")

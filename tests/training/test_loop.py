@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
 
 from avtlm import config
 from avtlm.config import ConfigError
@@ -22,102 +21,17 @@ from avtlm.data.batching import Batch
 from avtlm.data.manifest import Manifest, read_manifest, write_manifest
 from avtlm.objectives.loss import Loss
 from avtlm.recognizer import Recognizer
-from avtlm.systems import load, load_encoder
+from avtlm.systems import load
 from avtlm.systems.vatlm import VATLM
 from avtlm.training.loop import TrainConfig, Trainer, train
 from avtlm.training.meter import Meter
 from tests.made_corpus import MadeCorpus, make_corpus
-
-LIPS = {
-    "size": 22,
-    "stem_channels": 4,
-    "stem_stride": 2,
-    "stem_pool": False,
-    "widths": [8],
-    "blocks": [1],
-    "strides": [2],
-    "reduce": "flatten",
-}
-MODEL: dict[str, Any] = {
-    "units": 6,
-    "final_dim": 8,
-    "audio_mask": {"prob": 0.5, "length": 3},
-    "video_mask": {"prob": 0.3, "length": 3},
-    "text_mask": {"prob": 0.5, "length": 3},
-    "same_mask_count": False,
-    "dropout_per_row": True,
-    "feature_penalty": 0.1,
-    "feature_gradient_scale": 1.0,
-    "frontends": {"phones": 12, "feature_norm": True, "lips": LIPS},
-    "encoder": {
-        "dim": 32,
-        "layers": 2,
-        "heads": 2,
-        "feed_forward_dim": 48,
-        "position_kernel": 6,
-        "position_groups": 4,
-        "layer_drop": 0.1,
-    },
-}
-LOUD = {"noise": {"prob": 0.5, "snr_low": 0.0, "snr_high": 10.0, "voices": 2, "ramp": 0.5}, "frequency_warp": 0.04, "frequency_masks": 1}
-DECODER = {"dim": 32, "layers": 1, "heads": 2, "feed_forward_dim": 48}
+from tests.training.made_runs import DECODER, MODEL, journal, pretraining, recognition, run, same, weights
 
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> MadeCorpus:
     return make_corpus(tmp_path_factory.mktemp("corpus"), 24)
-
-
-def pretraining(corpus: MadeCorpus, output: Path, **changes: Any) -> dict[str, Any]:
-    kinds = {"audio_video": corpus.clips, "audio": corpus.sound, "audio_text": corpus.sound, "text": corpus.text}
-    sources: dict[str, Any] = {
-        task: {"manifest": str(path), "task": task, "units": str(corpus.units), "weight": 1.0 if task == "audio_video" else 0.6}
-        for task, path in kinds.items()
-    }
-    sources["audio_video"]["augment"] = LOUD
-    settings = {
-        "system": "vatlm",
-        "task": "pretrain",
-        "output": str(output),
-        "sources": sources,
-        "model": MODEL,
-        "steps": 12,
-        "max_rows": 4,
-        "log_every": 3,
-        "save_every": 4,
-        "threads": 1,
-        "optim": {"lr": 0.003, "schedule": "cosine", "clip_norm": 2.0},
-    }
-    return settings | changes
-
-
-def recognition(corpus: MadeCorpus, output: Path, **changes: Any) -> dict[str, Any]:
-    settings = pretraining(corpus, output) | {
-        "task": "recognition",
-        "sources": {"labelled": {"manifest": str(corpus.clips), "task": "recognition"}},
-        "validation": {"manifest": str(corpus.clips), "task": "recognition", "split": "valid"},
-        "model": {"encoder": MODEL, "modality_dropout": 0.0, "dropout": 0.0},
-    }
-    return settings | changes
-
-
-def run(settings: dict[str, Any]) -> Path:
-    return train(config.load(TrainConfig, settings))
-
-
-def journal(model: Path) -> list[dict[str, float]]:
-    """Log lines without what the clock says."""
-    lines = [json.loads(line) for line in (model.parent / "log.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in line.items() if name != "frames_per_second"} for line in lines]
-
-
-def weights(model: Path) -> dict[str, Tensor]:
-    return load_file(model / "weights.safetensors")
-
-
-def same(one: Path, two: Path) -> bool:
-    a, b = weights(one), weights(two)
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
 # Pre-training ---------------------------------------------------------------------------------------------------------------------------
@@ -393,28 +307,6 @@ def test_the_best_model_of_validation_is_kept_and_loads_without_its_run(corpus: 
     assert not recogniser.training
     state = json.loads((model / "trainer" / "state.json").read_text())
     assert state["best"] == min(checked)
-
-
-def test_fine_tuning_starts_from_the_pretrained_encoder_and_may_change_its_dropout(corpus: MadeCorpus, tmp_path: Path) -> None:
-    initial = run(pretraining(corpus, tmp_path / "initial", steps=2))
-    heads = {"encoder": {"encoder": {"dropout": 0.3}}}
-    trainer = Trainer(config.load(TrainConfig, recognition(corpus, tmp_path / "run", initialise=str(initial), model=heads)))
-    assert isinstance(trainer.model, Recognizer)
-    encoder, _ = load_encoder(initial)
-    assert trainer.model.encoder.config.encoder.dropout == 0.3  # type: ignore[union-attr]
-    assert trainer.model.encoder.config.encoder.dim == 32  # type: ignore[union-attr]
-    ours = trainer.model.encoder.state_dict()
-    assert all(torch.equal(ours[name], tensor) for name, tensor in encoder.state_dict().items())
-
-
-def test_a_second_iteration_takes_the_encoder_and_makes_a_new_head(corpus: MadeCorpus, tmp_path: Path) -> None:
-    initial = run(pretraining(corpus, tmp_path / "initial", steps=2))
-    wider = MODEL | {"units": 9}
-    with pytest.raises(ValueError, match="do not fit this model"):
-        run(pretraining(corpus, tmp_path / "second", initialise=str(initial), model=wider))
-    settings = pretraining(corpus, tmp_path / "second", initialise=str(initial), model=wider, fresh=["predictor"], steps=1)
-    trainer = Trainer(config.load(TrainConfig, settings))
-    assert torch.equal(trainer.model.state_dict()["frontends.audio.weight"], weights(initial)["frontends.audio.weight"])
 
 
 def test_sources_that_do_not_fit_the_task_are_named(corpus: MadeCorpus, tmp_path: Path) -> None:
