@@ -38,7 +38,7 @@ from preprocess.synthesis.voices import draw_voices
 FACES = ("drawn", "photo")
 SAMPLES_PER_FRAME = 640
 # Goes up when the same seed gives other files, so that no folder mixes the two.
-VERSION = 2
+VERSION = 3
 
 
 @dataclass(frozen=True)
