@@ -164,6 +164,25 @@ def _evaluate(options: argparse.Namespace) -> int:
     return 0
 
 
+def _average(options: argparse.Namespace) -> int:
+    from avtlm.training.averaging import average
+
+    print(f"model: {average(options.models, options.out)}")
+    return 0
+
+
+def _label(options: argparse.Namespace) -> int:
+    from avtlm.pseudo_labels import pseudo_labels
+
+    split = None if options.split == "all" else options.split
+    report = pseudo_labels(options.manifest, options.model, options.out, options.modality, split, options.min_confidence)
+    for name, reason in report.failed.items():
+        print(f"avtlm: {name}: {reason}", file=sys.stderr)
+    print(f"{report.kept} utterances kept, {report.unsure} left out as unsure or empty, {len(report.failed)} not readable")
+    print(f"manifest: {report.manifest}")
+    return 1 if report.failed else 0
+
+
 def _info(options: argparse.Namespace) -> int:
     from avtlm.info import info
 
@@ -268,6 +287,23 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--seed", type=int, default=0, help="of the noise (default: 0)")
     evaluate.add_argument("--json", action="store_true", help="print JSON instead of a table")
     evaluate.add_argument("--out", metavar="FILE", help="write the JSON here as well")
+
+    average = verb("average", _average, "average the weights of several models of one run")
+    average.add_argument("models", metavar="DIR", nargs="+", help="model folders, such as those in RUN/candidates")
+    average.add_argument("--out", "-o", metavar="DIR", required=True, help="the new model folder")
+
+    label = verb(
+        "label",
+        _label,
+        "transcribe a manifest by a model, as training data for the next (self-training)",
+        "Stopped and started again, it goes on where it was.",
+    )
+    label.add_argument("manifest", metavar="MANIFEST", help="lip crops and sound, as avtlm-lip-roi writes them")
+    label.add_argument("--model", metavar="DIR", default=DEFAULT_MODEL, help=f"a model folder (default: {DEFAULT_MODEL})")
+    label.add_argument("--out", "-o", metavar="MANIFEST", required=True, help="the new manifest")
+    label.add_argument("--modality", choices=["av", "a", "v"], default="av", help="what the model sees (default: av)")
+    label.add_argument("--split", default="train", help="which split, or all (default: train)")
+    label.add_argument("--min-confidence", type=float, default=0.0, metavar="X", help="leave out clips below this, 0 to 1 (default: 0)")
 
     info = verb("info", _info, "show what a model folder, a manifest or a media file holds")
     info.add_argument("path", metavar="PATH")

@@ -13,20 +13,17 @@ import dataclasses
 import json
 import multiprocessing
 import os
-import platform
 import shutil
 import sys
 import threading
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-# Large tensors come and go in every step; without this the C library hands their memory back to the system each time (a seventh of a run).
-MALLOC = {"MALLOC_TRIM_THRESHOLD_": "4000000000", "MALLOC_MMAP_THRESHOLD_": "4000000000", "MALLOC_TOP_PAD_": "268435456"}
+from demos.stages import Stages, keep_memory, machine, write_json
+
 # Stages that go on from whatever lies in their folders; corpus and lips check for themselves whether that is theirs.
 AFRESH = {name: (name,) for name in ("units1", "pretrain1", "units2", "pretrain2")} | {"finetune": ("finetune", "comparison")}
 SNRS = (10.0, 5.0, 0.0, -5.0, -10.0)
@@ -65,9 +62,7 @@ class Quickstart:
 
     def __init__(self, out: Path, plan: Plan, seed: int, console: Console) -> None:
         self.out, self.plan, self.seed, self.console = out, plan, seed, console
-        self.seconds: dict[str, float] = {}
-        self.number = 0
-        self.asked: dict[str, Any] = {"seed": seed}
+        self.stages = Stages(out, console, 8, AFRESH, seed=seed)
         self.lips = out / "lips" / "manifest.jsonl"
         self.audio_only = out / "corpus" / "audio_only" / "manifest.jsonl"
         self.text_only = out / "corpus" / "text_only" / "manifest.jsonl"
@@ -75,49 +70,19 @@ class Quickstart:
     def run(self) -> Path:
         """All stages; returns the path of report.json."""
         plan = self.plan
+        stage = self.stages.run
         first, second = plan.pretrain_steps
-        self.stage("corpus", "draw and voice talking heads", self.make_corpus, corpus=plan.corpus)
-        self.stage("lips", "find faces, cut lip crops", self.cut_lips)
-        self.stage("units1", "cluster the filter bank of the sound into units", lambda: self.label(1), clusters=plan.clusters)
-        self.stage("pretrain1", "predict hidden units from sound, lips and text", lambda: self.pretrain(1), pretrain1=first)
-        self.stage("units2", "cluster what the model has learned", lambda: self.label(2))
-        self.stage("pretrain2", "predict its own units", lambda: self.pretrain(2), pretrain2=second)
+        stage("corpus", "draw and voice talking heads", self.make_corpus, corpus=plan.corpus)
+        stage("lips", "find faces, cut lip crops", self.cut_lips)
+        stage("units1", "cluster the filter bank of the sound into units", lambda: self.label(1), clusters=plan.clusters)
+        stage("pretrain1", "predict hidden units from sound, lips and text", lambda: self.pretrain(1), pretrain1=first)
+        stage("units2", "cluster what the model has learned", lambda: self.label(2))
+        stage("pretrain2", "predict its own units", lambda: self.pretrain(2), pretrain2=second)
         what = f"learn to write from {plan.labels} transcripts in growing noise; from {plan.few_labels}, pre-trained against scratch"
         few = [plan.few_labels, plan.few_steps, plan.seeds]
-        self.stage("finetune", what, self.finetune, finetune=[plan.labels, plan.finetune_steps], few=few)
-        self.stage("evaluation", "unseen speakers and sentences, clean and in babble", self.evaluate)
+        stage("finetune", what, self.finetune, finetune=[plan.labels, plan.finetune_steps], few=few)
+        stage("evaluation", "unseen speakers and sentences, clean and in babble", self.evaluate)
         return self.report()
-
-    def stage(self, name: str, what: str, work: Callable[[], None], **depends: Any) -> None:
-        """Run a stage, or what is left of it, unless it was finished before; time it either way.
-
-        ``depends`` is what the stage takes from the plan. A stage that was made from other settings, its own or those of a stage before
-        it, starts afresh: a training would otherwise go on from the model of another plan.
-        """
-        self.number += 1
-        self.asked |= depends
-        stamp = self.out / "stages" / f"{name}.json"
-        before = json.loads(stamp.read_text()) if stamp.exists() else None
-        if before is None or before["asked"] != self.asked:
-            before = {"asked": dict(self.asked), "seconds": 0.0, "finished": False}
-            stamp.unlink(missing_ok=True)
-            for folder in AFRESH.get(name, ()):
-                shutil.rmtree(self.out / folder, ignore_errors=True)
-        head = f"[bold cyan]\\[{self.number}/8][/] [bold]{name}[/]  {what}"
-        self.seconds[name] = before["seconds"]
-        if before["finished"]:
-            self.console.print(f"{head}  [dim]done before, in {before['seconds']:.0f} s[/]", highlight=False)
-            return
-        self.console.print(head, highlight=False)
-        write_json(stamp, before)
-        start, finished = time.monotonic(), False
-        try:
-            work()
-            finished = True
-        finally:
-            self.seconds[name] = round(before["seconds"] + time.monotonic() - start, 1)
-            write_json(stamp, before | {"seconds": self.seconds[name], "finished": finished})
-        self.console.print(f"      [dim]{self.seconds[name]:.0f} s[/]", highlight=False)
 
     # Stages --------------------------------------------------------------------------------------------------------------------------
 
@@ -254,7 +219,7 @@ class Quickstart:
             "wer": evaluation["wer"],
             "interval_95": evaluation["interval_95"],
             "pretrained_vs_scratch": comparison,
-            "seconds": self.seconds | {"total": round(sum(self.seconds.values()), 1)},
+            "seconds": self.stages.seconds | {"total": round(sum(self.stages.seconds.values()), 1)},
             "machine": machine(),
             "plan": dataclasses.asdict(self.plan) | {"seed": self.seed},
         }
@@ -312,24 +277,6 @@ def last_step(journal: Path) -> int:
     return int(json.loads(lines[-1])["step"]) if lines else 0
 
 
-def machine() -> dict[str, Any]:
-    """What the figures were measured on."""
-    import torch
-
-    model = platform.processor() or platform.machine()
-    if Path("/proc/cpuinfo").exists():
-        names = [line.split(":", 1)[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
-        model = names[0] if names else model
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    return {"processor": model, "cores": os.cpu_count(), "gpu": gpu, "python": platform.python_version(), "torch": torch.__version__}
-
-
-def write_json(path: Path, content: Any) -> None:
-    from avtlm.files import write_text
-
-    write_text(path, json.dumps(content, indent=1) + "\n")
-
-
 def results_table(report: dict[str, Any], evaluation: dict[str, Any]) -> Any:
     """Rates with half their 95 % interval, narrow enough for 80 columns; report.json has both ends."""
     from rich import box
@@ -375,13 +322,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args(arguments)
-    if any(os.environ.get(name) != value for name, value in MALLOC.items()) and sys.platform.startswith("linux"):
-        # The C library reads these once, when a process starts.
-        os.execve(
-            sys.executable,
-            [sys.executable, "-m", "demos.quickstart", *(sys.argv[1:] if arguments is None else arguments)],
-            os.environ | MALLOC,
-        )
+    keep_memory("demos.quickstart", sys.argv[1:] if arguments is None else arguments)
     console = Console(stderr=True)
     console.print("[bold]avtlm quickstart[/]: from talking faces to transcripts in noise", highlight=False)
     try:

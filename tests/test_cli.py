@@ -65,7 +65,12 @@ def test_the_surface_of_the_command_line_is_frozen() -> None:
     actions = next(action for action in parser._actions if action.dest == "verb")
     assert actions.choices is not None
     surface = {
-        name: sorted(option for action in sub._actions for option in (action.option_strings or [action.dest])[-1:] if option != "--help")
+        name: sorted(
+            option
+            for action in sub._actions
+            for option in (sorted(action.option_strings, key=len) or [action.dest])[-1:]
+            if option != "--help"
+        )
         for name, sub in dict(actions.choices).items()
     }
     assert surface == {
@@ -74,6 +79,8 @@ def test_the_surface_of_the_command_line_is_frozen() -> None:
                   "--split", "manifest", "out"],
         "transcribe": ["--debug", "--geometry", "--json", "--modality", "--model", "--out", "--srt", "--vtt", "files"],
         "evaluate": ["--debug", "--json", "--limit", "--modality", "--model", "--noise", "--out", "--seed", "--snr", "--split", "manifest"],
+        "average": ["--debug", "--out", "models"],
+        "label": ["--debug", "--min-confidence", "--modality", "--model", "--out", "--split", "manifest"],
         "info": ["--debug", "--json", "path"],
         "doctor": ["--debug", "--json"],
     }  # fmt: skip

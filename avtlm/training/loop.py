@@ -10,6 +10,7 @@ bit.
 import json
 import logging
 import math
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +28,7 @@ from avtlm.files import write_text
 from avtlm.objectives.loss import Loss
 from avtlm.recognizer import Recognizer, transcribe_all
 from avtlm.text.vocabulary import load_vocabulary
+from avtlm.training.averaging import average
 from avtlm.training.initial import PHONES, build, check_inventory
 from avtlm.training.meter import Meter
 from avtlm.training.optim import OptimConfig, make_optimizer, schedule, set_lr
@@ -55,6 +57,8 @@ class TrainConfig:
         initialise_weights: false takes only the sizes of the initial encoder and starts it from scratch.
         fresh: modules of the initial model that start from scratch, such as ``predictor`` when the units are others.
         subwords: size of a SentencePiece vocabulary for a recogniser; null writes with characters.
+        average: keep this many of the best validated models in ``candidates/`` and write their mean to ``average/`` at the end; 0 keeps
+            none.
         max_bad_steps: stop after this many steps in a row whose loss is not finite; such a step changes nothing and is logged with its ids.
         threads: CPU threads; null leaves PyTorch's choice.
     """
@@ -78,6 +82,7 @@ class TrainConfig:
     log_every: int = 50
     save_every: int = 500
     validate_every: int = 0
+    average: int = 0
     max_bad_steps: int = 10
     workers: int = 0
     threads: int | None = None
@@ -94,6 +99,8 @@ class TrainConfig:
             raise ValueError(f"steps {self.steps}, log_every {self.log_every}, save_every {self.save_every}: give at least 1 of each.")
         if self.validate_every and self.validation is None:
             raise ValueError("validate_every: there is no validation source; describe one under the key validation, or set 0.")
+        if self.average and (self.average < 2 or not self.validate_every):
+            raise ValueError(f"average: {self.average}; give 0, or at least 2 models together with validate_every, which ranks them.")
 
 
 def train(source: str | Path | TrainConfig, overrides: Sequence[str] = ()) -> Path:
@@ -263,7 +270,22 @@ class Trainer:
         if self.state.best is None or quality < self.state.best:
             self.state.best = quality
             self.save(self.folder / "best", resumable=False)
+        if self.settings.average:
+            self._keep(quality)
         return results
+
+    def _keep(self, quality: float) -> None:
+        """Keep this model if it is among the best; average them after the last step."""
+        candidates, folder = self.state.candidates, self.folder / "candidates"
+        candidates[self.state.step] = quality
+        ranked = sorted(candidates, key=lambda step: (candidates[step], step))
+        if self.state.step in ranked[: self.settings.average]:
+            self.save(folder / f"step{self.state.step}", resumable=False)
+        for step in ranked[self.settings.average :]:
+            del candidates[step]
+            shutil.rmtree(folder / f"step{step}", ignore_errors=True)
+        if self.state.step == self.settings.steps and len(candidates) > 1:
+            average([folder / f"step{step}" for step in sorted(candidates)], self.folder / "average")
 
     def _pairs(self) -> list[tuple[str, str]]:
         assert self.validation is not None

@@ -18,11 +18,15 @@ FOLDER = "trainer"
 
 @dataclass
 class TrainState:
-    """Finished steps, and for every source the epoch and the batch within it that come next."""
+    """Finished steps, and for every source the epoch and the batch within it that come next.
+
+    ``best`` is the quality of the best validation so far, ``candidates`` those of the models kept for averaging, by step.
+    """
 
     step: int = 0
     positions: dict[str, tuple[int, int]] = field(default_factory=dict)
     best: float | None = None
+    candidates: dict[int, float] = field(default_factory=dict)
     bad_steps: int = 0
 
 
@@ -62,4 +66,5 @@ def load_state(folder: Path, optimizer: torch.optim.Optimizer, names: Mapping[nn
         optimizer.state[parameter] = {key: value if key == "step" else value.to(parameter.device) for key, value in values.items()}
     raw = json.loads((target / "state.json").read_text(encoding="utf-8"))
     raw["positions"] = {name: (epoch, index) for name, (epoch, index) in raw["positions"].items()}
+    raw["candidates"] = {int(step): quality for step, quality in raw["candidates"].items()}
     return TrainState(**raw)

@@ -19,7 +19,8 @@ from safetensors.torch import load_file
 from avtlm import checkpoint
 from avtlm.data.manifest import read_manifest
 from demos import quickstart
-from demos.quickstart import MALLOC, PLANS, Quickstart, last_step, main
+from demos.quickstart import PLANS, Quickstart, last_step, main
+from demos.stages import MALLOC
 from preprocess.corpora.talking_heads import SIZES
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -53,8 +54,8 @@ def test_a_second_run_does_nothing_and_remembers_the_times(tmp_path: Path) -> No
     second, again = made(tmp_path)
     second.run()
     assert again == []
-    assert second.seconds == first.seconds
-    assert list(second.seconds) == STAGES
+    assert second.stages.seconds == first.stages.seconds
+    assert list(second.stages.seconds) == STAGES
 
 
 def test_a_stage_that_failed_goes_on_and_its_time_is_added_up(tmp_path: Path) -> None:
@@ -73,7 +74,7 @@ def test_a_stage_that_failed_goes_on_and_its_time_is_added_up(tmp_path: Path) ->
     second.run()
     assert done == STAGES[3:]
     assert (tmp_path / "pretrain1" / "half").exists()
-    assert second.seconds["pretrain1"] >= 0.2
+    assert second.stages.seconds["pretrain1"] >= 0.2
 
 
 def test_under_another_plan_the_stages_that_depend_on_it_start_afresh(tmp_path: Path) -> None:
@@ -105,7 +106,7 @@ def rates(names: list[str], start: float) -> dict[str, dict[str, float]]:
 def test_the_report_has_its_shape_and_averages_the_seeds(tmp_path: Path) -> None:
     output = io.StringIO()
     run = Quickstart(tmp_path, PLANS["smoke"], 1, Console(file=output, width=200))
-    run.seconds = {"corpus": 1.5, "lips": 2.0}
+    run.stages.seconds = {"corpus": 1.5, "lips": 2.0}
     interval = {modality: {name: [1.0, 90.0] for name in CONDITIONS} for modality in ("a", "v", "av")}
     evaluation = {"wer": rates(CONDITIONS, 10.0), "interval_95": interval, "utterances": 8, "words": 48}
     runs = [{"seed": seed, "wer": rates(["clean", "0"], 20.0 + seed)} for seed in (1, 2)]

@@ -1,0 +1,116 @@
+"""A long job as a list of stages: each is run once and timed, goes on after an interruption, and is known by a stamp once it is done."""
+
+import contextlib
+import json
+import os
+import platform
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from avtlm.files import write_text
+
+# Large tensors come and go in every step; without this the C library hands their memory back to the system each time (a seventh of a run).
+MALLOC = {"MALLOC_TRIM_THRESHOLD_": "4000000000", "MALLOC_MMAP_THRESHOLD_": "4000000000", "MALLOC_TOP_PAD_": "268435456"}
+TICK = 5.0  # seconds of a killed stage that go uncounted at most
+
+
+class Stages:
+    """Stages of one job in one folder, numbered as they come.
+
+    Args:
+        out: folder of the job; stamps lie in ``stages/``.
+        total: how many stages there will be.
+        afresh: by stage, the folders under ``out`` to delete before a stage that was made from other settings starts again. Stages that
+            check for themselves whether what they find is theirs need none.
+        asked: settings that all stages depend on.
+
+    Attributes:
+        seconds: time that each stage took, over all its attempts.
+    """
+
+    def __init__(self, out: Path, console: Console, total: int, afresh: Mapping[str, Sequence[str]] | None = None, **asked: Any) -> None:
+        self.out, self.console, self.total, self.afresh = out, console, total, afresh or {}
+        self.asked: dict[str, Any] = dict(asked)
+        self.seconds: dict[str, float] = {}
+
+    def run(self, name: str, what: str, work: Callable[[], None], **depends: Any) -> None:
+        """Run a stage, or what is left of it, unless it was finished before.
+
+        ``depends`` is what the stage takes from the plan. A stage that was made from other settings, its own or those of a stage before
+        it, starts afresh: a training would otherwise go on from the model of another plan.
+        """
+        self.asked |= depends
+        stamp = self.out / "stages" / f"{name}.json"
+        before = json.loads(stamp.read_text()) if stamp.exists() else None
+        if before is None or before["asked"] != self.asked:
+            before = {"asked": dict(self.asked), "seconds": 0.0, "finished": False}
+            stamp.unlink(missing_ok=True)
+            for folder in self.afresh.get(name, ()):
+                shutil.rmtree(self.out / folder, ignore_errors=True)
+        self.seconds[name] = before["seconds"]
+        head = f"[bold cyan]\\[{len(self.seconds)}/{self.total}][/] [bold]{name}[/]  {what}"
+        if before["finished"]:
+            self.console.print(f"{head}  [dim]done before, in {before['seconds']:.0f} s[/]", highlight=False)
+            return
+        self.console.print(head, highlight=False)
+        start, finished = time.monotonic(), False
+
+        def note() -> None:
+            self.seconds[name] = round(before["seconds"] + time.monotonic() - start, 1)
+            write_json(stamp, before | {"seconds": self.seconds[name], "finished": finished})
+
+        note()
+        try:
+            with _every(TICK, note):
+                work()
+            finished = True
+        finally:
+            note()
+        self.console.print(f"      [dim]{self.seconds[name]:.0f} s[/]", highlight=False)
+
+
+@contextlib.contextmanager
+def _every(seconds: float, work: Callable[[], None]) -> Iterator[None]:
+    """Do something small again and again beside a block of code."""
+    over = threading.Event()
+
+    def turn() -> None:
+        while not over.wait(seconds):
+            work()
+
+    thread = threading.Thread(target=turn, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def keep_memory(module: str, arguments: Sequence[str]) -> None:
+    """Start ``python -m module`` again with the settings of `MALLOC`, unless they are set: the C library reads them once, at the start."""
+    if any(os.environ.get(name) != value for name, value in MALLOC.items()) and sys.platform.startswith("linux"):
+        os.execve(sys.executable, [sys.executable, "-m", module, *arguments], os.environ | MALLOC)
+
+
+def machine() -> dict[str, Any]:
+    """What the figures were measured on."""
+    import torch
+
+    model = platform.processor() or platform.machine()
+    if Path("/proc/cpuinfo").exists():
+        names = [line.split(":", 1)[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+        model = names[0] if names else model
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {"processor": model, "cores": os.cpu_count(), "gpu": gpu, "python": platform.python_version(), "torch": torch.__version__}
+
+
+def write_json(path: Path, content: Any) -> None:
+    write_text(path, json.dumps(content, indent=1) + "\n")
