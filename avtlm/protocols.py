@@ -1,6 +1,6 @@
 """What the training loop, the decoders and the evaluation ask of a system. Whatever meets a protocol trains, decodes and is probed."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -19,6 +19,15 @@ class Trainable(Protocol):
         ...
 
     def named_parameters(self) -> Iterable[tuple[str, nn.Parameter]]: ...
+
+
+@runtime_checkable
+class CombinesLosses(Protocol):
+    """A system that weighs the losses of the batches of one step against each other before the loop adds them up."""
+
+    def combine(self, batches: Sequence[Batch], losses: Sequence[dict[str, Loss]]) -> list[dict[str, Loss]]:
+        """The losses of every batch, weighed."""
+        ...
 
 
 @runtime_checkable

@@ -5,7 +5,7 @@ input masking works before the front-ends (a learned vector for audio, frames of
 fusion.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
@@ -16,6 +16,7 @@ from avtlm.frontends.fusion import Fusion
 from avtlm.frontends.lips import LipEncoder, LipEncoderConfig, normalise_grey
 from avtlm.frontends.text import PhoneEncoder, downsampled
 from avtlm.nn.attention import padding_mask
+from avtlm.nn.transformer import Encoder, EncoderConfig
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,8 @@ class FrontEndConfig:
     lips: LipEncoderConfig = field(default_factory=LipEncoderConfig)
     phones: int = 46
     fusion: Literal["concat", "add"] = "concat"
+    # Transformer layers of audio and of video each, before the fusion (AV-HuBERT's ``sub_encoder_layers``; 0 in every released model).
+    layers: int = 0
     # A norm behind each front-end keeps one modality from drowning the others in small models; the official ones have none.
     feature_norm: bool = False
     # The official code runs the front-ends over padded frames too; they reach the batch norms and the feature penalty, never the encoder.
@@ -40,12 +43,29 @@ class FrontEndConfig:
 
 @dataclass(frozen=True)
 class InputMask:
-    """Hidden frames of one batch, bool (batch, frames), and which frame stands in for each hidden video frame, int (batch, frames)."""
+    """Hidden frames of one batch.
+
+    Attributes:
+        audio, video: bool (batch, frames), hidden before the front-ends.
+        video_source: int (batch, frames), which frame stands in for each hidden video frame; None hides them as zeros.
+        fused: bool (batch, frames), hidden behind the fusion.
+        video_row: int (batch,), the row of the batch that these frames are taken from; None takes them from the same clip.
+    """
 
     audio: Tensor | None = None
     video: Tensor | None = None
     video_source: Tensor | None = None
-    text: Tensor | None = None
+    fused: Tensor | None = None
+    video_row: Tensor | None = None
+
+    def to(self, device: torch.device | str) -> "InputMask":
+        parts = (self.audio, self.video, self.video_source, self.fused, self.video_row)
+        return InputMask(*(None if part is None else part.to(device) for part in parts))
+
+    def hidden(self, frames: int) -> Tensor | None:
+        """Frames that are hidden in any way, bool (batch, frames); None if nothing is."""
+        parts = [part[:, :frames] for part in (self.audio, self.video, self.fused) if part is not None]
+        return torch.stack(parts).any(0) if parts else None
 
 
 @dataclass(frozen=True)
@@ -70,9 +90,16 @@ class ScaleGradient(torch.autograd.Function):
 
 
 class MultimodalFrontEnd(nn.Module):
-    """All front-ends of an audio-visual(-text) model and their fusion."""
+    """All front-ends of an audio-visual(-text) model and their fusion.
 
-    def __init__(self, config: FrontEndConfig, dim: int, mask_audio: bool = True) -> None:
+    Args:
+        config: sizes and kinds.
+        dim: width of the encoder behind it.
+        mask_audio: whether hidden audio frames are replaced by a learned vector.
+        layer: what a layer of the encoder is like; needed for ``config.layers`` only.
+    """
+
+    def __init__(self, config: FrontEndConfig, dim: int, mask_audio: bool = True, layer: EncoderConfig | None = None) -> None:
         super().__init__()
         self.config = config
         self.dim = dim
@@ -81,6 +108,8 @@ class MultimodalFrontEnd(nn.Module):
         self.audio = nn.Linear(config.audio_dim, dim)
         self.lips = LipEncoder(config.lips)
         self.video = nn.Linear(self.lips.output_dim, dim)
+        self.audio_encoder = _own_encoder(layer, config.layers)
+        self.video_encoder = _own_encoder(layer, config.layers)
         self.text = PhoneEncoder(config.phones, dim) if config.phones else None
         self.norms = nn.ModuleDict({name: nn.LayerNorm(dim) for name in config.modalities}) if config.feature_norm else None
         self.fusion = Fusion(dim, config.modalities, config.fusion)
@@ -110,7 +139,7 @@ class MultimodalFrontEnd(nn.Module):
             if mask.audio is not None:
                 vector = torch.zeros((), device=audio.device) if alone or self.audio_mask is None else self.audio_mask
                 audio = torch.where(mask.audio[..., None], vector.to(audio.dtype), audio)
-            features["audio"] = ScaleGradient.apply(self.audio(audio), gradient_scale)
+            features["audio"] = self._encode(self.audio(audio), self.audio_encoder, batch.audio_lengths, gradient_scale)
             lengths["audio"] = batch.audio_lengths
         if batch.video is not None:
             assert batch.video_lengths is not None
@@ -120,7 +149,7 @@ class MultimodalFrontEnd(nn.Module):
             # Lips that modality dropout hides are not looked at: the lip encoder is most of the work of a step.
             looked_at = batch.video_lengths * keep["video"] if "video" in keep else batch.video_lengths
             encoded = self.lips(shown, self.computed(looked_at, shown.shape[1]))
-            features["video"] = ScaleGradient.apply(self.video(encoded), gradient_scale)
+            features["video"] = self._encode(self.video(encoded), self.video_encoder, batch.video_lengths, gradient_scale)
             lengths["video"] = batch.video_lengths
         if batch.text is not None:
             if self.text is None or batch.text_lengths is None:
@@ -142,6 +171,12 @@ class MultimodalFrontEnd(nn.Module):
             features[name] = fit(feature.transpose(0, 1), frames).transpose(0, 1)
         return Fused(self.fusion.join(features), valid)
 
+    def _encode(self, x: Tensor, encoder: Encoder | None, lengths: Tensor, gradient_scale: float) -> Tensor:
+        if encoder is not None:
+            x = encoder(x, self.computed(lengths, x.shape[1]))
+        scaled: Tensor = ScaleGradient.apply(x, gradient_scale)
+        return scaled
+
     def computed(self, lengths: Tensor, frames: int) -> Tensor:
         """How many frames of each row the front-ends compute: its own, or all of them (``compute_padding``)."""
         return torch.full_like(lengths, frames) if self.config.compute_padding else lengths
@@ -156,8 +191,17 @@ class MultimodalFrontEnd(nn.Module):
         if alone or mask.video_source is None:
             # Zero is the mean grey value once frames are normalised, so normalise first.
             return normalise_grey(video).masked_fill(mask.video[..., None, None], 0.0)
-        rows = torch.arange(len(video), device=video.device)[:, None]
-        return video[rows, mask.video_source]
+        own = torch.arange(len(video), device=video.device)[:, None]
+        if mask.video_row is None:
+            return video[own, mask.video_source]
+        return video[torch.where(mask.video, mask.video_row[:, None], own), mask.video_source]
+
+
+def _own_encoder(layer: EncoderConfig | None, layers: int) -> Encoder | None:
+    if layers == 0:
+        return None
+    assert layer is not None, "front-ends with layers of their own need the encoder's configuration"
+    return Encoder(replace(layer, layers=layers))
 
 
 def _blank_padding(video: Tensor, lengths: Tensor) -> Tensor:

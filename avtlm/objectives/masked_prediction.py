@@ -43,6 +43,23 @@ class UnitPredictor(nn.Module):
         return x.float() @ units.float().t() / self.temperature
 
 
+def units_of_frames(units: Tensor, frames: int, rate: float = 1.0) -> Tensor:
+    """The unit of every frame, when there are ``rate`` of them per frame: the first of each frame's; frames without units are left out.
+
+    Args:
+        units: (batch, units) int.
+        frames: of the features.
+
+    Returns:
+        (batch, frames or fewer).
+    """
+    if rate * frames > units.shape[1]:
+        frames = int(units.shape[1] / rate)
+    if rate == 1.0:
+        return units[:, :frames]
+    return units[:, (torch.arange(frames, device=units.device).float() * rate).long()]
+
+
 def masked_prediction_loss(
     predictor: UnitPredictor,
     encoded: Tensor,
@@ -52,7 +69,7 @@ def masked_prediction_loss(
     masked_weight: float = 1.0,
     visible_weight: float = 0.0,
 ) -> Loss:
-    """Cross-entropy summed over hidden frames, plus ``visible_weight`` times that over the others.
+    """``masked_weight`` times the cross-entropy summed over hidden frames, plus ``visible_weight`` times that over the others.
 
     Args:
         encoded: (batch, frames, dim).
@@ -61,7 +78,7 @@ def masked_prediction_loss(
         padding: bool (batch, frames).
 
     Returns:
-        Loss whose count is the number of hidden frames (plus the visible ones if they have a weight).
+        Loss whose count is the number of hidden frames (plus the visible ones); those without a weight do not count.
     """
     scored = ~padding & (units >= 0)
     masked, visible = hidden & scored, ~hidden & scored
@@ -71,6 +88,8 @@ def masked_prediction_loss(
     count = masked.sum()
     correct = (logits.argmax(-1) == target).sum()
     logs = {"masked_loss": (loss.detach(), count), "masked_accuracy": (correct, count)}
+    if masked_weight == 0:
+        count = torch.zeros_like(count)
     if visible_weight > 0:
         loss = loss + visible_weight * F.cross_entropy(predictor(encoded[visible]), units[visible], reduction="sum")
         count = count + visible.sum()

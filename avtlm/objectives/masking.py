@@ -4,6 +4,7 @@ All draws come from the generator that is passed in (a CPU one), so that masks r
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -11,14 +12,32 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class SpanMaskConfig:
-    """``prob`` is the share of frames that spans would cover if they never overlapped; overlap makes the true share smaller (0.8 gives
-    about 0.5)."""
+    """How spans are drawn; the defaults are those of AV-HuBERT and VATLM.
+
+    Attributes:
+        prob: the share of frames that spans would cover if they never overlapped; overlap makes the true share smaller (0.8 gives about
+            0.5).
+        length: frames of a span, on average if they vary.
+        min_spans: spans that every row has at least.
+        lengths: ``static`` (all alike), ``uniform`` on [``spread``, 2 x length], ``normal`` with deviation ``spread``, or ``poisson``.
+        spread: see ``lengths``.
+        overlap: false keeps spans apart, by at least ``min_space`` frames; a row then gets as many as fit.
+        min_space: see ``overlap``.
+    """
 
     prob: float = 0.8
     length: int = 10
     min_spans: int = 2
+    lengths: Literal["static", "uniform", "normal", "poisson"] = "static"
+    spread: float = 0.0
+    overlap: bool = True
+    min_space: int = 1
 
     def __post_init__(self) -> None:
+        if self.spread < 0 or self.min_space < 0 or (self.lengths == "uniform" and self.spread > 2 * self.length):
+            raise ValueError(
+                f"mask: spread {self.spread}, min_space {self.min_space}; neither is negative, and a uniform spread is at most 2 x length."
+            )
         if not 0.0 <= self.prob <= 1.0 or self.length < 1 or self.min_spans < 0:
             raise ValueError(
                 f"mask: prob {self.prob}, length {self.length}, min_spans {self.min_spans}; "
@@ -43,19 +62,59 @@ def span_mask(lengths: Tensor, frames: int, config: SpanMaskConfig, generator: t
     mask = torch.zeros(len(lengths), frames, dtype=torch.bool)
     if config.prob == 0.0:
         return mask
-    counts = lengths.tolist()
-    for row, valid in enumerate(counts):
+    for row, valid in enumerate(lengths.tolist()):
         if valid == 0:
             continue
-        spans = max(int(config.prob * valid / config.length + torch.rand((), generator=generator).item()), config.min_spans)
-        # In a clip hardly longer than a span the first places serve as starts, and spans end with the clip: it is hidden nearly whole.
-        places = valid - config.length if valid - config.length > spans else spans + 1
-        starts = torch.randperm(places, generator=generator)[:spans]
-        hidden = (starts[:, None] + torch.arange(config.length)).flatten()
-        mask[row, hidden[hidden < valid]] = True
+        count = max(int(config.prob * valid / config.length + torch.rand((), generator=generator).item()), config.min_spans)
+        spans = _span_lengths(count, valid, config, generator)
+        if config.overlap:
+            # In a clip hardly longer than a span the first places serve as starts, and spans end with the clip: it is hidden nearly whole.
+            shortest = min(spans, default=config.length)
+            places = valid - shortest if valid - shortest > count else count + 1
+            starts = torch.randperm(places, generator=generator)[:count].tolist()
+        else:
+            starts, spans = _starts_apart(spans, valid, config.min_space, generator)
+        for start, length in zip(starts, spans, strict=True):
+            mask[row, start : min(start + length, valid)] = True
     if same_count:
         _thin(mask, generator)
     return mask
+
+
+def _span_lengths(count: int, valid: int, config: SpanMaskConfig, generator: torch.Generator) -> list[int]:
+    """Lengths of ``count`` spans. Spans of no frames may come of ``uniform`` and ``poisson``, but not all of them are such."""
+    if config.lengths == "static":
+        return [config.length] * count
+    if config.lengths == "uniform":
+        drawn = torch.randint(round(config.spread), 2 * config.length + 1, (count,), generator=generator).tolist()
+    elif config.lengths == "normal":
+        drawn = (torch.randn(count, generator=generator) * config.spread + config.length).round().clamp(min=1).int().tolist()
+    else:
+        drawn = torch.poisson(torch.full((count,), float(config.length)), generator=generator).int().tolist()
+    if count and sum(drawn) == 0:
+        drawn[0] = max(min(config.length, valid - 1), 1)
+    lengths: list[int] = drawn
+    return lengths
+
+
+def _starts_apart(lengths: list[int], valid: int, space: int, generator: torch.Generator) -> tuple[list[int], list[int]]:
+    """Places for spans that do not touch: the longest first, in a gap drawn by its size. Spans that fit nowhere are left out."""
+    shortest = min(lengths, default=0)
+    gaps, starts, placed = [(0, valid)], [], []
+    for length in sorted(lengths, reverse=True):
+        sizes = torch.tensor([end - begin if end - begin >= length + space else 0 for begin, end in gaps], dtype=torch.float64)
+        if sizes.sum() == 0:
+            break
+        begin, end = gaps.pop(int(torch.multinomial(sizes, 1, generator=generator)))
+        start = int(torch.randint(begin, max(end - length, begin + 1), (), generator=generator))
+        starts.append(start)
+        placed.append(length)
+        # The bounds of what is left are fairseq's, which lets the gap before a span come one frame nearer to it.
+        if start - begin - space >= shortest:
+            gaps.append((begin, start - space + 1))
+        if end - start - shortest - space > shortest:
+            gaps.append((start + length + space, end))
+    return starts, placed
 
 
 def _thin(mask: Tensor, generator: torch.Generator) -> None:
@@ -72,6 +131,22 @@ def runs(mask_row: Tensor) -> list[tuple[int, int]]:
     """Half-open ranges [start, end) of hidden frames in one row, (frames,) bool."""
     edges = torch.diff(torch.cat([torch.zeros(1), mask_row.float(), torch.zeros(1)]))
     return list(zip(torch.nonzero(edges > 0).flatten().tolist(), torch.nonzero(edges < 0).flatten().tolist(), strict=True))
+
+
+def other_clip(lengths: Tensor, frames: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Stand-ins from another clip of the batch at the same time (``same_other_seq``): the batch turned round by a random step.
+
+    Args:
+        lengths: frames of each clip, (batch,), at least two clips. Behind the end of a shorter clip its last frame stands in.
+
+    Returns:
+        The row that each row's hidden frames are taken from, int (batch,), and the frame for every place, int (batch, frames).
+    """
+    rows = len(lengths)
+    step = torch.randint(1, rows, (), generator=generator)
+    row = (torch.arange(rows) + step) % rows
+    last = (lengths[row] - 1).clamp(min=0)
+    return row, torch.minimum(torch.arange(frames).expand(rows, -1), last[:, None])
 
 
 def imposters(mask: Tensor, generator: torch.Generator, lengths: Tensor | None = None) -> Tensor:

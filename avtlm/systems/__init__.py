@@ -30,6 +30,7 @@ class System:
 
 
 SYSTEMS = {
+    "avhubert": System("avtlm.systems.avhubert", "AVHubertConfig", "AVHubert"),
     "vatlm": System("avtlm.systems.vatlm", "VATLMConfig", "VATLM"),
 }
 

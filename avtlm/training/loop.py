@@ -26,6 +26,7 @@ from avtlm.data.manifest import read_manifest
 from avtlm.data.seeds import seed_for
 from avtlm.files import write_text
 from avtlm.objectives.loss import Loss
+from avtlm.protocols import CombinesLosses
 from avtlm.recognizer import Recognizer, transcribe_all
 from avtlm.text.vocabulary import load_vocabulary
 from avtlm.training.averaging import average
@@ -207,6 +208,8 @@ class Trainer:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
             for batch in batches:
                 found.append(self.model.losses(batch.to(self.device), generator))  # type: ignore[operator]
+        if isinstance(self.model, CombinesLosses):
+            found = self.model.combine(batches, found)
         losses = [loss for group in found for loss in group.values()]
         count = torch.stack([loss.count for loss in losses]).sum().clamp(min=1)
         total = torch.stack([loss.value for loss in losses]).sum() / count

@@ -136,7 +136,7 @@ def test_the_loss_of_a_clip_does_not_depend_on_its_batch(config: VATLMConfig, ta
         alone = row_of(whole, row)
         n = alone.targets["units"].shape[1]
         cut = InputMask(
-            *(None if m is None else m[row : row + 1, :n].expand(2, -1) for m in (mask.audio, mask.video, mask.video_source, mask.text))
+            *(None if m is None else m[row : row + 1, :n].expand(2, -1) for m in (mask.audio, mask.video, mask.video_source, mask.fused))
         )
         twice = replace(alone._map(lambda t: t.expand(2, *t.shape[1:])), ids=("x", "y"))
         loss = model.masked_losses(twice, cut)["masked_prediction"]
@@ -162,17 +162,17 @@ def test_masks_follow_what_is_there() -> None:
     both = model.draw_masks(batch("audio_video"), generator)
     assert both.audio is not None
     assert both.video is not None
-    assert both.text is None
+    assert both.fused is None
     assert not torch.equal(both.audio, both.video)
     only = model.draw_masks(batch("audio"), generator)
     assert only.audio is not None
     assert only.video is None
     text = model.draw_masks(batch("text"), generator)
-    assert text.text is not None
-    assert text.text.shape == (3, 12)
+    assert text.fused is not None
+    assert text.fused.shape == (3, 12)
     fused = tiny(FEATURE).draw_masks(batch("audio_video"), generator)
     assert fused.audio is None
-    assert fused.text is not None
+    assert fused.fused is not None
 
 
 def test_the_same_seed_gives_the_same_loss_and_another_seed_another() -> None:
@@ -218,3 +218,22 @@ def test_impossible_settings_are_refused() -> None:
 def test_unknown_systems_are_named() -> None:
     with pytest.raises(ConfigError, match=r"'vatml' is unknown; choose one of .*vatlm"):
         systems.find("vatml")
+
+
+def test_kinds_of_batches_are_weighed_and_the_official_penalty_counts_the_frames_of_all_kinds_so_far() -> None:
+    plain, weighed = tiny(replace(TINY, penalty_running_total=True)), tiny(replace(TINY, text_weight=0.5, audio_weight=2.0))
+    batches = [batch(task) for task in ("text", "audio", "audio_video", "audio_text")]
+    losses = [plain.losses(each, torch.Generator().manual_seed(0)) for each in batches]
+    factors = {"text": 0.5, "audio": 2.0}
+    for each, before, after in zip(batches, losses, weighed.combine(batches, losses), strict=True):
+        for name in ("masked_prediction", "feature_penalty"):
+            assert after[name].value == before[name].value * factors.get(each.task, 1.0)
+            assert after[name].count == before[name].count
+    counted = plain.combine(batches, losses)
+    total = 0
+    for index in (2, 3, 0, 1):  # audio and video, audio and text, text, audio
+        count = int(losses[index]["masked_prediction"].count)
+        total += count
+        expected = losses[index]["feature_penalty"].value / count * total
+        torch.testing.assert_close(counted[index]["feature_penalty"].value, expected)
+        assert counted[index]["masked_prediction"].value == losses[index]["masked_prediction"].value

@@ -180,7 +180,7 @@ def test_four_kinds_of_batches_equal_the_official_ones(unified_case: GoldenCase)
     model, out = our_model(unified_case), unified_case.outputs
     for part, task in PARTS.items():
         batch = our_batch(unified_case.inputs, f"{part}.", task)
-        mask = InputMask(text=unified_case.inputs[f"{part}.mask_feature"])
+        mask = InputMask(fused=unified_case.inputs[f"{part}.mask_feature"])
         with torch.no_grad():
             joined = model.frontends.join(batch).joined
             frames = out[f"{part}.fused_layer_norm_BTE"].shape[1]
@@ -203,7 +203,7 @@ def test_total_of_four_kinds_and_its_gradients_equal_the_official_criterion(unif
     total, frames = torch.zeros(()), 0
     for part, task in PARTS.items():
         losses = model.masked_losses(
-            our_batch(unified_case.inputs, f"{part}.", task), InputMask(text=unified_case.inputs[f"{part}.mask_feature"])
+            our_batch(unified_case.inputs, f"{part}.", task), InputMask(fused=unified_case.inputs[f"{part}.mask_feature"])
         )
         masked, penalty = losses["masked_prediction"], losses["feature_penalty"]
         frames += int(masked.count)
@@ -221,7 +221,7 @@ def test_encoder_output_of_masked_features_equals_the_official_one(unified_case:
     for part, task in PARTS.items():
         batch = our_batch(unified_case.inputs, f"{part}.", task)
         with torch.no_grad():
-            model.masked_losses(batch, InputMask(text=unified_case.inputs[f"{part}.mask_feature"]))
+            model.masked_losses(batch, InputMask(fused=unified_case.inputs[f"{part}.mask_feature"]))
         assert error(seen.pop(), out[f"{part}.encoder_out_BTC"]) < FORWARD, part
 
 
