@@ -183,6 +183,17 @@ def _label(options: argparse.Namespace) -> int:
     return 1 if report.failed else 0
 
 
+def _visualize(options: argparse.Namespace) -> int:
+    from avtlm.evaluation.representations import describe, visualize
+
+    split = None if options.split == "all" else options.split
+    numbers = visualize(
+        options.manifest, options.model, options.out, options.layer, options.inputs, split, limit=options.limit, seed=options.seed
+    )
+    print(f"{describe(numbers)}\nfigure: {options.out}")
+    return 0
+
+
 def _info(options: argparse.Namespace) -> int:
     from avtlm.info import info
 
@@ -304,6 +315,23 @@ def _parser() -> argparse.ArgumentParser:
     label.add_argument("--modality", choices=["av", "a", "v"], default="av", help="what the model sees (default: av)")
     label.add_argument("--split", default="train", help="which split, or all (default: train)")
     label.add_argument("--min-confidence", type=float, default=0.0, metavar="X", help="leave out clips below this, 0 to 1 (default: 0)")
+
+    visualize = verb(
+        "visualize",
+        _visualize,
+        "draw where a model puts sound, lips, both and text of the same content (t-SNE)",
+        "With timed phones in the manifest, points are phones, and it counts how often neighbours across inputs agree.",
+    )
+    visualize.add_argument("manifest", metavar="MANIFEST", help="lip crops and sound, as avtlm-lip-roi writes them")
+    visualize.add_argument("--model", metavar="DIR", default=DEFAULT_MODEL, help=f"a model folder (default: {DEFAULT_MODEL})")
+    visualize.add_argument(
+        "--out", "-o", metavar="PNG", default=Path("representations.png"), type=Path, help="the figure (default: %(default)s)"
+    )
+    visualize.add_argument("--layer", type=int, metavar="N", help="output of layer N, counted from 1 (default: the last)")
+    visualize.add_argument("--inputs", nargs="+", choices=["av", "a", "v", "text"], help="kinds of input (default: all there are)")
+    visualize.add_argument("--split", default="test", help="which split, or all (default: test)")
+    visualize.add_argument("--limit", type=int, default=30, metavar="N", help="clips (default: 30)")
+    visualize.add_argument("--seed", type=int, default=0)
 
     info = verb("info", _info, "show what a model folder, a manifest or a media file holds")
     info.add_argument("path", metavar="PATH")

@@ -81,6 +81,7 @@ def test_the_surface_of_the_command_line_is_frozen() -> None:
         "evaluate": ["--debug", "--json", "--limit", "--modality", "--model", "--noise", "--out", "--seed", "--snr", "--split", "manifest"],
         "average": ["--debug", "--out", "models"],
         "label": ["--debug", "--min-confidence", "--modality", "--model", "--out", "--split", "manifest"],
+        "visualize": ["--debug", "--inputs", "--layer", "--limit", "--model", "--out", "--seed", "--split", "manifest"],
         "info": ["--debug", "--json", "path"],
         "doctor": ["--debug", "--json"],
     }  # fmt: skip

@@ -4,7 +4,8 @@ All functions take the report of the quickstart or of an evaluation: ``{"wer": {
 it is there, ``"interval_95"`` of the same form with [low, high] in place of the rate.
 """
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -227,3 +228,51 @@ def _spread(heights: dict[str, float], gap: float) -> dict[str, float]:
 def _round_up(rate: float) -> float:
     """The end of an axis: a round number not below ``rate``."""
     return next((float(end) for end in (4, 8, 12, 20, 40, 60, 80, 100, 120, 160, 200, 400) if end >= rate), rate) or 4.0
+
+
+def modality_map(
+    places: Any, inputs: Sequence[str], labels: Sequence[str], path: str | Path, same_phone: Mapping[str, float], chance: float
+) -> None:
+    """Two views of one layout: points coloured by kind of input, and, where phones are known, by the most frequent phones.
+
+    Args:
+        places: (points, 2).
+        inputs: ``av``, ``a``, ``v`` or ``text``, one for each point.
+        labels: phone of each point, empty where unknown.
+        path: of the PNG; written atomically.
+        same_phone, chance: see avtlm.evaluation.representations; shown below the picture.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    frequent = [label for label, _ in Counter(label for label in labels if label).most_common(10)]
+    figure = Figure(figsize=(11.0, 5.6) if frequent else (6.0, 5.6), dpi=160, facecolor="white")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(1, 2 if frequent else 1, squeeze=False)[0]
+    names = {**NAMES, "text": "Text"}
+    colours = {**COLOURS, "text": "#2e7d32"}
+    kinds = [kind for kind in ("av", "a", "v", "text") if kind in inputs]
+    for kind in kinds:
+        chosen = [index for index, name in enumerate(inputs) if name == kind]
+        panels[0].scatter(places[chosen, 0], places[chosen, 1], s=7, color=colours[kind], alpha=0.65, linewidths=0, label=names[kind])
+    panels[0].set_title("by input", color=INK, fontsize=11, loc="left")
+    if frequent:
+        rest = [index for index, label in enumerate(labels) if label not in frequent]
+        panels[1].scatter(places[rest, 0], places[rest, 1], s=4, color=GRID, linewidths=0)
+        for number, phone in enumerate(frequent):
+            chosen = [index for index, label in enumerate(labels) if label == phone]
+            panels[1].scatter(places[chosen, 0], places[chosen, 1], s=7, color=f"C{number}", linewidths=0, label=phone)
+        panels[1].set_title("by phone (the ten most frequent)", color=INK, fontsize=11, loc="left")
+    for axes in panels:
+        axes.set_xticks([])
+        axes.set_yticks([])
+        axes.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(0.0, -0.01), ncol=5, handletextpad=0.1, columnspacing=1.0)
+        for spine in axes.spines.values():
+            spine.set_color(GRID)
+    if same_phone:
+        shares = "   ".join(f"{pair.replace('>', ' → ')} {100 * share:.0f} %" for pair, share in same_phone.items())
+        note = f"Nearest neighbour in another input and another clip is the same phone (chance {100 * chance:.0f} %):"
+        figure.text(0.01, 0.012, f"{note}\n{shares}", color=SOFT, fontsize=7, linespacing=1.5)
+    figure.tight_layout(rect=(0, 0.05, 1, 1))
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format="png", metadata={"Software": None})
