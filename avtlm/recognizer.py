@@ -35,12 +35,20 @@ FRAME_SECONDS = 0.04
 
 @dataclass(frozen=True)
 class DecodingConfig:
-    """How transcripts are searched for; travels with the checkpoint."""
+    """How transcripts are searched for; travels with the checkpoint.
+
+    Attributes:
+        max_length_ratio, max_length_extra: an attention decoder writes at most int(ratio * frames + extra) tokens.
+        official_length_limit: take for the frames what AV-HuBERT's and VATLM's generators take: the width of the audio features (104)
+            where there is audio, and the longest clip of the batch for video alone.
+    """
 
     method: Literal["ctc_greedy", "ctc_beam", "attention"] = "ctc_greedy"
     beam: int = 10
     length_penalty: float = 1.0
     max_length_ratio: float = 1.0
+    max_length_extra: float = 0.0
+    official_length_limit: bool = False
 
     def __post_init__(self) -> None:
         if self.beam < 1:
@@ -150,16 +158,23 @@ class Recognizer(nn.Module):
         if decoding.method == "attention":
             if self.decoder is None:
                 raise ValueError("decoding.method: attention was asked for, but this model has no decoder; choose ctc_greedy or ctc_beam.")
-            options = BeamOptions(
-                beam=decoding.beam, length_penalty=decoding.length_penalty, max_len_a=decoding.max_length_ratio, max_len_b=0
-            )
-            return attention_beam(self.decoder, encoded, lengths, options)
+            return attention_beam(self.decoder, encoded, lengths, self.beam_options(batch, decoding))
         if self.ctc is None:
             raise ValueError(f"decoding.method: {decoding.method} was asked for, but this model has no CTC head; choose attention.")
         log_probs = self.ctc(encoded).float().log_softmax(-1)
         if decoding.method == "ctc_beam":
             return ctc_beam(log_probs, lengths, beam=decoding.beam)
         return [[best] for best in ctc_greedy(log_probs, lengths)]
+
+    def beam_options(self, batch: Batch, decoding: DecodingConfig) -> BeamOptions:
+        """How the attention decoder searches, and up to which length."""
+        assert self.decoder is not None
+        ratio, extra = decoding.max_length_ratio, decoding.max_length_extra
+        if decoding.official_length_limit:
+            size = batch.audio.shape[2] if batch.audio is not None else batch.video.shape[1] if batch.video is not None else 0
+            ratio, extra = 0.0, int(ratio * size + extra)
+        most = self.decoder.config.max_positions - 1
+        return BeamOptions(beam=decoding.beam, length_penalty=decoding.length_penalty, max_len_a=ratio, max_len_b=extra, max_len=most)
 
     def transcribe_batch(self, batch: Batch, decoding: DecodingConfig | None = None) -> list[Transcript]:
         """Transcripts with words and times, one per row. The model must be in evaluation mode."""

@@ -126,6 +126,17 @@ def test_a_row_without_picture_is_read_from_its_sound() -> None:
     assert model.transcribe_batch(mixed)[1].text == model.transcribe_batch(row_of(whole, 1).only("a"))[0].text
 
 
+def test_the_official_length_limit_is_the_width_of_the_audio_features_or_the_longest_clip() -> None:
+    model, ours = recogniser(), DecodingConfig(method="attention", beam=3, max_length_extra=2)
+    official = replace(ours, official_length_limit=True)
+    options = model.beam_options(batch(), ours)
+    assert (options.max_len_a, options.max_len_b, options.max_len) == (1.0, 2, 2047)
+    assert (model.beam_options(batch(), official).max_len_a, model.beam_options(batch(), official).max_len_b) == (0.0, 106)
+    assert model.beam_options(batch(audio=False), official).max_len_b == 14
+    [short, *_] = model.search(batch(audio=False), replace(official, max_length_ratio=0.0, max_length_extra=1))
+    assert len(short[0].tokens) <= 1
+
+
 def test_transcribing_leaves_the_training_mode_as_it_was() -> None:
     model = recogniser().train()
     texts = transcribe_all(model, [batch(), batch(audio=False)])

@@ -4,6 +4,7 @@ A ``Source`` of the configuration becomes a ``ClipDataset``; rows of it, collate
 memory, which is right for corpora of some hours; larger ones are read as they are needed.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -13,11 +14,13 @@ import torch
 from torch import Tensor
 
 from avtlm.data.augment import AugmentConfig, add_noise, draw_view, draw_warp, mask_frequencies
-from avtlm.data.batching import Batch, pad
+from avtlm.data.batching import Batch, fit, pad
 from avtlm.data.inputs import CROP, InputFormat
 from avtlm.data.manifest import Manifest, Utterance, read_manifest
 from avtlm.data.media import read_audio, read_lip_crops
 from avtlm.data.seeds import seed_for
+from avtlm.frontends.filterbank import FRAME_RATE
+from avtlm.frontends.text import DOWNSAMPLING
 from avtlm.text.vocabulary import PAD, UNKNOWN, Tokenizer, Vocabulary
 from avtlm.units.labels import UnitLabels, read_labels
 
@@ -35,6 +38,8 @@ class Source:
         units: file of unit labels (pre-training); see avtlm.units.labels.
         limit: use only this many utterances, drawn with ``limit_seed`` (the small labelled part of low-resource experiments).
         weight: share of the steps that contain a batch of this source.
+        crop_frames: cut the utterances of every training batch, each at a random place, to the shortest of them and at most to this many
+            frames (AV-HuBERT on VoxCeleb2: 400); null pads them to the longest. Not for ``recognition``, whose transcripts would not fit.
     """
 
     manifest: str
@@ -46,12 +51,15 @@ class Source:
     weight: float = 1.0
     max_seconds: float = 20.0
     min_seconds: float = 0.2
+    crop_frames: int | None = None
     cache: bool = True
     augment: AugmentConfig = field(default_factory=AugmentConfig)
 
     def __post_init__(self) -> None:
         if not 0 < self.weight <= 1:
             raise ValueError(f"weight: {self.weight} is not a share of the steps; give a number above 0, at most 1.")
+        if self.crop_frames is not None and (self.crop_frames < 1 or self.task in ("recognition", "text")):
+            raise ValueError(f"crop_frames: {self.crop_frames} for {self.task}; give at least 1, and only for clips without transcripts.")
 
 
 @dataclass(frozen=True)
@@ -125,7 +133,7 @@ class ClipDataset:
         self.training = training
         self.labels: UnitLabels | None = read_labels(source.units) if source.units else None
         if self.labels is not None:
-            self.labels.check(self.manifest)
+            self.labels.check(self.manifest, self.inputs.label_rate)
         self._waves: dict[int, np.ndarray] = {}
         self._crops: dict[int, np.ndarray] = {}
 
@@ -133,11 +141,10 @@ class ClipDataset:
         return len(self.manifest)
 
     def frames(self, index: int) -> int:
-        """Length of an utterance at 25 Hz."""
+        """Length of an utterance at 25 Hz, as long as a batch may hold of it."""
         row = self.manifest[index]
-        if self._has_video and row.video_frames:
-            return row.video_frames
-        return max(1, round(seconds(row) * 25))
+        frames = row.video_frames if self._has_video and row.video_frames else max(1, round(seconds(row) * FRAME_RATE))
+        return min(frames, self.source.crop_frames) if self.training and self.source.crop_frames else frames
 
     @property
     def _has_video(self) -> bool:
@@ -222,10 +229,9 @@ class ClipDataset:
                 f"{self.source.manifest}: a pre-training source needs unit labels; set its key 'units' (see avtlm units --help)."
             )
         units = torch.from_numpy(self.labels[row.id]).long()
-        if frames is None or len(units) == frames:
+        if frames is None:
             return units
-        missing = frames - len(units)
-        return units[:frames] if missing < 0 else torch.cat([units, units.new_full((missing,), -1)])
+        return fit(units, round(frames * self.inputs.label_rate / FRAME_RATE), -1)
 
     def _tokens(self, row: Utterance) -> Tensor | None:
         if self.source.task != "recognition":
@@ -243,6 +249,36 @@ def frame_level_phones(row: Utterance, phones: Vocabulary) -> list[int]:
         symbol, _, end = entry.rsplit(":", 2)
         ids += [index.get(symbol, UNKNOWN)] * max(0, round(float(end) * 100) - len(ids))
     return ids
+
+
+def crop_together(items: Sequence[Item], longest: int, rng: np.random.Generator, label_rate: float = FRAME_RATE) -> list[Item]:
+    """Cut all examples to the shortest, and at most to ``longest`` frames, each at a random place; see `cut`."""
+    lengths = [_frames(item) for item in items]
+    size = min(longest, *lengths)
+    return cut(items, size, [int(rng.integers(0, length - size + 1)) for length in lengths], label_rate)
+
+
+def cut(items: Sequence[Item], size: int, starts: Sequence[int], label_rate: float = FRAME_RATE) -> list[Item]:
+    """At most ``size`` frames of every example from its own start, with the units and phones that belong to them."""
+    ratio = label_rate / FRAME_RATE
+    parts = []
+    for item, start in zip(items, starts, strict=True):
+        first = round(start * ratio)
+        parts.append(
+            dataclasses.replace(
+                item,
+                audio=None if item.audio is None else item.audio[start : start + size],
+                video=None if item.video is None else item.video[start : start + size],
+                text=None if item.text is None else item.text[DOWNSAMPLING * start : DOWNSAMPLING * (start + size)],
+                units=None if item.units is None else item.units[first : first + round(size * ratio)],
+            )
+        )
+    return parts
+
+
+def _frames(item: Item) -> int:
+    there = item.audio if item.audio is not None else item.video
+    return 0 if there is None else len(there)
 
 
 def collate(items: Sequence[Item], task: str) -> Batch:

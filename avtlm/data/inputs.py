@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from avtlm.frontends.filterbank import audio_features
+from avtlm.frontends.filterbank import FRAME_RATE, audio_features
 
 CROP = 88
 
@@ -18,10 +18,12 @@ class InputFormat:
     Attributes:
         audio_normalise: see avtlm.frontends.filterbank.audio_features.
         video_size: side of the frames: the crop of 88 pixels, or 88 averaged over square cells (44 = 2 x 2).
+        label_rate: units per second that the model learns from.
     """
 
     audio_normalise: str = "frame"
     video_size: int = CROP
+    label_rate: float = FRAME_RATE
 
     def __post_init__(self) -> None:
         if self.video_size < 1 or CROP % self.video_size:

@@ -48,9 +48,10 @@ class BeamOptions:
         beam: hypotheses kept per utterance. nbest: hypotheses returned per utterance, at most ``beam``. length_penalty: scores are divided
         by (length with ``</s>``) ** length_penalty (fairseq's lenpen); 1 is the mean, more favours long sentences. normalize: False leaves
         scores undivided. min_len: ``</s>`` is forbidden before this many tokens. max_len_a, max_len_b: at most int(max_len_a * frames +
-        max_len_b) tokens before ``</s>``. no_repeat_ngram: no sequence of this many tokens comes twice; 0 for no such rule. unk_penalty:
-        taken from the score of every ``<unk>``. temperature: divides the logits. lm_weight: log-probabilities of the language model are
-        added with this weight. start: the first token the decoder sees: ``</s>`` (2) in fairseq's recipes, ``<s>`` (0) in OFA's.
+        max_len_b) tokens before ``</s>``, and never more than max_len. no_repeat_ngram: no sequence of this many tokens comes twice; 0 for
+        no such rule. unk_penalty: taken from the score of every ``<unk>``. temperature: divides the logits. lm_weight: log-probabilities of
+        the language model are added with this weight. start: the first token the decoder sees: ``</s>`` (2) in fairseq's recipes, ``<s>``
+        (0) in OFA's.
     """
 
     beam: int = 5
@@ -60,6 +61,7 @@ class BeamOptions:
     min_len: int = 1
     max_len_a: float = 1.0
     max_len_b: float = 0.0
+    max_len: int | None = None
     no_repeat_ngram: int = 0
     unk_penalty: float = 0.0
     temperature: float = 1.0
@@ -71,6 +73,8 @@ class BeamOptions:
             raise ValueError(f"beam {self.beam} and nbest {self.nbest}: give a beam of at least 1, and nbest from 1 to the beam.")
         if self.temperature <= 0:
             raise ValueError(f"temperature {self.temperature}: give a positive number; 1 leaves the logits as they are.")
+        if self.max_len is not None and self.max_len < 0:
+            raise ValueError(f"max_len {self.max_len}: give 0 or more tokens, or None.")
         if min(self.min_len, self.max_len_a, self.max_len_b, self.no_repeat_ngram, self.start) < 0:
             raise ValueError("min_len, max_len_a, max_len_b, no_repeat_ngram and start cannot be negative.")
 
@@ -125,6 +129,8 @@ def attention_beam(
     width, device = options.beam, encoded.device
     frames = lengths.tolist()
     limits = [int(options.max_len_a * length + options.max_len_b) for length in frames]
+    if options.max_len is not None:
+        limits = [min(limit, options.max_len) for limit in limits]
     finished: list[list[Hypothesis]] = [[] if length > 0 else [Hypothesis((), 0.0, {"attention": 0.0})] for length in frames]
     owners = [row for row, length in enumerate(frames) if length > 0]
     if owners:

@@ -72,6 +72,23 @@ def fit(noise: np.ndarray, samples: int) -> np.ndarray:
     return np.tile(noise, -(-samples // len(noise)))[:samples]
 
 
+def mean_noise(noises: Sequence[np.ndarray]) -> np.ndarray:
+    """Several noises as one: their mean, all cut to the shortest, rounded down to whole int16 steps (AV-HuBERT's ``noise_num`` > 1).
+
+    Returns:
+        (samples,) float32; a single noise stays as it is.
+
+    Raises:
+        ValueError: there are no noises.
+    """
+    if not noises:
+        raise ValueError("A mean of noises needs at least one noise.")
+    if len(noises) == 1:
+        return noises[0].astype(np.float32)
+    shortest = min(len(noise) for noise in noises)
+    return np.floor(np.stack([noise[:shortest].astype(np.float32) for noise in noises]).mean(axis=0))
+
+
 def mean_babble(clips: Sequence[np.ndarray]) -> np.ndarray:
     """Babble as AV-HuBERT makes it (of 30 clips): the mean of int16 clips, all cut to the shortest, truncated to int16.
 

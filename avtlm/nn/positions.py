@@ -45,3 +45,29 @@ class SinusoidalPositions(nn.Module):
         rate = torch.exp(torch.arange(half, device=positions.device, dtype=torch.float32) * -(math.log(10000.0) / (half - 1)))
         angle = (positions + self.offset).float()[..., None] * rate
         return torch.cat([angle.sin(), angle.cos()], dim=-1)
+
+
+class LearnedPositions(nn.Module):
+    """One learned vector for each of ``count`` positions, laid out as fairseq does: the first token has row ``offset`` (padding id + 1).
+
+    Initialised N(0, dim^-0.5).
+    """
+
+    def __init__(self, dim: int, count: int, offset: int = 2) -> None:
+        super().__init__()
+        self.count = count
+        self.offset = offset
+        self.table = nn.Embedding(count + offset, dim, padding_idx=offset - 1)
+        nn.init.normal_(self.table.weight, 0.0, dim**-0.5)
+        nn.init.zeros_(self.table.weight[offset - 1])
+
+    def forward(self, positions: Tensor) -> Tensor:
+        """positions, any shape of int (0 for the first token) -> (..., dim).
+
+        Raises:
+            ValueError: a position beyond the table.
+        """
+        if positions.numel() and int(positions.max()) >= self.count:
+            raise ValueError(f"max_positions: {self.count} learned positions are too few for token {int(positions.max()) + 1}; shorten it.")
+        out: Tensor = self.table(positions + self.offset)
+        return out

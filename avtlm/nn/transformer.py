@@ -20,9 +20,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from avtlm.nn.attention import attend, padding_mask
-from avtlm.nn.positions import PositionalConvolution, SinusoidalPositions
+from avtlm.nn.positions import LearnedPositions, PositionalConvolution, SinusoidalPositions
 
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"gelu": F.gelu, "relu": F.relu}
+Activation = Literal["gelu", "gelu_tanh", "relu", "tanh", "linear"]
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": F.gelu,
+    "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),  # fairseq's gelu_fast and gelu_accurate
+    "relu": F.relu,
+    "tanh": torch.tanh,
+    "linear": lambda x: x,
+}
 
 
 @dataclass(frozen=True)
@@ -33,7 +40,7 @@ class EncoderConfig:
     layers: int = 12
     heads: int = 12
     feed_forward_dim: int = 3072
-    activation: Literal["gelu", "relu"] = "gelu"
+    activation: Activation = "gelu"
     norm_first: bool = True
     dropout: float = 0.1
     attention_dropout: float = 0.1
@@ -49,23 +56,31 @@ class EncoderConfig:
 
 @dataclass(frozen=True)
 class DecoderConfig:
-    """Sizes and regularisation of the decoder; the defaults are AV-HuBERT's and VATLM's base fine-tuning."""
+    """Sizes and regularisation of the decoder; the defaults are AV-HuBERT's and VATLM's base fine-tuning.
+
+    ``max_positions`` bounds the length of the text: it is the size of a table of ``learned`` positions, and search stops there.
+    """
 
     dim: int = 768
     layers: int = 6
     heads: int = 4
     feed_forward_dim: int = 3072
-    activation: Literal["gelu", "relu"] = "relu"
+    activation: Activation = "relu"
     norm_first: bool = True
     dropout: float = 0.1
     attention_dropout: float = 0.0
     activation_dropout: float = 0.1
+    layer_drop: float = 0.0
     tie_embeddings: bool = True
     scale_embedding: bool = False
+    positions: Literal["sinusoidal", "learned", "none"] = "sinusoidal"
+    max_positions: int = 2048
 
     def __post_init__(self) -> None:
         _check_heads(self.dim, self.heads)
-        _check_probabilities(self, "dropout", "attention_dropout", "activation_dropout")
+        _check_probabilities(self, "dropout", "attention_dropout", "activation_dropout", "layer_drop")
+        if self.max_positions < 2:
+            raise ValueError(f"max_positions: {self.max_positions}; a text has at least one token and its end, so give at least 2.")
 
 
 def _check_heads(dim: int, heads: int) -> None:
@@ -269,7 +284,12 @@ class Decoder(nn.Module):
         super().__init__()
         self.config = config
         self.embedding = nn.Embedding(vocabulary, config.dim, padding_idx=padding_id)
-        self.positions = SinusoidalPositions(config.dim, offset=padding_id + 1)
+        self.padding_id = padding_id
+        self.positions: SinusoidalPositions | LearnedPositions | None = None
+        if config.positions == "sinusoidal":
+            self.positions = SinusoidalPositions(config.dim, offset=padding_id + 1)
+        elif config.positions == "learned":
+            self.positions = LearnedPositions(config.dim, config.max_positions, offset=padding_id + 1)
         self.layers = nn.ModuleList(DecoderLayer(config, memory_dim or config.dim) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.dim) if config.norm_first else nn.Identity()
         self.output = None if config.tie_embeddings else nn.Linear(config.dim, vocabulary, bias=False)
@@ -302,12 +322,22 @@ class Decoder(nn.Module):
         """Teacher forcing: tokens (batch, length), starting with the start symbol -> logits (batch, length, vocabulary)."""
         return self._run(tokens, self.project_memory(encoded, lengths), DecoderState())[0]
 
+    def place(self, tokens: Tensor, first: int = 0) -> Tensor:
+        """Vectors of the positions ``first``, ``first`` + 1, ... of tokens (rows, length) -> (rows, length, dim); zeros at padding."""
+        assert self.positions is not None
+        vectors = self.positions(torch.arange(first, first + tokens.shape[1], device=tokens.device))
+        return vectors * (tokens != self.padding_id)[..., None]
+
     def _run(self, tokens: Tensor, memory: Memory, state: DecoderState) -> tuple[Tensor, DecoderState]:
         scale = self.config.dim**0.5 if self.config.scale_embedding else 1.0
-        positions = torch.arange(state.length, state.length + tokens.shape[1], device=tokens.device)
-        x = self.dropout(self.embedding(tokens) * scale + self.positions(positions).to(self.embedding.weight.dtype))
+        x = self.embedding(tokens) * scale
+        if self.positions is not None:
+            x = x + self.place(tokens, state.length).to(x.dtype)
+        x = self.dropout(x)
         grown = DecoderState(state.length + tokens.shape[1])
         for index, layer in enumerate(self.layers):
+            if self.training and self.config.layer_drop > 0 and torch.rand(()) < self.config.layer_drop:
+                continue
             cache = (state.keys[index], state.values[index]) if state.keys else None
             x, key, value = layer(x, memory.keys[index], memory.values[index], memory.lengths, cache)
             grown.keys.append(key)

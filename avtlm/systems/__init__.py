@@ -61,8 +61,9 @@ def load_encoder(folder: str | Path) -> tuple[nn.Module, InputFormat]:
 
 def input_format(encoder: nn.Module) -> InputFormat:
     """What the front-ends of an encoder take in."""
-    frontends: Any = encoder.config.frontends  # type: ignore[union-attr]
-    return InputFormat(frontends.audio_normalise, frontends.lips.size)
+    settings: Any = encoder.config
+    frontends = settings.frontends
+    return InputFormat(frontends.audio_normalise, frontends.lips.size, settings.label_rate)
 
 
 def load(folder: str | Path) -> Any:

@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
 from avtlm.data.batching import Batch, plan_batches
-from avtlm.data.dataset import ClipDataset, collate
+from avtlm.data.dataset import ClipDataset, collate, crop_together
 from avtlm.data.seeds import seed_for
 
 
@@ -18,7 +19,12 @@ class _Rows(torch.utils.data.Dataset[Batch]):
 
     def __getitem__(self, plan: tuple[list[int], int, float]) -> Batch:
         rows, epoch, progress = plan
-        return collate([self.dataset.item(row, epoch, progress) for row in rows], self.dataset.source.task)
+        source, seed = self.dataset.source, self.dataset.seed
+        items = [self.dataset.item(row, epoch, progress) for row in rows]
+        if source.crop_frames is not None:
+            rng = np.random.default_rng(seed_for(seed, "crop", epoch, *(item.id for item in items)))
+            items = crop_together(items, source.crop_frames, rng, self.dataset.inputs.label_rate)
+        return collate(items, source.task)
 
 
 class BatchStream:

@@ -18,13 +18,13 @@ import torchaudio
 
 from avtlm.data.manifest import Manifest, read_manifest
 from avtlm.files import atomic_path, write_text
-from avtlm.frontends.filterbank import SAMPLE_RATE, match_length, stack_frames
+from avtlm.frontends.filterbank import SAMPLE_RATE, WINDOW, match_length, stack_frames
 from avtlm.training.progress import track
 from avtlm.units.kmeans import KMeans, KMeansConfig, describe, fit
 
 RATE = 25
-# Labels of an utterance may end this much before or after its media (0.1 s, as in AV-HuBERT's data code), in frames of 40 ms.
-TOLERANCE = 3
+# Labels of an utterance may end this many seconds before or after its media: 0.1 s as in AV-HuBERT's data code, and a started frame.
+TOLERANCE = 0.12
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,8 @@ class UnitLabels(Mapping[str, np.ndarray]):
     def __len__(self) -> int:
         return len(self.rows)
 
-    def check(self, manifest: Manifest) -> None:
-        """Every utterance has labels of its own length.
+    def check(self, manifest: Manifest, rate: float = RATE) -> None:
+        """Every utterance has labels of its own length, ``rate`` of them per second.
 
         Raises:
             ValueError: names the file, the first utterance at fault, and both lengths.
@@ -52,10 +52,11 @@ class UnitLabels(Mapping[str, np.ndarray]):
         for row in manifest:
             if row.id not in self.rows:
                 raise ValueError(f"{self.path}: no labels for utterance {row.id!r}; run avtlm units over the manifest again.")
-            frames, labels = row.duration * RATE, len(self.rows[row.id])
-            if row.duration and abs(frames - labels) > TOLERANCE:
+            frames, labels = row.duration * rate, len(self.rows[row.id])
+            if row.duration and abs(frames - labels) > TOLERANCE * rate:
                 raise ValueError(
-                    f"{self.path}: {labels} labels for utterance {row.id!r} of {frames:.0f} frames; the labels belong to other media."
+                    f"{self.path}: {labels} labels for utterance {row.id!r} of {frames:.0f} frames at {rate:g} Hz; "
+                    "the labels belong to other media, or have another rate than the model's label_rate."
                 )
 
 
@@ -85,17 +86,26 @@ def write_labels(path: str | Path, rows: Mapping[str, np.ndarray]) -> None:
             handle.write(f"{name}\t{' '.join(map(str, units.tolist()))}\n")
 
 
+def mfcc(wave: np.ndarray) -> torch.Tensor:
+    """13 MFCC with deltas and double deltas, as AV-HuBERT clusters them in iteration 1 (Kaldi's, without energy): (frames, 39) at 100 Hz.
+
+    Args:
+        wave: int16 (samples,) at 16 kHz; without a whole window of 400 samples there are no frames.
+    """
+    signal = torch.from_numpy(wave.astype(np.float32) / 32768.0)[None]
+    if signal.shape[1] < WINDOW:
+        return torch.zeros(0, 39)
+    cepstra = torchaudio.compliance.kaldi.mfcc(signal, sample_frequency=SAMPLE_RATE, use_energy=False).t()[None]
+    delta = torchaudio.functional.compute_deltas(cepstra)
+    return torch.cat([cepstra, delta, torchaudio.functional.compute_deltas(delta)], 1)[0].t().contiguous()
+
+
 def mfcc_features(wave: np.ndarray, frames: int | None = None) -> np.ndarray:
-    """39 MFCC, deltas and double deltas (Kaldi's, no energy), normalised over the utterance, four stacked: (frames, 156) at 25 Hz.
+    """`mfcc`, normalised over the utterance, four stacked: (frames, 156) at 25 Hz.
 
     AV-HuBERT clusters them at 100 Hz and its model takes every fourth label; stacked, a label speaks for all 40 ms.
     """
-    signal = torch.from_numpy(wave.astype(np.float32) / 32768.0)[None]
-    if signal.shape[1] < 400:
-        signal = torch.nn.functional.pad(signal, (0, 400 - signal.shape[1]))
-    cepstra = torchaudio.compliance.kaldi.mfcc(signal, sample_frequency=SAMPLE_RATE, use_energy=False).t()[None]
-    delta = torchaudio.functional.compute_deltas(cepstra)
-    features = torch.cat([cepstra, delta, torchaudio.functional.compute_deltas(delta)], 1)[0].t()
+    features = mfcc(np.pad(wave, (0, max(0, WINDOW - len(wave)))))
     features = (features - features.mean(0)) / (features.std(0, unbiased=False) + 1e-5)
     stacked = stack_frames(features)
     return (stacked if frames is None else match_length(stacked, frames)).numpy()

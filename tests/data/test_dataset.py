@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from avtlm.data.augment import AugmentConfig, NoiseConfig
-from avtlm.data.dataset import ClipDataset, Source, Task, choose, collate, frame_level_phones
+from avtlm.data.dataset import ClipDataset, Item, Source, Task, choose, collate, crop_together, cut, frame_level_phones
 from avtlm.data.inputs import InputFormat
 from avtlm.data.manifest import Manifest, Utterance, read_manifest, write_manifest
 from avtlm.text.vocabulary import UNKNOWN, Vocabulary
@@ -188,3 +188,63 @@ def test_a_size_that_does_not_divide_the_crop_is_refused() -> None:
 def test_a_weight_that_is_no_share_is_refused() -> None:
     with pytest.raises(ValueError, match=r"weight: 1\.5"):
         Source("m", "audio", weight=1.5)
+
+
+# Cutting a batch to its shortest clip ---------------------------------------------------------------------------------------------------
+
+
+def clip(frames: int, rate: int = 1) -> Item:
+    """A clip whose every value is the number of its frame."""
+    places = torch.arange(frames)
+    return Item("x", places[:, None].float(), places[:, None, None], places.repeat_interleave(4), torch.arange(frames * rate))
+
+
+def test_clips_are_cut_to_the_shortest_with_all_that_belongs_to_their_frames() -> None:
+    starts = set()
+    for seed in range(40):
+        items = crop_together([clip(14), clip(9), clip(11)], 100, np.random.default_rng(seed))
+        for item in items:
+            assert item.audio is not None
+            assert item.video is not None
+            assert item.text is not None
+            assert item.units is not None
+            first = int(item.audio[0])
+            shown = torch.arange(first, first + 9)
+            assert torch.equal(item.audio[:, 0], shown.float())
+            assert torch.equal(item.video[:, 0, 0], shown)
+            assert torch.equal(item.text, shown.repeat_interleave(4))
+            assert torch.equal(item.units, shown)
+        starts.add(int(items[0].units[0]))  # type: ignore[index]
+    assert starts == set(range(6))
+
+
+def test_units_of_another_rate_are_cut_at_the_same_time() -> None:
+    [item] = cut([clip(10, rate=4)], 3, [2], label_rate=100.0)
+    assert item.units is not None
+    assert item.units.tolist() == list(range(8, 20))
+    assert all(len(part.units) == 24 for part in crop_together([clip(10, 4), clip(6, 4)], 8, np.random.default_rng(0), 100.0))  # type: ignore[arg-type]
+
+
+def test_lengths_for_planning_are_those_of_the_crops_in_training_only(corpus: MadeCorpus) -> None:
+    training, validation = (dataset(corpus, "audio_video", training, crop_frames=12) for training in (True, False))
+    assert {training.frames(index) for index in range(len(training))} == {12}
+    assert max(validation.frames(index) for index in range(len(validation))) > 12
+
+
+def test_units_of_the_models_rate_are_read(corpus: MadeCorpus, tmp_path: Path) -> None:
+    manifest = read_manifest(corpus.clips)
+    rows = {row.id: np.arange(4 * (row.video_frames or 0) - 1, dtype=np.int32) for row in manifest}
+    write_labels(tmp_path / "fine.units", rows)
+    source = Source(str(corpus.clips), "audio_video", units=str(tmp_path / "fine.units"))
+    item = ClipDataset(source, inputs=InputFormat(label_rate=100.0), training=False).item(0)
+    assert item.units is not None
+    assert item.video is not None
+    assert item.units.tolist() == [*range(4 * len(item.video) - 1), -1]
+    with pytest.raises(ValueError, match="at 25 Hz; the labels belong to other media, or have another rate"):
+        ClipDataset(source, training=False)
+
+
+@pytest.mark.parametrize("task", ["recognition", "text"])
+def test_what_cannot_be_cut_is_refused(task: Task) -> None:
+    with pytest.raises(ValueError, match="only for clips without transcripts"):
+        Source("m", task, crop_frames=4)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
-from avtlm.evaluation.robustness import BabblePool, babble, fit, mean_babble, measured_snr, mix_at_snr
+from avtlm.evaluation.robustness import BabblePool, babble, fit, mean_babble, mean_noise, measured_snr, mix_at_snr
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "evaluation" / "snr_mixing"
 
@@ -38,6 +38,14 @@ def test_mean_babble_equals_that_of_av_hubert():
     given_ = load_file(GOLDEN / "inputs.safetensors")
     ours = mean_babble([given_[f"babble_src{index:02d}"] for index in range(30)])
     np.testing.assert_array_equal(ours, load_file(GOLDEN / "outputs.safetensors")["babble"])
+
+
+def test_several_noises_are_one_of_the_length_of_the_shortest_and_one_stays_as_it_is() -> None:
+    noises = [np.array([1, -2, 3, 9], np.int16), np.array([2, -3, 5], np.int16)]
+    np.testing.assert_array_equal(mean_noise(noises), [1, -3, 4])
+    np.testing.assert_array_equal(mean_noise(noises[:1]), noises[0])
+    with pytest.raises(ValueError, match="at least one noise"):
+        mean_noise([])
 
 
 @settings(max_examples=50, deadline=None)

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from typing import Literal
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from avtlm.nn.attention import padding_mask
-from avtlm.nn.positions import PositionalConvolution, SinusoidalPositions
+from avtlm.nn.positions import LearnedPositions, PositionalConvolution, SinusoidalPositions
 from avtlm.nn.transformer import Decoder, DecoderConfig, Encoder, EncoderConfig, EncoderLayer
 
 ENCODER = EncoderConfig(dim=16, layers=3, heads=4, feed_forward_dim=24, position_kernel=6, position_groups=4)
@@ -172,9 +173,16 @@ def test_sinusoids_are_sine_half_then_cosine_half_from_position_two() -> None:
         assert table[row].tolist() == pytest.approx(expected, abs=1e-6)
 
 
-@pytest.mark.parametrize(
-    "config", [DECODER, replace(DECODER, norm_first=False), replace(DECODER, tie_embeddings=False, scale_embedding=True, activation="gelu")]
-)
+OTHERS = [
+    DECODER,
+    replace(DECODER, norm_first=False),
+    replace(DECODER, tie_embeddings=False, scale_embedding=True, activation="gelu"),
+    replace(DECODER, positions="learned", max_positions=6, activation="gelu_tanh"),
+    replace(DECODER, positions="none", activation="tanh"),
+]
+
+
+@pytest.mark.parametrize("config", OTHERS)
 def test_step_by_step_equals_teacher_forcing(config: DecoderConfig) -> None:
     model = decoder(config)
     encoded, lengths = frames(3, 7, 16), torch.tensor([7, 2, 5])
@@ -199,6 +207,37 @@ def test_reordered_and_repeated_hypotheses_go_on_as_their_parents() -> None:
         for index, (row, first, second) in enumerate([(1, 5, 6), (0, 4, 7), (1, 5, 8)]):
             alone = model(torch.tensor([[first, second]]), encoded[row : row + 1, : lengths[row]], lengths[row : row + 1])
             torch.testing.assert_close(logits[index], alone[0, -1], atol=1e-5, rtol=1e-5)
+
+
+def test_learned_positions_begin_behind_the_padding_id_and_end_with_their_table() -> None:
+    table = LearnedPositions(4, 3)
+    assert table.table.weight.shape == (5, 4)
+    assert table.table.weight[1].abs().max() == 0
+    assert torch.equal(table(torch.tensor([0, 2])), table.table.weight[[2, 4]])
+    with pytest.raises(ValueError, match="3 learned positions are too few for token 4"):
+        table(torch.tensor([3]))
+
+
+@pytest.mark.parametrize("kind", ["sinusoidal", "learned"])
+def test_padding_has_no_position(kind: Literal["sinusoidal", "learned"]) -> None:
+    places = decoder(replace(DECODER, positions=kind)).place(torch.tensor([[2, 5, 1], [2, 5, 6]]))
+    assert places[0, 2].abs().max() == 0
+    assert torch.equal(places[0, :2], places[1, :2])
+    assert places[1, 2].abs().max() > 0
+
+
+def test_without_positions_the_order_of_what_was_said_does_not_matter() -> None:
+    model, encoded, lengths = decoder(replace(DECODER, positions="none", layers=1)), frames(1, 4, 16), torch.tensor([4])
+    one, two = (model(torch.tensor([[*said, 7]]), encoded, lengths)[0, -1] for said in ((5, 6), (6, 5)))
+    torch.testing.assert_close(one, two, atol=1e-5, rtol=1e-5)
+
+
+def test_layer_drop_of_nearly_one_leaves_the_decoders_input_alone_in_training_only() -> None:
+    model, encoded, lengths = decoder(replace(DECODER, layer_drop=0.999, dropout=0.0)), frames(1, 4, 16), torch.tensor([4])
+    tokens = torch.tensor([[2, 5]])
+    alone = F.linear(model.norm(model.embedding(tokens) + model.place(tokens)), model.embedding.weight)
+    torch.testing.assert_close(model.train()(tokens, encoded, lengths), alone)
+    assert not torch.allclose(model.eval()(tokens, encoded, lengths), alone)
 
 
 def test_a_token_never_sees_later_ones() -> None:

@@ -1,35 +1,42 @@
 """Span masks and imposters have the official shares and shapes, and repeat from a seed."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 
-from avtlm.objectives.masking import SpanMaskConfig, imposters, runs, span_mask
+from avtlm.objectives.masking import SpanMaskConfig, imposters, other_clip, runs, span_mask
 from tests.golden_case import read_case
 
 CASE = read_case("avhubert/mask_sampling")
-# Settings 4 and 5 draw lengths from other distributions, which no configuration of either system uses.
-STATIC = [index for index, setting in enumerate(CASE.config["settings"]) if "type" not in setting]
+SETTINGS = range(len(CASE.config["settings"]))
+
+
+def spans(index: int) -> SpanMaskConfig:
+    setting = CASE.config["settings"][index]
+    return SpanMaskConfig(
+        setting["prob"], setting["length"], lengths=setting.get("type", "static"), spread=float(setting.get("other", 0.0))
+    )
 
 
 def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-@pytest.mark.parametrize("index", STATIC)
+@pytest.mark.parametrize("index", SETTINGS)
 def test_masked_shares_are_the_official_ones(index: int) -> None:
     setting = CASE.config["settings"][index]
     lengths = torch.tensor(setting["lens"])
-    config = SpanMaskConfig(setting["prob"], setting["length"])
-    draws = torch.stack([span_mask(lengths, int(lengths.max()), config, generator(seed)).sum(1) / lengths for seed in range(400)])
+    draws = torch.stack([span_mask(lengths, int(lengths.max()), spans(index), generator(seed)).sum(1) / lengths for seed in range(400)])
     expected = CASE.outputs[f"mean_masked_fraction{index}"].float()
     torch.testing.assert_close(draws.mean(0), expected, atol=0.02, rtol=0)
 
 
-@pytest.mark.parametrize("index", STATIC)
+@pytest.mark.parametrize("index", SETTINGS)
 def test_official_masks_have_the_properties_of_ours(index: int) -> None:
     mask, padding = CASE.outputs[f"mask{index}"], CASE.inputs[f"padding_mask{index}"]
     setting = CASE.config["settings"][index]
-    ours = span_mask(torch.tensor(setting["lens"]), mask.shape[1], SpanMaskConfig(setting["prob"], setting["length"]), generator())
+    ours = span_mask(torch.tensor(setting["lens"]), mask.shape[1], spans(index), generator())
     for each in (mask, ours):
         assert len(set(each.sum(1).tolist())) == 1
         assert not bool((each & padding).any())
@@ -46,6 +53,40 @@ def test_without_thinning_every_run_is_at_least_a_span_long_and_there_are_at_lea
             lengths = [end - start for start, end in runs(mask[row])]
             assert min(lengths) >= 5
             assert sum(lengths) > 5
+
+
+@pytest.mark.parametrize("lengths", ["static", "uniform", "normal", "poisson"])
+def test_spans_kept_apart_never_touch(lengths: str) -> None:
+    config = SpanMaskConfig(0.5, 4, lengths=lengths, spread=1.0, overlap=False, min_space=2)  # type: ignore[arg-type]
+    for seed in range(50):
+        mask = span_mask(torch.tensor([60, 7]), 60, config, generator(seed), same_count=False)
+        found = runs(mask[0])
+        assert len(found) > 2
+        assert all(later - earlier >= 1 for (_, earlier), (later, _) in pairwise(found))
+        if lengths == "static":
+            assert {end - start for start, end in found} == {4}
+        assert not bool(mask[1, 7:].any())
+
+
+def test_drawn_lengths_have_the_mean_that_was_asked_for() -> None:
+    for lengths, spread in (("uniform", 2.0), ("normal", 1.5), ("poisson", 0.0)):
+        config = SpanMaskConfig(0.01, 8, min_spans=1, lengths=lengths, spread=spread)  # type: ignore[arg-type]
+        sizes = [int(span_mask(torch.tensor([400]), 400, config, generator(seed)).sum()) for seed in range(300)]
+        assert sum(sizes) / 300 == pytest.approx(9.0 if lengths == "uniform" else 8.0, abs=0.7)
+        assert len(set(sizes)) > 4
+
+
+def test_another_clip_stands_in_row_by_row() -> None:
+    seen = set()
+    for seed in range(30):
+        row, source = other_clip(torch.tensor([6, 4, 5]), 6, generator(seed))
+        assert sorted(row.tolist()) == [0, 1, 2]
+        assert all(row != torch.arange(3))
+        for number, origin in enumerate(row.tolist()):
+            last = (6, 4, 5)[origin] - 1
+            assert source[number].tolist() == [min(place, last) for place in range(6)]
+        seen.add(tuple(row.tolist()))
+    assert len(seen) == 2
 
 
 def test_a_row_is_masked_alike_whatever_its_batch_if_rows_are_not_thinned() -> None:
@@ -121,7 +162,7 @@ def test_a_clip_hidden_as_a_whole_keeps_its_frames() -> None:
     assert imposters(mask, generator())[0].tolist() == [0, 1, 2, 3]
 
 
-@pytest.mark.parametrize("wrong", [{"prob": 1.5}, {"length": 0}, {"min_spans": -1}])
+@pytest.mark.parametrize("wrong", [{"prob": 1.5}, {"length": 0}, {"min_spans": -1}, {"min_space": -1}, {"spread": -1.0}])
 def test_impossible_masks_are_refused(wrong: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match="give a prob from 0 to 1"):
+    with pytest.raises(ValueError, match=r"give a prob from 0 to 1|neither is negative"):
         SpanMaskConfig(**wrong)  # type: ignore[arg-type]

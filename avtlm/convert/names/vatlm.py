@@ -1,7 +1,7 @@
 """Key names of the official VATLM and AV-HuBERT models (they share all but the phone front-end).
 
-The table turns the names of a pre-trained model into ours; a fine-tuned model has the same behind ``encoder.w2v_model.``, and a decoder.
-Rules are tried in order and the first that fits counts.
+The table turns the names of a pre-trained model into ours; a fine-tuned model has the same behind ``encoder.w2v_model.``, and a decoder, or
+behind ``w2v_encoder.w2v_model.``, and a projection for CTC. Rules are tried in order and the first that fits counts.
 """
 
 import re
@@ -9,9 +9,9 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-# Official keys with no counterpart: a dummy buffer that fairseq keeps to know its device.
-IGNORED = re.compile(r"decoder\.embed_positions\._float_tensor|decoder\.version")
-FINE_TUNED = "encoder.w2v_model."
+# Official keys with no counterpart: a dummy buffer that fairseq keeps to know its device, and a layer that models may have but never use.
+IGNORED = re.compile(r"decoder\.embed_positions\._float_tensor|decoder\.version|(.+\.)?target_glu\..+")
+FINE_TUNED = ("encoder.w2v_model.", "w2v_encoder.w2v_model.")
 
 _LAYER = r"layers\.(\d+)\."
 _ATTENTION = {"q_proj": "query", "k_proj": "key", "v_proj": "value", "out_proj": "output"}
@@ -27,16 +27,16 @@ _BLOCK = {
 }
 
 
-def _transformer(stack: str) -> list[tuple[str, str]]:
-    """Names inside the layers of an encoder or a decoder."""
+def _transformer(theirs: str, ours: str) -> list[tuple[str, str]]:
+    """Names inside the layers of an encoder or a decoder, there (a pattern) and here."""
     rules = [
-        (rf"{stack}\.{_LAYER}{official}\.{theirs}\.(.+)", rf"{stack}.layers.\1.{ours}.{part}.\2")
-        for official, ours in (("self_attn", "self_attention"), ("encoder_attn", "cross_attention"))
-        for theirs, part in _ATTENTION.items()
+        (rf"{theirs}\.{_LAYER}{block}\.{projection}\.(.+)", rf"{ours}.layers.\1.{name}.{part}.\2")
+        for block, name in (("self_attn", "self_attention"), ("encoder_attn", "cross_attention"))
+        for projection, part in _ATTENTION.items()
     ]
     rules += [
-        (rf"{stack}\.{_LAYER}{theirs}\.(.+)", rf"{stack}.layers.\1.{ours}.\2")
-        for theirs, ours in (
+        (rf"{theirs}\.{_LAYER}{block}\.(.+)", rf"{ours}.layers.\1.{name}.\2")
+        for block, name in (
             ("self_attn_layer_norm", "self_attention_norm"),
             ("encoder_attn_layer_norm", "cross_attention_norm"),
             ("final_layer_norm", "feed_forward_norm"),
@@ -44,7 +44,17 @@ def _transformer(stack: str) -> list[tuple[str, str]]:
             ("fc2", "feed_forward.contract"),
         )
     ]
-    return [*rules, (rf"{stack}\.layer_norm\.(.+)", rf"{stack}.norm.\1")]
+    return [*rules, (rf"{theirs}\.layer_norm\.(.+)", rf"{ours}.norm.\1")]
+
+
+def _encoder(theirs: str, ours: str) -> list[tuple[str, str]]:
+    """Names of a Transformer encoder with its positional convolution."""
+    return [
+        (rf"{theirs}\.pos_conv\.0\.weight_g", rf"{ours}.positions.conv.parametrizations.weight.original0"),
+        (rf"{theirs}\.pos_conv\.0\.weight_v", rf"{ours}.positions.conv.parametrizations.weight.original1"),
+        (rf"{theirs}\.pos_conv\.0\.bias", rf"{ours}.positions.conv.bias"),
+        *_transformer(theirs, ours),
+    ]
 
 
 LIPS: list[tuple[str, str]] = [
@@ -68,23 +78,23 @@ ENCODER: list[tuple[str, str]] = [
     (r"phone_conv\.2\.(.+)", r"frontends.text.conv2.\1"),
     (r"layer_norm\.(.+)", r"frontends.fusion.norm.\1"),
     (r"post_extract_proj\.(.+)", r"frontends.fusion.project.\1"),
-    (r"encoder\.pos_conv\.0\.weight_g", r"encoder.positions.conv.parametrizations.weight.original0"),
-    (r"encoder\.pos_conv\.0\.weight_v", r"encoder.positions.conv.parametrizations.weight.original1"),
-    (r"encoder\.pos_conv\.0\.bias", r"encoder.positions.conv.bias"),
-    *_transformer("encoder"),
+    *_encoder("feature_extractor_audio.encoder", "frontends.audio_encoder"),
+    *_encoder("feature_extractor_video.encoder", "frontends.video_encoder"),
+    *_encoder("encoder", "encoder"),
     (r"final_proj\.(.+)", r"predictor.project.\1"),
     (r"label_embs_concat", r"predictor.units"),
 ]
 
 DECODER: list[tuple[str, str]] = [
     (r"decoder\.embed_tokens\.(.+)", r"decoder.embedding.\1"),
+    (r"decoder\.embed_positions\.(.+)", r"decoder.positions.table.\1"),
     (r"decoder\.embed_out", r"decoder.output.weight"),
-    *_transformer("decoder"),
+    *_transformer("decoder", "decoder"),
 ]
 
 
 def rename(state: Mapping[str, Tensor], mask_audio: bool = True) -> dict[str, Tensor]:
-    """The same tensors under our names, for ``VATLM`` (pre-trained) or ``Recognizer`` (fine-tuned, with a decoder).
+    """The same tensors under our names, for ``AVHubert`` or ``VATLM`` (pre-trained) or ``Recognizer`` (fine-tuned, with a decoder or CTC).
 
     Args:
         state: official state dictionary.
@@ -102,8 +112,10 @@ def rename_key(key: str, mask_audio: bool = True) -> str | None:
         return None
     if key.startswith("decoder."):
         return find_name(DECODER, key)
-    inner = key.removeprefix(FINE_TUNED)
-    prefix = "encoder." if inner != key else ""
+    if key.startswith("w2v_encoder.proj."):
+        return "ctc." + key.removeprefix("w2v_encoder.proj.")
+    fine_tuned = next((prefix for prefix in FINE_TUNED if key.startswith(prefix)), "")
+    inner, prefix = key.removeprefix(fine_tuned), "encoder." if fine_tuned else ""
     if inner == "mask_emb":
         return prefix + ("frontends.audio_mask" if mask_audio else "feature_mask")
     return prefix + find_name(ENCODER, inner)
