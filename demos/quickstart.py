@@ -22,7 +22,7 @@ from typing import Any
 
 from rich.console import Console
 
-from demos.stages import Stages, keep_memory, machine, write_json
+from demos.stages import Stages, machine, restart_tuned, write_json
 
 # Stages that go on from whatever lies in their folders; corpus and lips check for themselves whether that is theirs.
 AFRESH = {name: (name,) for name in ("units1", "pretrain1", "units2", "pretrain2")} | {"finetune": ("finetune", "comparison")}
@@ -322,7 +322,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args(arguments)
-    keep_memory("demos.quickstart", sys.argv[1:] if arguments is None else arguments)
+    restart_tuned("demos.quickstart", sys.argv[1:] if arguments is None else arguments)
     console = Console(stderr=True)
     console.print("[bold]avtlm quickstart[/]: from talking faces to transcripts in noise", highlight=False)
     try:

@@ -20,7 +20,7 @@ from avtlm import checkpoint
 from avtlm.data.manifest import read_manifest
 from demos import quickstart
 from demos.quickstart import PLANS, Quickstart, last_step, main
-from demos.stages import MALLOC
+from demos.stages import ENVIRONMENT
 from preprocess.corpora.talking_heads import SIZES
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -131,7 +131,7 @@ def test_steps_are_read_from_a_log_that_is_being_written(tmp_path: Path) -> None
 def test_what_goes_wrong_is_said_in_one_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name, value in MALLOC.items():
+    for name, value in ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
     (tmp_path / "corpus" / "video").mkdir(parents=True)
     assert main(["--size", "smoke", "--out", str(tmp_path)]) == 1
