@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from torch import nn
 
 from avtlm import config, systems
@@ -33,11 +34,17 @@ def read(path: Path) -> TrainConfig:
     return config.load(TrainConfig, path)
 
 
-def build(settings: TrainConfig) -> nn.Module:
-    if settings.task == "pretrain":
-        return encoder(settings, settings.model)
-    heads = config.load(RecognizerConfig, settings.model)
-    return Recognizer(heads, encoder(settings, heads.encoder), Vocabulary.characters(["abc"]))
+def build(settings: TrainConfig, device: str = "meta") -> nn.Module:
+    """The model of a configuration; on "meta" its weights have sizes only, so that large models cost nothing."""
+    with torch.device(device):
+        if settings.task == "pretrain":
+            return encoder(settings, settings.model)
+        heads = config.load(RecognizerConfig, settings.model)
+        return Recognizer(heads, encoder(settings, heads.encoder), Vocabulary.characters(["abc"]))
+
+
+def count(path: str) -> int:
+    return sum(parameter.numel() for parameter in build(read(ROOT / path)).parameters())
 
 
 def leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -106,7 +113,27 @@ def test_paths_of_a_configuration_lie_below_the_folder_that_runs_it(path: Path) 
 def test_tiny_fine_tuning_starts_from_tiny_pre_training() -> None:
     pretraining, finetuning = read(TINY), read(TINY.with_name("tiny_finetune.yaml"))
     assert finetuning.initialise == f"{pretraining.output}/model"
-    first, second = build(pretraining), build(finetuning)
+    first, second = build(pretraining, "cpu"), build(finetuning, "cpu")
     assert isinstance(second, Recognizer)
     load_except(second.encoder, first.state_dict(), finetuning.fresh)  # raises where sizes differ
     assert sum(parameter.numel() for parameter in second.parameters()) < 2_000_000
+
+
+@pytest.mark.parametrize(
+    ("path", "parameters"),
+    [
+        ("avhubert/base.yaml", 103_330_280),
+        ("avhubert/base_lrs3.yaml", 103_330_280),
+        ("avhubert/large.yaml", 325_398_504),
+        ("vatlm/base.yaml", 107_497_448),
+        ("vatlm/base_lrs3.yaml", 107_497_448),
+        ("vatlm/large.yaml", 332_789_736),
+    ],
+)
+def test_published_models_have_the_official_numbers_of_parameters(path: str, parameters: int) -> None:
+    assert count(path) == parameters
+
+
+def test_models_of_the_first_iterations_differ_from_the_last_in_their_masks_and_units_alone() -> None:
+    # 1900 clusters of 256 values fewer; the mask vector hides 768 fused values in place of 104 audio values.
+    assert count("avhubert/base_iter1.yaml") == 103_330_280 - 1900 * 256 + 768 - 104
