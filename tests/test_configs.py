@@ -137,3 +137,16 @@ def test_published_models_have_the_official_numbers_of_parameters(path: str, par
 def test_models_of_the_first_iterations_differ_from_the_last_in_their_masks_and_units_alone() -> None:
     # 1900 clusters of 256 values fewer; the mask vector hides 768 fused values in place of 104 audio values.
     assert count("avhubert/base_iter1.yaml") == 103_330_280 - 1900 * 256 + 768 - 104
+
+
+@pytest.mark.parametrize(("size", "millions"), [("base", 57.5), ("large", 152.2)])
+@pytest.mark.parametrize("system", ["avhubert", "vatlm"])
+def test_published_decoders_have_the_official_size_with_1000_word_pieces(system: str, size: str, millions: float) -> None:
+    for task in ("avsr", "vsr"):
+        settings = read(ROOT / system / f"finetune_{task}_{size}.yaml")
+        heads = config.load(RecognizerConfig, settings.model)
+        with torch.device("meta"):
+            model = Recognizer(heads, encoder(settings, heads.encoder), Vocabulary.tokens([f"t{i}" for i in range(996)]))
+        assert model.decoder is not None
+        assert model.ctc is None
+        assert round(sum(parameter.numel() for parameter in model.decoder.parameters()) / 1e6, 1) == millions

@@ -38,6 +38,7 @@ class Source:
         units: file of unit labels (pre-training); see avtlm.units.labels.
         limit: use only this many utterances, drawn with ``limit_seed`` (the small labelled part of low-resource experiments).
         weight: share of the steps that contain a batch of this source.
+        modality: for ``recognition``, what is given of clips with sound and picture: both, the sound (``a``) or the lips (``v``).
         crop_frames: cut the utterances of every training batch, each at a random place, to the shortest of them and at most to this many
             frames (AV-HuBERT on VoxCeleb2: 400); null pads them to the longest. Not for ``recognition``, whose transcripts would not fit.
     """
@@ -49,6 +50,7 @@ class Source:
     limit: int | None = None
     limit_seed: int = 0
     weight: float = 1.0
+    modality: Literal["av", "a", "v"] = "av"
     max_seconds: float = 20.0
     min_seconds: float = 0.2
     crop_frames: int | None = None
@@ -58,6 +60,8 @@ class Source:
     def __post_init__(self) -> None:
         if not 0 < self.weight <= 1:
             raise ValueError(f"weight: {self.weight} is not a share of the steps; give a number above 0, at most 1.")
+        if self.modality != "av" and self.task != "recognition":
+            raise ValueError(f"modality: {self.modality!r} for {self.task}; only recognition chooses, a pre-training task says what it takes.")
         if self.crop_frames is not None and (self.crop_frames < 1 or self.task in ("recognition", "text")):
             raise ValueError(f"crop_frames: {self.crop_frames} for {self.task}; give at least 1, and only for clips without transcripts.")
 
@@ -179,10 +183,11 @@ class ClipDataset:
         if self.source.task == "text":
             return Item(row.id, text=self._phones(row), units=self._units(row, None))
         video = None
-        if self._has_video and row.video is not None:
+        if self._has_video and row.video is not None and "v" in self.source.modality:
             video = self._video(index, rng)
         frames = None if video is None else len(video)
-        audio = self._audio(index, frames, rng, progress) if row.audio is not None else None
+        heard = row.audio is not None and "a" in self.source.modality
+        audio = self._audio(index, frames, rng, progress) if heard else None
         text = self._phones(row) if self.source.task == "audio_text" else None
         length = frames if frames is not None else len(audio) if audio is not None else 0
         units = None if self.labels is None else self._units(row, length)

@@ -215,7 +215,7 @@ class Trainer:
         total = torch.stack([loss.value for loss in losses]).sum() / count
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), settings.optim.clip_norm)
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), settings.optim.clip_norm or math.inf)
         if not math.isfinite(norm.item()):
             for buffer, before in zip(self.model.buffers(), buffers, strict=True):
                 buffer.copy_(before)  # statistics of batch norms

@@ -18,6 +18,9 @@ class OptimConfig:
             (warm-up from 0.01, hold, exponential decay to ``final_ratio``: their fine-tuning), or ``constant`` after the warm-up.
         warmup: share of the steps.
         hold: share of the steps (tri_stage only).
+        decay: share of the steps that the decay takes (tri_stage only); ``final_ratio`` holds for what is left, and a decay longer than
+            that is cut off. Null takes all the steps after the hold.
+        clip_norm: bound on the norm of the gradient; null sets none.
         encoder_lr_ratio: learning rate of a recogniser's encoder relative to its heads.
     """
 
@@ -25,10 +28,11 @@ class OptimConfig:
     betas: tuple[float, float] = (0.9, 0.98)
     eps: float = 1e-6
     weight_decay: float = 0.01
-    clip_norm: float = 10.0
+    clip_norm: float | None = 10.0
     schedule: Literal["linear", "cosine", "tri_stage", "constant"] = "linear"
     warmup: float = 0.08
     hold: float = 0.0
+    decay: float | None = None
     final_ratio: float = 0.05
     encoder_lr_ratio: float = 1.0
 
@@ -38,6 +42,10 @@ class OptimConfig:
                 f"lr {self.lr}, warmup {self.warmup}, hold {self.hold}: "
                 "give lr > 0, and warm-up and hold as shares of the steps that sum to at most 1."
             )
+        if self.clip_norm is not None and self.clip_norm <= 0:
+            raise ValueError(f"clip_norm: {self.clip_norm}; give a bound above 0, or null for none.")
+        if self.decay is not None and (self.decay <= 0 or self.schedule != "tri_stage"):
+            raise ValueError(f"decay: {self.decay}; give a share of the steps above 0, and schedule tri_stage, or null.")
 
 
 def schedule(config: OptimConfig, step: int, steps: int) -> float:
@@ -49,7 +57,8 @@ def schedule(config: OptimConfig, step: int, steps: int) -> float:
     if config.schedule == "constant":
         return 1.0
     hold = round(config.hold * steps) if config.schedule == "tri_stage" else 0
-    share = min(1.0, max(0, step - warm - hold) / max(1, steps - warm - hold))
+    decay = steps - warm - hold if config.decay is None else round(config.decay * steps)
+    share = min(1.0, max(0, step - warm - hold) / max(1, decay))
     if config.schedule == "linear":
         return 1.0 - share
     if config.schedule == "cosine":

@@ -44,6 +44,17 @@ def test_each_task_reads_what_it_needs(corpus: MadeCorpus) -> None:
         assert {name for name in ("audio", "video", "text", "units", "tokens") if getattr(item, name) is not None} == parts, task
 
 
+def test_recognition_may_be_given_sound_or_lips_alone(corpus: MadeCorpus) -> None:
+    heard, read = (dataset(corpus, "recognition", modality=letter).item(0) for letter in ("a", "v"))
+    assert heard.audio is not None
+    assert heard.video is None
+    assert read.video is not None
+    assert read.audio is None
+    assert heard.tokens is not None
+    with pytest.raises(ValueError, match="only recognition chooses"):
+        Source("m", "audio_video", modality="v")
+
+
 def test_sound_picture_units_and_phones_agree_in_length(corpus: MadeCorpus) -> None:
     for task in ("audio_video", "audio_text", "text"):
         data = dataset(corpus, task)  # type: ignore[arg-type]

@@ -42,6 +42,22 @@ def test_tri_stage_starts_at_a_hundredth_holds_and_decays_exponentially() -> Non
     assert max(ratios) == pytest.approx(min(ratios))
 
 
+def test_a_decay_shorter_than_the_rest_stays_at_its_end_and_a_longer_one_is_cut_off() -> None:
+    short = factors("tri_stage", decay=0.4, final_ratio=0.05)
+    assert short[30] == pytest.approx(0.05**0.5)
+    assert short[50:] == pytest.approx([0.05] * 50)
+    long = factors("tri_stage", decay=1.8, final_ratio=0.05)
+    assert long[99] == pytest.approx(0.05 ** (89 / 180))
+    with pytest.raises(ValueError, match="schedule tri_stage"):
+        OptimConfig(schedule="cosine", decay=0.5)
+
+
+def test_a_bound_on_the_gradient_is_positive_or_none() -> None:
+    assert OptimConfig(clip_norm=None).clip_norm is None
+    with pytest.raises(ValueError, match="clip_norm: 0"):
+        OptimConfig(clip_norm=0.0)
+
+
 def test_no_warm_up_starts_at_full_rate() -> None:
     assert factors("linear", warmup=0.0)[0] == 1.0
 
