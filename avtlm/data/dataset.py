@@ -61,7 +61,7 @@ class Source:
         if not 0 < self.weight <= 1:
             raise ValueError(f"weight: {self.weight} is not a share of the steps; give a number above 0, at most 1.")
         if self.modality != "av" and self.task != "recognition":
-            raise ValueError(f"modality: {self.modality!r} for {self.task}; only recognition chooses, a pre-training task says what it takes.")
+            raise ValueError(f"modality: {self.modality!r} for {self.task}; only recognition has a choice; name another task.")
         if self.crop_frames is not None and (self.crop_frames < 1 or self.task in ("recognition", "text")):
             raise ValueError(f"crop_frames: {self.crop_frames} for {self.task}; give at least 1, and only for clips without transcripts.")
 
