@@ -21,7 +21,7 @@ from avtlm.decoding.beam import BeamOptions, attention_beam
 from avtlm.decoding.ctc_prefix import ctc_beam
 from avtlm.decoding.greedy import ctc_greedy
 from avtlm.decoding.result import Hypothesis, Transcript, transcript
-from avtlm.frontends.fusion import modality_dropout
+from avtlm.frontends.fusion import keep_modalities
 from avtlm.frontends.multimodal import InputMask
 from avtlm.nn.transformer import Decoder, DecoderConfig
 from avtlm.objectives.ctc import ctc_loss
@@ -113,11 +113,9 @@ class Recognizer(nn.Module):
 
     def losses(self, batch: Batch, generator: torch.Generator) -> dict[str, Loss]:
         """CTC and attention losses over ``tokens``, weighted into one."""
-        config, rows = self.config, len(batch)
+        config = self.config
         mask = self._draw_masks(batch, generator)
-        audio, video = modality_dropout(config.modality_dropout, config.audio_dropout, generator, rows)
-        device = next(self.parameters()).device
-        keep = {"audio": audio.to(device), "video": video.to(device)} if batch.audio is not None and batch.video is not None else {}
+        keep = keep_modalities(batch, config.modality_dropout, config.audio_dropout, generator)
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.step >= config.freeze_encoder_steps):
             encoded, lengths = self.encoder.encode(batch, mask=mask, keep=keep)  # type: ignore[operator]
         tokens, token_lengths = batch.targets["tokens"], batch.target_lengths["tokens"]

@@ -10,6 +10,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from avtlm.data.batching import Batch
+
 
 def modality_dropout(probability: float, audio_probability: float, generator: torch.Generator, rows: int = 1) -> tuple[Tensor, Tensor]:
     """Draw which of audio and video to keep.
@@ -23,6 +25,22 @@ def modality_dropout(probability: float, audio_probability: float, generator: to
     drop = torch.rand(rows, generator=generator) < probability
     audio = torch.rand(rows, generator=generator) < audio_probability
     return ~(drop & audio), ~(drop & ~audio)
+
+
+def keep_modalities(
+    batch: Batch, probability: float, audio_probability: float, generator: torch.Generator, per_row: bool = True
+) -> dict[str, Tensor]:
+    """Modality dropout for a batch: rows that keep ``audio`` and ``video``, bool (batch,) on its device; empty if one is absent.
+
+    A row that has only one of the two always keeps it: there would be nothing left to learn from.
+    """
+    if batch.audio is None or batch.video is None:
+        return {}
+    assert batch.audio_lengths is not None
+    assert batch.video_lengths is not None
+    audio, video = modality_dropout(probability, audio_probability, generator, len(batch) if per_row else 1)
+    device = batch.audio.device
+    return {"audio": audio.to(device) | (batch.video_lengths == 0), "video": video.to(device) | (batch.audio_lengths == 0)}
 
 
 class Fusion(nn.Module):

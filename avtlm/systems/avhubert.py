@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from avtlm.data.batching import Batch
 from avtlm.frontends.filterbank import FRAME_RATE
-from avtlm.frontends.fusion import modality_dropout
+from avtlm.frontends.fusion import keep_modalities
 from avtlm.frontends.multimodal import FrontEndConfig, Fused, InputMask, MultimodalFrontEnd
 from avtlm.nn.attention import padding_mask
 from avtlm.nn.transformer import Encoder, EncoderConfig
@@ -40,7 +40,7 @@ class AVHubertConfig:
         video_stand_in: what hidden video frames are replaced by: frames of the same clip (``same_clip``, all released models) or of another
             one of the batch (``other_clip``; a loss then depends on its batch).
         same_mask_count: thin the masks of a batch to equal numbers of hidden frames, as the official code.
-        modality_dropout, audio_dropout: see avtlm.frontends.fusion.modality_dropout.
+        modality_dropout, audio_dropout: see avtlm.frontends.fusion.keep_modalities.
         dropout_per_row: the official code draws one modality dropout for a whole batch.
         masked_weight, visible_weight: of the cross-entropy over hidden and over other frames (``visible_weight`` is 1 in the large models).
         feature_penalty: weight of the mean square of the fused features, times the frames in the loss.
@@ -162,14 +162,10 @@ class AVHubert(nn.Module):
     def losses(self, batch: Batch, generator: torch.Generator) -> dict[str, Loss]:
         """Masked prediction over the batch's units, and the penalty on the size of the fused features (sum over frames, as the official
         code)."""
-        device = self.predictor.units.device
-        mask = self.draw_masks(batch, generator)
-        keep = {}
-        if batch.audio is not None and batch.video is not None:
-            rows = len(batch) if self.config.dropout_per_row else 1
-            audio, video = modality_dropout(self.config.modality_dropout, self.config.audio_dropout, generator, rows)
-            keep = {"audio": audio.expand(len(batch)).to(device), "video": video.expand(len(batch)).to(device)}
-        return self.masked_losses(batch, mask.to(device), keep)
+        config = self.config
+        mask = self.draw_masks(batch, generator).to(self.predictor.units.device)
+        keep = keep_modalities(batch, config.modality_dropout, config.audio_dropout, generator, config.dropout_per_row)
+        return self.masked_losses(batch, mask, keep)
 
     def masked_losses(self, batch: Batch, mask: InputMask, keep: dict[str, Tensor] | None = None) -> dict[str, Loss]:
         """The same with given masks and modality dropout, so that a stored case can be replayed."""

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from avtlm.data.batching import Batch
-from avtlm.frontends.fusion import Fusion, modality_dropout
+from avtlm.frontends.fusion import Fusion, keep_modalities, modality_dropout
 from avtlm.frontends.lips import LipEncoderConfig, normalise_grey
 from avtlm.frontends.multimodal import FrontEndConfig, InputMask, MultimodalFrontEnd
 from avtlm.frontends.text import PhoneEncoder, downsampled
@@ -192,3 +192,18 @@ def test_modality_dropout_drops_one_of_two_with_the_given_probabilities() -> Non
     assert (~video).float().mean().item() == pytest.approx(0.375, abs=0.02)
     always = modality_dropout(0.0, 0.5, torch.Generator().manual_seed(0), 100)
     assert bool(always[0].all() and always[1].all())
+
+
+@pytest.mark.parametrize("per_row", [True, False])
+def test_a_row_with_one_modality_always_keeps_it(per_row: bool) -> None:
+    sound, lips = (torch.zeros(3, 5, 104), torch.tensor([5, 0, 5])), (torch.zeros(3, 5, 4, 4), torch.tensor([5, 5, 0]))
+    batch = Batch(("both", "lips", "sound"), "recognition", *sound, *lips)
+    seen = set()
+    for seed in range(40):
+        keep = keep_modalities(batch, 1.0, 0.5, torch.Generator().manual_seed(seed), per_row)
+        assert keep["video"][1]
+        assert keep["audio"][2]
+        assert keep["audio"][0] != keep["video"][0]
+        seen.add(bool(keep["audio"][0]))
+    assert seen == {True, False}
+    assert keep_modalities(batch.only("a"), 1.0, 0.5, torch.Generator(), per_row) == {}
