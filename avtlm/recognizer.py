@@ -20,6 +20,7 @@ from avtlm.data.batching import Batch
 from avtlm.decoding.beam import BeamOptions, attention_beam
 from avtlm.decoding.ctc_prefix import ctc_beam
 from avtlm.decoding.greedy import ctc_greedy
+from avtlm.decoding.rescoring import rescore_with_ctc
 from avtlm.decoding.result import Hypothesis, Transcript, transcript
 from avtlm.frontends.fusion import keep_modalities
 from avtlm.frontends.multimodal import InputMask
@@ -38,6 +39,8 @@ class DecodingConfig:
     """How transcripts are searched for; travels with the checkpoint.
 
     Attributes:
+        ctc_weight: rank the hypotheses that the attention decoder ends with by this share of CTC (see avtlm.decoding.rescoring); 0 leaves
+            its own ranking.
         max_length_ratio, max_length_extra: an attention decoder writes at most int(ratio * frames + extra) tokens.
         official_length_limit: take for the frames what AV-HuBERT's and VATLM's generators take: the width of the audio features (104)
             where there is audio, and the longest clip of the batch for video alone.
@@ -46,6 +49,7 @@ class DecodingConfig:
     method: Literal["ctc_greedy", "ctc_beam", "attention"] = "ctc_greedy"
     beam: int = 10
     length_penalty: float = 1.0
+    ctc_weight: float = 0.0
     max_length_ratio: float = 1.0
     max_length_extra: float = 0.0
     official_length_limit: bool = False
@@ -53,6 +57,8 @@ class DecodingConfig:
     def __post_init__(self) -> None:
         if self.beam < 1:
             raise ValueError(f"beam: {self.beam}; give at least 1.")
+        if not 0.0 <= self.ctc_weight <= 1.0 or (self.ctc_weight and self.method != "attention"):
+            raise ValueError(f"ctc_weight: {self.ctc_weight} for {self.method}; give a share from 0 to 1, above 0 for attention only.")
 
 
 @dataclass(frozen=True)
@@ -82,6 +88,8 @@ class RecognizerConfig:
             raise ValueError("decoding.method: attention needs a decoder; describe one or choose ctc_greedy or ctc_beam.")
         if self.decoding.method != "attention" and self.ctc_weight == 0.0:
             raise ValueError(f"decoding.method: {self.decoding.method} needs a CTC head; set ctc_weight above 0 or choose attention.")
+        if self.decoding.ctc_weight and self.ctc_weight == 0.0:
+            raise ValueError(f"decoding.ctc_weight: {self.decoding.ctc_weight} needs a CTC head; set ctc_weight above 0 as well.")
 
 
 class Recognizer(nn.Module):
@@ -156,7 +164,12 @@ class Recognizer(nn.Module):
         if decoding.method == "attention":
             if self.decoder is None:
                 raise ValueError("decoding.method: attention was asked for, but this model has no decoder; choose ctc_greedy or ctc_beam.")
-            return attention_beam(self.decoder, encoded, lengths, self.beam_options(batch, decoding))
+            found = attention_beam(self.decoder, encoded, lengths, self.beam_options(batch, decoding))
+            if decoding.ctc_weight:
+                if self.ctc is None:
+                    raise ValueError(f"decoding.ctc_weight: {decoding.ctc_weight}, but this model has no CTC head; set it to 0.")
+                found = rescore_with_ctc(found, self.ctc(encoded).float().log_softmax(-1), lengths, decoding.ctc_weight)
+            return found
         if self.ctc is None:
             raise ValueError(f"decoding.method: {decoding.method} was asked for, but this model has no CTC head; choose attention.")
         log_probs = self.ctc(encoded).float().log_softmax(-1)
@@ -172,7 +185,8 @@ class Recognizer(nn.Module):
             size = batch.audio.shape[2] if batch.audio is not None else batch.video.shape[1] if batch.video is not None else 0
             ratio, extra = 0.0, int(ratio * size + extra)
         most = self.decoder.config.max_positions - 1
-        return BeamOptions(beam=decoding.beam, length_penalty=decoding.length_penalty, max_len_a=ratio, max_len_b=extra, max_len=most)
+        kept = decoding.beam if decoding.ctc_weight else 1
+        return BeamOptions(decoding.beam, kept, decoding.length_penalty, max_len_a=ratio, max_len_b=extra, max_len=most)
 
     def transcribe_batch(self, batch: Batch, decoding: DecodingConfig | None = None) -> list[Transcript]:
         """Transcripts with words and times, one per row. The model must be in evaluation mode."""

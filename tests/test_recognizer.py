@@ -153,6 +153,7 @@ def test_transcribing_leaves_the_training_mode_as_it_was() -> None:
         ({"decoder": None}, "decoder is null"),
         ({"ctc_weight": 0.0}, "ctc_greedy needs a CTC head"),
         ({"ctc_weight": 1.0, "decoder": None, "decoding": DecodingConfig(method="attention")}, "attention needs a decoder"),
+        ({"ctc_weight": 0.0, "decoding": DecodingConfig("attention", ctc_weight=0.3)}, "decoding.ctc_weight: 0.3 needs a CTC head"),
     ],
 )
 def test_heads_and_decoding_must_fit(wrong: dict[str, object], message: str) -> None:
@@ -160,6 +161,19 @@ def test_heads_and_decoding_must_fit(wrong: dict[str, object], message: str) -> 
         replace(BOTH, **wrong)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="beam: 0"):
         DecodingConfig(beam=0)
+
+
+def test_ctc_has_a_say_in_the_ranking_of_the_attention_decoder() -> None:
+    model = recogniser()
+    plain = DecodingConfig("attention", beam=4)
+    best = model.search(batch(), plain)
+    assert [len(found) for found in best] == [1, 1, 1]
+    ranked = model.search(batch(), replace(plain, ctc_weight=1.0))
+    for found in ranked:
+        assert len(found) > 1
+        assert [one.components["ctc"] for one in found] == sorted((one.components["ctc"] for one in found), reverse=True)
+    with pytest.raises(ValueError, match="ctc_weight: 0.3 for ctc_beam"):
+        DecodingConfig("ctc_beam", ctc_weight=0.3)
 
 
 def test_decoding_without_the_head_for_it_is_refused() -> None:
