@@ -172,7 +172,7 @@ def test_ctc_has_a_say_in_the_ranking_of_the_attention_decoder() -> None:
     for found in ranked:
         assert len(found) > 1
         assert [one.components["ctc"] for one in found] == sorted((one.components["ctc"] for one in found), reverse=True)
-    with pytest.raises(ValueError, match="ctc_weight: 0.3 for ctc_beam"):
+    with pytest.raises(ValueError, match=r"ctc_weight: 0\.3 for ctc_beam"):
         DecodingConfig("ctc_beam", ctc_weight=0.3)
 
 
