@@ -20,8 +20,8 @@ from avtlm.data.container import PYAV_ERRORS, describe, open_media, video_stream
 from avtlm.data.dataset import Item, collate
 from avtlm.data.manifest import Manifest, Utterance, read_manifest
 from avtlm.data.media import SAMPLE_RATE, MediaError, read_audio, read_clip, write_clip
+from avtlm.data.noise import BabblePool, mix_at_snr
 from avtlm.data.seeds import seed_for
-from avtlm.evaluation.robustness import BabblePool, mix_at_snr
 from avtlm.lips.crop import extract_lips
 from avtlm.lips.landmarks import FaceMesh, LandmarkProvider
 from avtlm.recognizer import Recognizer

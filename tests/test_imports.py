@@ -25,8 +25,8 @@ FORBIDDEN = {
     "decoding": ("systems", "frontends", "lips", "training", "evaluation", "transcribe", "cli", "doctor", "info"),
     "evaluation": ("systems.*", "cli", "doctor", "info"),
 }
-# Modules that any room may use: the one draws bars for long jobs, the other is arithmetic on arrays that training and evaluation share.
-EVERYWHERE = ("avtlm.training.progress", "avtlm.evaluation.robustness")
+# A module that any room may use: it draws bars for long jobs.
+EVERYWHERE = ("avtlm.training.progress",)
 # Where a package may be imported. The photographs of the synthetic corpus need all 468 points of the mesh, of which providers give 68.
 DOORS = {
     "xformers": ("avtlm/nn/attention.py",),

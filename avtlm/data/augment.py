@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from avtlm.data.noise import babble, mix_at_snr
+
 
 @dataclass(frozen=True)
 class NoiseConfig:
@@ -51,8 +53,6 @@ class AugmentConfig:
 
 def add_noise(wave: np.ndarray, others: Sequence[np.ndarray], config: NoiseConfig, progress: float, rng: np.random.Generator) -> np.ndarray:
     """int16 waveform with babble of ``others`` (int16, at least ``voices`` of them) in it, or as it was."""
-    from avtlm.evaluation.robustness import babble, mix_at_snr
-
     prob, low = config.at(progress)
     if rng.random() >= prob:
         return wave

@@ -16,8 +16,8 @@ from avtlm import systems
 from avtlm.data.batching import Batch
 from avtlm.data.dataset import ClipDataset, Item, Source, collate
 from avtlm.data.media import read_audio
+from avtlm.data.noise import BabblePool, mix_at_snr
 from avtlm.data.seeds import seed_for
-from avtlm.evaluation.robustness import BabblePool, mix_at_snr
 from avtlm.evaluation.wer import ErrorRate, corpus_wer
 from avtlm.recognizer import Recognizer
 from avtlm.text.normalize import normalize

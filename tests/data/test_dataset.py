@@ -51,7 +51,7 @@ def test_recognition_may_be_given_sound_or_lips_alone(corpus: MadeCorpus) -> Non
     assert read.video is not None
     assert read.audio is None
     assert heard.tokens is not None
-    with pytest.raises(ValueError, match="only recognition chooses"):
+    with pytest.raises(ValueError, match="only recognition has a choice"):
         Source("m", "audio_video", modality="v")
 
 

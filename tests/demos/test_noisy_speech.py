@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from avtlm.data.media import MediaError, read_clip
-from avtlm.evaluation.robustness import measured_snr
+from avtlm.data.noise import measured_snr
 from avtlm.files import DEFAULT_MODEL
 from avtlm.transcribe import transcribe
 from demos import noisy_clip

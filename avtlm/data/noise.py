@@ -12,7 +12,6 @@ import numpy as np
 
 from avtlm.data.seeds import seed_for
 
-SNRS = (10, 5, 0, -5, -10)  # dB, the conditions of the published tables; "clean" stands beside them
 INT16 = np.iinfo(np.int16)
 
 
@@ -120,13 +119,22 @@ def babble(clips: Sequence[np.ndarray], rng: np.random.Generator, samples: int |
     if not clips or any(len(clip) == 0 for clip in clips):
         raise ValueError("Babble needs at least one clip, and every clip at least one sample.")
     length = max(len(clip) for clip in clips) if samples is None else samples
-    total = np.zeros(length)
+    total = np.zeros(length, np.float32)
     for clip in clips:
-        voice = np.roll(clip.astype(np.float64), int(rng.integers(len(clip))))
+        at = -int(rng.integers(len(clip))) % len(clip)
+        voice = clip.astype(np.float32)
+        loudest = max(float(voice.max()), -float(voice.min()))
         voice -= voice.mean()
-        if (deviation := voice.std()) > 1e-9 * np.abs(clip).max():  # rounding in a constant signal is no voice
-            total += fit(voice / deviation, length)
-    return total.astype(np.float32)
+        deviation = float(np.sqrt(np.dot(voice, voice) / len(voice)))
+        if deviation <= 1e-6 * loudest:  # rounding in a constant signal is no voice
+            continue
+        voice *= 1 / deviation
+        written = 0
+        while written < length:  # the clip from its offset to its end, then over and over from its start
+            part = voice[at : at + length - written]
+            total[written : written + len(part)] += part
+            written, at = written + len(part), 0
+    return total
 
 
 @dataclass(frozen=True)

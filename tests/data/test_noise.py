@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
-from avtlm.evaluation.robustness import BabblePool, babble, fit, mean_babble, mean_noise, measured_snr, mix_at_snr
+from avtlm.data.noise import BabblePool, babble, fit, mean_babble, mean_noise, measured_snr, mix_at_snr
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "evaluation" / "snr_mixing"
 
