@@ -4,7 +4,7 @@ All draws come from the generator that is passed in (a CPU one), so that masks r
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -45,7 +45,56 @@ class SpanMaskConfig:
             )
 
 
-def span_mask(lengths: Tensor, frames: int, config: SpanMaskConfig, generator: torch.Generator, same_count: bool = True) -> Tensor:
+class Draws(Protocol):
+    """Where spans take their random numbers from; whoever replays another program's masks brings that program's generator."""
+
+    def uniform(self) -> float:
+        """On [0, 1)."""
+
+    def permutation(self, count: int) -> list[int]:
+        """The numbers below ``count`` in random order."""
+
+    def integers(self, low: int, high: int, count: int) -> list[int]:
+        """On [low, high)."""
+
+    def normal(self, mean: float, deviation: float, count: int) -> list[float]: ...
+
+    def poisson(self, mean: float, count: int) -> list[int]: ...
+
+    def weighted(self, weights: list[int]) -> int:
+        """A place, as probable as its weight is large."""
+
+
+@dataclass(frozen=True)
+class TorchDraws:
+    """Draws from a CPU generator of PyTorch."""
+
+    generator: torch.Generator
+
+    def uniform(self) -> float:
+        return torch.rand((), generator=self.generator).item()
+
+    def permutation(self, count: int) -> list[int]:
+        order: list[int] = torch.randperm(count, generator=self.generator).tolist()
+        return order
+
+    def integers(self, low: int, high: int, count: int) -> list[int]:
+        numbers: list[int] = torch.randint(low, high, (count,), generator=self.generator).tolist()
+        return numbers
+
+    def normal(self, mean: float, deviation: float, count: int) -> list[float]:
+        numbers: list[float] = (torch.randn(count, generator=self.generator) * deviation + mean).tolist()
+        return numbers
+
+    def poisson(self, mean: float, count: int) -> list[int]:
+        numbers: list[int] = torch.poisson(torch.full((count,), float(mean)), generator=self.generator).int().tolist()
+        return numbers
+
+    def weighted(self, weights: list[int]) -> int:
+        return int(torch.multinomial(torch.tensor(weights, dtype=torch.float64), 1, generator=self.generator))
+
+
+def span_mask(lengths: Tensor, frames: int, config: SpanMaskConfig, generator: torch.Generator | Draws, same_count: bool = True) -> Tensor:
     """Draw spans of fixed length in every row.
 
     A row of n valid frames gets int(prob * n / length + u) spans with u uniform on [0, 1), at least ``min_spans``, whose starts are
@@ -55,6 +104,7 @@ def span_mask(lengths: Tensor, frames: int, config: SpanMaskConfig, generator: t
     Args:
         lengths: valid frames of each row, (batch,).
         frames: width of the mask.
+        generator: a CPU one, or another source of random numbers.
 
     Returns:
         bool (batch, frames), True where hidden; on the CPU.
@@ -62,51 +112,51 @@ def span_mask(lengths: Tensor, frames: int, config: SpanMaskConfig, generator: t
     mask = torch.zeros(len(lengths), frames, dtype=torch.bool)
     if config.prob == 0.0:
         return mask
+    draws: Draws = TorchDraws(generator) if isinstance(generator, torch.Generator) else generator
     for row, valid in enumerate(lengths.tolist()):
         if valid == 0:
             continue
-        count = max(int(config.prob * valid / config.length + torch.rand((), generator=generator).item()), config.min_spans)
-        spans = _span_lengths(count, valid, config, generator)
+        count = max(int(config.prob * valid / config.length + draws.uniform()), config.min_spans)
+        spans = _span_lengths(count, valid, config, draws)
         if config.overlap:
             # In a clip hardly longer than a span the first places serve as starts, and spans end with the clip: it is hidden nearly whole.
             shortest = min(spans, default=config.length)
             places = valid - shortest if valid - shortest > count else count + 1
-            starts = torch.randperm(places, generator=generator)[:count].tolist()
+            starts = draws.permutation(places)[:count]
         else:
-            starts, spans = _starts_apart(spans, valid, config.min_space, generator)
+            starts, spans = _starts_apart(spans, valid, config.min_space, draws)
         for start, length in zip(starts, spans, strict=True):
             mask[row, start : min(start + length, valid)] = True
     if same_count:
-        _thin(mask, generator)
+        _thin(mask, draws)
     return mask
 
 
-def _span_lengths(count: int, valid: int, config: SpanMaskConfig, generator: torch.Generator) -> list[int]:
+def _span_lengths(count: int, valid: int, config: SpanMaskConfig, draws: Draws) -> list[int]:
     """Lengths of ``count`` spans. Spans of no frames may come of ``uniform`` and ``poisson``, but not all of them are such."""
     if config.lengths == "static":
         return [config.length] * count
     if config.lengths == "uniform":
-        drawn = torch.randint(round(config.spread), 2 * config.length + 1, (count,), generator=generator).tolist()
+        drawn = draws.integers(round(config.spread), 2 * config.length + 1, count)
     elif config.lengths == "normal":
-        drawn = (torch.randn(count, generator=generator) * config.spread + config.length).round().clamp(min=1).int().tolist()
+        drawn = [max(1, round(length)) for length in draws.normal(config.length, config.spread, count)]
     else:
-        drawn = torch.poisson(torch.full((count,), float(config.length)), generator=generator).int().tolist()
+        drawn = draws.poisson(config.length, count)
     if count and sum(drawn) == 0:
         drawn[0] = max(min(config.length, valid - 1), 1)
-    lengths: list[int] = drawn
-    return lengths
+    return drawn
 
 
-def _starts_apart(lengths: list[int], valid: int, space: int, generator: torch.Generator) -> tuple[list[int], list[int]]:
+def _starts_apart(lengths: list[int], valid: int, space: int, draws: Draws) -> tuple[list[int], list[int]]:
     """Places for spans that do not touch: the longest first, in a gap drawn by its size. Spans that fit nowhere are left out."""
     shortest = min(lengths, default=0)
     gaps, starts, placed = [(0, valid)], [], []
     for length in sorted(lengths, reverse=True):
-        sizes = torch.tensor([end - begin if end - begin >= length + space else 0 for begin, end in gaps], dtype=torch.float64)
-        if sizes.sum() == 0:
+        sizes = [end - begin if end - begin >= length + space else 0 for begin, end in gaps]
+        if sum(sizes) == 0:
             break
-        begin, end = gaps.pop(int(torch.multinomial(sizes, 1, generator=generator)))
-        start = int(torch.randint(begin, max(end - length, begin + 1), (), generator=generator))
+        begin, end = gaps.pop(draws.weighted(sizes))
+        [start] = draws.integers(begin, max(end - length, begin + 1), 1)
         starts.append(start)
         placed.append(length)
         # The bounds of what is left are fairseq's, which lets the gap before a span come one frame nearer to it.
@@ -117,12 +167,12 @@ def _starts_apart(lengths: list[int], valid: int, space: int, generator: torch.G
     return starts, placed
 
 
-def _thin(mask: Tensor, generator: torch.Generator) -> None:
+def _thin(mask: Tensor, draws: Draws) -> None:
     totals = mask.sum(1)
     target = int(totals[totals > 0].min()) if bool((totals > 0).any()) else 0
     for row in torch.nonzero(totals > target).flatten().tolist():
         hidden = torch.nonzero(mask[row]).flatten()
-        keep = hidden[torch.randperm(len(hidden), generator=generator)[:target]]
+        keep = hidden[torch.tensor(draws.permutation(len(hidden))[:target], dtype=torch.long)]
         mask[row] = False
         mask[row, keep] = True
 
