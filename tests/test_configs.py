@@ -81,7 +81,7 @@ def test_every_key_of_a_configuration_can_be_overridden(path: Path) -> None:
     overrides = [f"{key}={dump_yaml(value).strip()}" for key, value in leaves(data) if not isinstance(value, list)]
     assert len(overrides) > 20
     bare = {"system": data["system"], "task": data["task"], "output": "elsewhere", "sources": {}} | {
-        key: value for key, value in data.items() if isinstance(value, dict)
+        key: value for key, value in data.items() if isinstance(value, dict | list)
     }
     assert config.load(TrainConfig, bare, overrides) == read(path)
     changed = config.load(TrainConfig, path, ["steps=7", "optim.lr=0.5", "output=elsewhere", "seed=3"])

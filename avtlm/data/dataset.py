@@ -213,15 +213,11 @@ class ClipDataset:
         return features
 
     def _others(self, index: int, voices: int, rng: np.random.Generator) -> list[np.ndarray]:
-        """Clips for the babble, of other speakers where the manifest names speakers."""
+        """Clips for the babble: of other speakers where the manifest names any, else other clips of the same one."""
         speaker = self.manifest[index].speaker
-        picks: list[int] = []
-        for candidate in rng.permutation(len(self))[: 8 * voices + 8].tolist():
-            if candidate != index and (speaker is None or self.manifest[candidate].speaker != speaker) and self.manifest[candidate].audio:
-                picks.append(candidate)
-            if len(picks) == voices:
-                break
-        return [self.wave(pick) for pick in picks] or [self.wave(index)]
+        drawn = [i for i in rng.permutation(len(self))[: 8 * voices + 8].tolist() if i != index and self.manifest[i].audio]
+        strangers = [i for i in drawn if speaker is None or self.manifest[i].speaker != speaker]
+        return [self.wave(pick) for pick in (strangers or drawn)[:voices]] or [self.wave(index)]
 
     def _phones(self, row: Utterance) -> Tensor:
         if self.phones is None or row.phones is None:

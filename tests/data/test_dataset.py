@@ -120,6 +120,17 @@ def test_babble_is_of_other_speakers(corpus: MadeCorpus) -> None:
         assert data.manifest[index].speaker not in speakers
 
 
+def test_where_one_person_speaks_babble_is_of_other_clips(corpus: MadeCorpus) -> None:
+    rows = read_manifest(corpus.clips)
+    alone = Manifest(corpus.clips.parent, tuple(replace(row, speaker="s1") for row in rows))
+    write_manifest(corpus.clips.parent / "alone.jsonl", alone)
+    data = ClipDataset(Source(str(corpus.clips.parent / "alone.jsonl"), "recognition", split=None, augment=LOUD))
+    for index in range(len(data)):
+        voices = data._others(index, 2, np.random.default_rng(index))
+        assert len(voices) == 2
+        assert not any(np.array_equal(data.wave(index), voice) for voice in voices)
+
+
 def test_phones_last_as_long_as_they_sound_and_unknown_ones_are_unknown() -> None:
     row = Utterance("u", phones="a:0.00:0.03 b:0.03:0.05 zz:0.05:0.06")
     assert frame_level_phones(row, PHONES) == [4, 4, 4, 5, 5, UNKNOWN]
