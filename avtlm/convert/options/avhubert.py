@@ -1,0 +1,248 @@
+"""Options of the official AV-HuBERT and VATLM models (their ``cfg.model`` and what the models take from other groups), as ours and back.
+
+Names and defaults are those of AVHubertConfig, AVHubertSeq2SeqConfig and their VATLM twins in avhubert/hubert.py and hubert_asr.py.
+"""
+
+from typing import Any
+
+from avtlm.convert.options import OptionError, Options
+from avtlm.frontends.filterbank import BANDS, FRAME_RATE
+from avtlm.frontends.lips import LipEncoderConfig
+from avtlm.frontends.multimodal import FrontEndConfig
+from avtlm.nn.transformer import DecoderConfig, EncoderConfig
+from avtlm.objectives.masking import SpanMaskConfig
+from avtlm.systems.avhubert import AVHubertConfig
+from avtlm.systems.vatlm import VATLMConfig
+
+# What the official models never read: leftovers of HuBERT, and settings of masks over channels, which masked inputs do not have.
+WITHOUT_EFFECT = frozenset(
+    {
+        *("extractor_mode", "dropout_features", "target_glu", "skip_masked", "skip_nomask", "resnet_weights", "latent_temp", "conv_bias"),
+        *("conv_feature_layers", "input_modality", "modalities", "wav_input", "mask_channel_length", "mask_channel_selection"),
+        *("mask_channel_other", "no_mask_channel_overlap", "mask_channel_min_space"),
+    }
+)
+# The pre-training model has the options of a decoder as well, and never builds one.
+DECODER = (
+    *("decoder_embed_dim", "decoder_ffn_embed_dim", "decoder_layers", "decoder_layerdrop", "decoder_attention_heads"),
+    *("decoder_learned_pos", "decoder_normalize_before", "no_token_positional_embeddings", "decoder_dropout"),
+    *("decoder_attention_dropout", "decoder_activation_dropout", "max_target_positions", "share_decoder_input_output_embed"),
+    "no_scale_embedding",
+)
+ACTIVATIONS = {"gelu": "gelu", "gelu_accurate": "gelu_tanh", "gelu_fast": "gelu_tanh", "relu": "relu", "tanh": "tanh", "linear": "linear"}
+STAND_INS = {"same_seq": "same_clip", "same_other_seq": "other_clip"}
+WIDTHS = (64, 128, 256, 512)
+
+
+def _same(*words: str) -> dict[str, str]:
+    return {word: word for word in words}
+
+
+def lip_encoder(options: Options, size: int = 88) -> LipEncoderConfig:
+    """``resnet_widths`` is fixed in the official code; models narrowed for tests state it. ``size`` is the task's ``image_crop_size``."""
+    widths = tuple(options.take("resnet_widths", WIDTHS))
+    activation = options.choose("resnet_relu_type", "prelu", _same("prelu", "relu"))
+    return LipEncoderConfig(size=size, stem_channels=widths[0], widths=widths, activation=activation)
+
+
+def encoder(options: Options, text: bool, units: int, phones: int = 0, size: int = 88, official_losses: bool = False) -> AVHubertConfig:
+    """The pre-training model.
+
+    Args:
+        options: of the model, with ``sample_rate``, ``normalize`` and ``stack_order_audio`` of its task and the weights of its criterion
+            where they are known.
+        text: VATLM instead of AV-HuBERT.
+        units: classes of the prediction head.
+        phones: rows of the text front-end (VATLM).
+        size: side of the lip crops in pixels.
+        official_losses: also take over what changes losses and batch statistics alone: front-ends that run over padding, and VATLM's
+            penalty by running totals.
+
+    Raises:
+        OptionError: an option that our model cannot honour.
+    """
+    with options.blamed():
+        return _encoder(options, text, units, phones, size, official_losses)
+
+
+def _encoder(options: Options, text: bool, units: int, phones: int, size: int, official_losses: bool) -> AVHubertConfig:
+    take = options.take
+    dim, final_dim = take("encoder_embed_dim", 768), take("final_dim", 0)
+    options.require("apply_mask", False)
+    take("untie_final_proj", False)  # one set of units has one projection either way
+    penalties = list(take("loss_weights", [0.0]))
+    if len(penalties) != 1:
+        raise OptionError(f"{options.where}: loss_weights has {len(penalties)} entries; the models have one penalty.")
+    masking = options.choose("masking_type", "input", _same("input", "feature"))
+    channels = take("mask_channel_prob", 0.0)
+    if masking == "feature" and channels:
+        raise OptionError(f"{options.where}: mask_channel_prob is {channels}; avtlm hides no channels.")
+    audio_dim, stack = take("audio_feat_dim", 104), take("stack_order_audio", 4)
+    if audio_dim != stack * BANDS or stack != 4:
+        raise OptionError(
+            f"{options.where}: audio_feat_dim is {audio_dim} and stack_order_audio {stack}; avtlm makes frames of 4 x {BANDS} values."
+        )
+    spans: dict[str, Any] = {
+        "lengths": options.choose("mask_selection", "static", _same("static", "uniform", "normal", "poisson")),
+        "spread": float(take("mask_other", 0.0)),
+        "overlap": not take("no_mask_overlap", False),
+        "min_space": take("mask_min_space", 1),
+    }
+    common: dict[str, Any] = {
+        "frontends": FrontEndConfig(
+            audio_dim=audio_dim,
+            audio_normalise="frame" if take("normalize", True) else "none",
+            lips=lip_encoder(options, size),
+            phones=phones,
+            fusion=options.choose("modality_fuse", "concat", _same("concat", "add")),
+            layers=take("sub_encoder_layers", 0),
+            compute_padding=official_losses,
+            dropout=take("dropout_input", 0.0),
+        ),
+        "encoder": EncoderConfig(
+            dim=dim,
+            layers=take("encoder_layers", 12),
+            heads=take("encoder_attention_heads", 12),
+            feed_forward_dim=take("encoder_ffn_embed_dim", 3072),
+            activation=options.choose("activation_fn", "gelu", ACTIVATIONS),
+            norm_first=take("layer_norm_first", False),
+            dropout=take("dropout", 0.1),
+            attention_dropout=take("attention_dropout", 0.1),
+            activation_dropout=take("activation_dropout", 0.0),
+            layer_drop=take("encoder_layerdrop", 0.0),
+            position_kernel=take("conv_pos", 128),
+            position_groups=take("conv_pos_groups", 16),
+        ),
+        "units": units,
+        "final_dim": final_dim if final_dim > 0 else dim,
+        "temperature": take("logit_temp", 0.1),
+        "similarity": options.choose("sim_type", "cosine", _same("cosine", "dot")),
+        "label_rate": FRAME_RATE * take("label_rate", 25) / take("sample_rate", 25),
+        "masking": masking,
+        "audio_mask": SpanMaskConfig(take("mask_prob_audio", 0.65), take("mask_length_audio", 10), **spans),
+        "video_mask": SpanMaskConfig(take("mask_prob_image", 0.65), take("mask_length_image", 10), **spans),
+        "video_stand_in": options.choose("selection_type", "same_other_seq", STAND_INS),
+        "modality_dropout": take("modality_dropout", 0.0),
+        "audio_dropout": take("audio_dropout", 0.0),
+        "masked_weight": take("pred_masked_weight", 1.0),
+        "visible_weight": take("pred_nomask_weight", 0.0),
+        "feature_penalty": penalties[0],
+        "feature_gradient_scale": take("feature_grad_mult", 1.0),
+    }
+    if not text:
+        return AVHubertConfig(**common)
+    text_weight, audio_weight = take("banlance_loss_weights", [1.0, 1.0])
+    return VATLMConfig(**common, text_weight=text_weight, audio_weight=audio_weight, penalty_running_total=official_losses)
+
+
+def decoder(options: Options) -> DecoderConfig:
+    """The attention decoder of a fine-tuned model. Raises OptionError."""
+    take = options.take
+    learned, none = take("decoder_learned_pos", False), take("no_token_positional_embeddings", False)
+    with options.blamed():
+        return DecoderConfig(
+            dim=take("decoder_embed_dim", 768),
+            layers=take("decoder_layers", 6),
+            heads=take("decoder_attention_heads", 4),
+            feed_forward_dim=take("decoder_ffn_embed_dim", 3072),
+            activation=options.choose("decoder_activation_fn", "relu", ACTIVATIONS),
+            norm_first=take("decoder_normalize_before", False),
+            dropout=take("decoder_dropout", 0.0),
+            attention_dropout=take("decoder_attention_dropout", 0.0),
+            activation_dropout=take("decoder_activation_dropout", 0.0),
+            layer_drop=take("decoder_layerdrop", 0.0),
+            tie_embeddings=take("share_decoder_input_output_embed", False),
+            scale_embedding=not take("no_scale_embedding", True),
+            positions="none" if none else "learned" if learned else "sinusoidal",
+            max_positions=take("max_target_positions", 2048),
+        )
+
+
+# Back to the official words -----------------------------------------------------------------------------------------------------------
+
+
+def _official(known: dict[str, str], value: str) -> str:
+    """The official word for ours."""
+    return next(theirs for theirs, ours in known.items() if ours == value)
+
+
+def official_encoder(config: AVHubertConfig) -> dict[str, Any]:
+    """``cfg.model`` of a pre-training model, without ``_name``; what it cannot express is left out (see avtlm.convert.export)."""
+    frontends, layers, audio, video = config.frontends, config.encoder, config.audio_mask, config.video_mask
+    official: dict[str, Any] = {
+        "label_rate": _whole(config.label_rate),
+        "encoder_layers": layers.layers,
+        "encoder_embed_dim": layers.dim,
+        "encoder_ffn_embed_dim": layers.feed_forward_dim,
+        "encoder_attention_heads": layers.heads,
+        "activation_fn": _official(ACTIVATIONS, layers.activation),
+        "dropout": layers.dropout,
+        "attention_dropout": layers.attention_dropout,
+        "activation_dropout": layers.activation_dropout,
+        "encoder_layerdrop": layers.layer_drop,
+        "dropout_input": frontends.dropout,
+        "dropout_features": frontends.dropout,
+        "final_dim": config.final_dim,
+        "untie_final_proj": True,
+        "layer_norm_first": layers.norm_first,
+        "logit_temp": config.temperature,
+        "feature_grad_mult": config.feature_gradient_scale,
+        "mask_length_audio": audio.length,
+        "mask_prob_audio": audio.prob,
+        "mask_length_image": video.length,
+        "mask_prob_image": video.prob,
+        "mask_selection": audio.lengths,
+        "mask_other": audio.spread,
+        "no_mask_overlap": not audio.overlap,
+        "mask_min_space": audio.min_space,
+        "conv_pos": layers.position_kernel,
+        "conv_pos_groups": layers.position_groups,
+        "resnet_relu_type": frontends.lips.activation,
+        "sim_type": config.similarity,
+        "sub_encoder_layers": frontends.layers,
+        "audio_feat_dim": frontends.audio_dim,
+        "modality_dropout": config.modality_dropout,
+        "audio_dropout": config.audio_dropout,
+        "modality_fuse": frontends.fusion,
+        "selection_type": _official(STAND_INS, config.video_stand_in),
+        "masking_type": config.masking,
+    }
+    if tuple(frontends.lips.widths) != WIDTHS:
+        official["resnet_widths"] = list(frontends.lips.widths)
+    return official
+
+
+def official_criterion(config: AVHubertConfig) -> dict[str, Any]:
+    """``cfg.criterion`` of a pre-training model, without ``_name``."""
+    weights: dict[str, Any] = {
+        "pred_masked_weight": config.masked_weight,
+        "pred_nomask_weight": config.visible_weight,
+        "loss_weights": [config.feature_penalty],
+    }
+    if isinstance(config, VATLMConfig):
+        weights["banlance_loss_weights"] = [config.text_weight, config.audio_weight]
+    return weights
+
+
+def official_decoder(config: DecoderConfig) -> dict[str, Any]:
+    """The decoder's part of ``cfg.model`` of a fine-tuned model."""
+    return {
+        "decoder_embed_dim": config.dim,
+        "decoder_ffn_embed_dim": config.feed_forward_dim,
+        "decoder_layers": config.layers,
+        "decoder_layerdrop": config.layer_drop,
+        "decoder_attention_heads": config.heads,
+        "decoder_learned_pos": config.positions == "learned",
+        "decoder_normalize_before": config.norm_first,
+        "no_token_positional_embeddings": config.positions == "none",
+        "decoder_dropout": config.dropout,
+        "decoder_attention_dropout": config.attention_dropout,
+        "decoder_activation_dropout": config.activation_dropout,
+        "max_target_positions": config.max_positions,
+        "share_decoder_input_output_embed": config.tie_embeddings,
+        "no_scale_embedding": not config.scale_embedding,
+    }
+
+
+def _whole(value: float) -> int | float:
+    return int(value) if value == int(value) else value
