@@ -227,7 +227,7 @@ class Quickstart:
         write_json(path, report)
         wer_against_snr(report, self.out / "wer_against_snr.png")
         self.console.print()
-        self.console.print(results_table(report, evaluation))
+        self.console.print(results_table(report, f"{evaluation['utterances']} test clips of unseen speakers"))
         self.console.print(comparison_table(comparison))
         self.console.print(text_plot(report), highlight=False)
         self.console.print(
@@ -277,12 +277,12 @@ def last_step(journal: Path) -> int:
     return int(json.loads(lines[-1])["step"]) if lines else 0
 
 
-def results_table(report: dict[str, Any], evaluation: dict[str, Any]) -> Any:
-    """Rates with half their 95 % interval, narrow enough for 80 columns; report.json has both ends."""
+def results_table(report: dict[str, Any], what: str) -> Any:
+    """Rates with half their 95 % interval, narrow enough for 80 columns; report.json has both ends. ``what`` was measured on."""
     from rich import box
     from rich.table import Table
 
-    title = f"Word error rate, % (± half the 95 % interval), {evaluation['utterances']} test clips of unseen speakers"
+    title = f"Word error rate, % (± half the 95 % interval), {what}"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1))
     table.add_column("input", no_wrap=True)
     names = list(report["wer"]["av"])
