@@ -1,4 +1,4 @@
-"""Span masks and imposters have the official shares and shapes, and repeat from a seed."""
+"""Span masks and imposters: shapes, shares and seeds (equality with the official masks: tests/test_golden.py)."""
 
 from itertools import pairwise
 
@@ -6,43 +6,17 @@ import pytest
 import torch
 
 from avtlm.objectives.masking import SpanMaskConfig, imposters, other_clip, runs, span_mask
-from tests.golden_case import read_case
-
-CASE = read_case("avhubert/mask_sampling")
-SETTINGS = range(len(CASE.config["settings"]))
-
-
-def spans(index: int) -> SpanMaskConfig:
-    setting = CASE.config["settings"][index]
-    return SpanMaskConfig(
-        setting["prob"], setting["length"], lengths=setting.get("type", "static"), spread=float(setting.get("other", 0.0))
-    )
 
 
 def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-@pytest.mark.parametrize("index", SETTINGS)
-def test_masked_shares_are_the_official_ones(index: int) -> None:
-    setting = CASE.config["settings"][index]
-    lengths = torch.tensor(setting["lens"])
-    draws = torch.stack([span_mask(lengths, int(lengths.max()), spans(index), generator(seed)).sum(1) / lengths for seed in range(400)])
-    expected = CASE.outputs[f"mean_masked_fraction{index}"].float()
-    torch.testing.assert_close(draws.mean(0), expected, atol=0.02, rtol=0)
-
-
-@pytest.mark.parametrize("index", SETTINGS)
-def test_official_masks_have_the_properties_of_ours(index: int) -> None:
-    mask, padding = CASE.outputs[f"mask{index}"], CASE.inputs[f"padding_mask{index}"]
-    setting = CASE.config["settings"][index]
-    ours = span_mask(torch.tensor(setting["lens"]), mask.shape[1], spans(index), generator())
-    for each in (mask, ours):
-        assert len(set(each.sum(1).tolist())) == 1
-        assert not bool((each & padding).any())
-    found = [(row, *span) for row in range(len(mask)) for span in runs(mask[row])]
-    starts, ends = CASE.outputs[f"starts{index}"].tolist(), CASE.outputs[f"ends{index}"].tolist()
-    assert found == list(zip(CASE.outputs[f"batch_idx{index}"].tolist(), starts, ends, strict=True))
+def test_thinned_rows_hide_equally_many_of_their_own_frames() -> None:
+    for seed in range(20):
+        mask = span_mask(torch.tensor([120, 90, 61]), 120, SpanMaskConfig(0.3, 5), generator(seed))
+        assert len(set(mask.sum(1).tolist())) == 1
+        assert not bool(mask[1, 90:].any() or mask[2, 61:].any())
 
 
 def test_without_thinning_every_run_is_at_least_a_span_long_and_there_are_at_least_two_starts() -> None:

@@ -14,7 +14,7 @@ from avtlm.frontends.multimodal import FrontEndConfig
 from avtlm.nn.transformer import EncoderConfig
 from avtlm.systems.vatlm import VATLMConfig
 from avtlm.units.kmeans import KMeans, KMeansConfig, fit
-from avtlm.units.labels import mfcc_features, model_features, read_labels, units, write_labels
+from avtlm.units.labels import mfcc, mfcc_features, model_features, read_labels, units, write_labels
 from avtlm.units.text_to_units import frame_phones, label_text, learn, timed_phones
 from tests.made_corpus import FRAMES, LETTERS, MadeCorpus, make_corpus
 
@@ -49,6 +49,19 @@ def blobs(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(seed)
     centres, which = 10 * rng.normal(size=(6, 4)), rng.integers(0, 6, 600)
     return (centres[which] + rng.normal(0, 0.1, (600, 4))).astype(np.float32), which
+
+
+def test_features_of_the_first_units_are_four_normalised_mfcc_frames_of_the_same_40_ms() -> None:
+    wave = np.random.default_rng(0).integers(-9000, 9000, 16000).astype(np.int16)
+    frames = mfcc(wave)
+    assert frames.shape == (98, 39)
+    assert mfcc(wave[:399]).shape == (0, 39)
+    normed = (frames - frames.mean(0)) / (frames.std(0, unbiased=False) + 1e-5)
+    stacked = mfcc_features(wave)
+    assert stacked.shape == (25, 156)
+    np.testing.assert_array_equal(stacked[:24], normed[:96].reshape(24, 156).numpy())
+    assert not stacked[24, 78:].any()
+    assert mfcc_features(wave[:100], frames=1).shape == (1, 156)
 
 
 def test_well_separated_clusters_are_found_and_named_alike_from_a_seed() -> None:

@@ -1,0 +1,162 @@
+"""Cases of searches: CTC prefix scores, beam search with an attention decoder."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from avtlm.decoding.align import ctc_align
+from avtlm.decoding.beam import BeamOptions, attention_beam
+from avtlm.decoding.ctc_prefix import PrefixScorer
+from benchmarks.replay.case import Case, Check
+
+LOG_ZERO = -1e9  # ESPnet writes -1e10 for log 0; only what lies above this is a score
+
+
+@dataclass
+class TableMemory:
+    tables: Tensor  # (rows, positions, previous token, next token): logits
+
+    def select(self, rows: Tensor) -> "TableMemory":
+        return TableMemory(self.tables[rows])
+
+
+@dataclass
+class Place:
+    """How many tokens there are."""
+
+    count: int = 0
+
+    def reorder(self, rows: Tensor) -> "Place":
+        del rows
+        return self
+
+
+class TableDecoder:
+    """Logits looked up by the number of previous tokens and the last one; the "encoder's output" is the tables."""
+
+    def project_memory(self, encoded: Tensor, lengths: Tensor) -> TableMemory:
+        del lengths
+        return TableMemory(encoded)
+
+    def initial_state(self, batch: int) -> Place:
+        del batch
+        return Place()
+
+    def step(self, tokens: Tensor, memory: TableMemory, state: Place) -> tuple[Tensor, Place]:
+        place = min(state.count, memory.tables.shape[1] - 1)
+        return memory.tables[torch.arange(len(tokens)), place, tokens], Place(state.count + 1)
+
+
+class TableLanguageModel:
+    """Logits looked up by the last token."""
+
+    def __init__(self, table: Tensor) -> None:
+        self.table = table
+
+    def initial_state(self, batch: int) -> Place:
+        del batch
+        return Place()
+
+    def step(self, tokens: Tensor, state: Place) -> tuple[Tensor, Place]:
+        return self.table[tokens], state
+
+
+def beam_case(case: Case, check: Check) -> None:
+    config, inputs, bound = case.config, case.inputs, case.bound("score")
+    options = BeamOptions(
+        beam=config["beam"],
+        nbest=config["beam"],
+        length_penalty=config["lenpen"],
+        normalize=config["normalize"],
+        min_len=config["min_len"],
+        max_len_a=0,
+        max_len_b=config["max_len_b"],
+        no_repeat_ngram=config["no_repeat"],
+        unk_penalty=config["unkpen"],
+        temperature=config["temperature"],
+        lm_weight=config["lm_weight"],
+        start=config["bos"],
+    )
+    model = TableLanguageModel(inputs["lm"]) if config["lm_weight"] else None
+    found = attention_beam(TableDecoder(), inputs["att"], torch.ones(len(inputs["att"]), dtype=torch.long), options, model)
+    for row, hypotheses in enumerate(found):
+        for rank, hypothesis in enumerate(hypotheses):
+            key = f"{row}.{rank}."
+            check.equal(f"{key}tokens", torch.tensor([*hypothesis.tokens, 2]))
+            check.close(
+                f"{key}score", torch.tensor(hypothesis.score).reshape(case.outputs.get(f"{key}score", torch.zeros(())).shape), bound
+            )
+            check.close(f"{key}positional_scores", torch.tensor([*hypothesis.token_scores, hypothesis.components["end"]]), bound)
+
+
+def enumerated_case(case: Case, check: Check) -> None:
+    """Prefix and sequence probabilities against all alignments written out."""
+    bound, log_probs, prefixes = case.bound(), case.inputs["log_probs"], case.outputs["prefixes"]
+    scorer = PrefixScorer(log_probs[None], torch.tensor([len(log_probs)]), case.config["blank"])
+    found: dict[str, list[Tensor]] = {name: [] for name in ("log_prefix", "log_complete", "r_nonblank", "r_blank", "log_viterbi")}
+    for prefix in prefixes.tolist():
+        labels = tuple(label for label in prefix if label >= 0)
+        state = scorer.start(torch.tensor([0]))
+        for label in labels:
+            state = scorer.advance(state, torch.tensor([0]), torch.tensor([label]))
+        score = ctc_align(log_probs, labels, case.config["blank"])[2]
+        values = (state.psi[0], state.complete()[0], state.in_label[0], state.in_blank[0], torch.tensor(score, dtype=torch.float64))
+        for name, value in zip(found, values, strict=True):
+            found[name].append(value)
+    for name, values_ in found.items():
+        check.close(name, torch.stack(values_), bound)
+    check.skip("prefixes", "the prefixes that are scored.")
+
+
+def espnet_case(case: Case, check: Check) -> None:
+    config, inputs, bound = case.config, case.inputs, case.bound()
+    eos, width, utterances = config["eos"], config["beams_per_utterance"], len(inputs["lengths"])
+    scorer = PrefixScorer(inputs["log_probs"], inputs["lengths"], config["blank"])
+    rows = torch.arange(utterances).repeat_interleave(width)
+
+    def scores(name: str, ours: Tensor, known: Tensor | None = None) -> None:
+        """Compare where ESPnet does not say log 0 (and frames are true)."""
+        theirs = case.outputs[name]
+        real = theirs > LOG_ZERO if known is None else (theirs > LOG_ZERO) & known
+        check.close(name, torch.where(real, ours.to(theirs.dtype), theirs), bound)
+
+    state = scorer.start(rows)
+    for step in range(len(inputs["choices"])):
+        psi = scorer.psi(state)
+        psi[:, eos] = state.complete()
+        scores(f"batch.step{step}.log_psi", psi)
+        scores(f"batch.step{step}.local", psi - state.psi[:, None], case.outputs[f"batch.step{step}.log_psi"] > LOG_ZERO)
+        forward = case.outputs[f"batch.step{step}.r"]
+        grown = torch.full(forward.shape, float("-inf"), dtype=torch.float64)
+        for label in (label for label in range(config["V"]) if label != config["blank"]):
+            each = scorer.advance(state, torch.arange(len(rows)), torch.full((len(rows),), label))
+            grown[..., label] = torch.stack([each.in_label.T, each.in_blank.T], 1)
+        true = torch.arange(len(forward))[:, None] < inputs["lengths"][rows][None]
+        labels = torch.arange(config["V"]) != config["blank"]
+        scores(f"batch.step{step}.r", grown, true[:, None, :, None] & labels)
+        state = scorer.advance(state, torch.arange(len(rows)), inputs["choices"][step].flatten())
+    for name in case.outputs:
+        if name.startswith("single.psi."):
+            state = scorer.start(torch.tensor([0]))
+            for part in filter(None, name.removeprefix("single.psi.").split("_")):
+                state = scorer.advance(state, torch.tensor([0]), torch.tensor([int(part)]))
+            psi = scorer.psi(state)[0]
+            psi[eos] = state.complete()[0]
+            scores(name, psi)
+    if "single.initial_state" in case.outputs:
+        first, frames = scorer.start(torch.tensor([0])), int(inputs["lengths"][0])
+        scores("single.initial_state", torch.stack([first.in_label[0], first.in_blank[0]], 1)[:frames])
+    if "subset.local" in case.outputs:
+        start, ids = scorer.start(rows), inputs["subset_ids"]
+        local = torch.full(case.outputs["subset.local"].shape, float("-inf"), dtype=torch.float64)
+        local.scatter_(1, ids, scorer.psi(start, ids) - start.psi[:, None])
+        local[:, eos] = start.complete() - start.psi
+        scores("subset.local", local)
+
+
+ADAPTERS = [
+    (lambda case: "table-driven decoder" in case.official and "CTC" not in case.official and "att" in case.inputs, beam_case),
+    (lambda case: "exhaustive enumeration" in case.official and "prefixes" in case.outputs, enumerated_case),
+    (lambda case: "CTCPrefixScore" in case.official and "choices" in case.inputs, espnet_case),
+]

@@ -1,0 +1,170 @@
+"""Cases of AV-HuBERT's data code: audio features, noise, masks, batches, lip crops."""
+
+import re
+
+import numpy as np
+import torch
+
+from avtlm.data.dataset import Item, collate, cut
+from avtlm.data.inputs import CROP, InputFormat
+from avtlm.data.noise import mean_noise, mix_at_snr
+from avtlm.frontends.filterbank import FRAME_RATE, audio_features, log_filterbank, stack_frames
+from avtlm.frontends.lips import normalise_grey
+from avtlm.objectives.masking import SpanMaskConfig, runs, span_mask
+from avtlm.objectives.seq2seq import shift_right
+from avtlm.text.vocabulary import EOS, PAD
+from avtlm.units.labels import mfcc
+from benchmarks.replay.case import Case, CaseError, Check
+
+DRAWS = 400
+
+
+def audio_case(case: Case, check: Check) -> None:
+    for name in case.outputs:
+        match = re.fullmatch(r"(logfbank|stacked|mfcc39_|aligned|normalized)(\d+)(?:_video(\d+))?", name)
+        if match is None:
+            continue
+        kind, number, frames = match.groups()
+        wave = case.inputs[f"wav{number}"]
+        bound = case.bound("normalized_abs" if kind == "normalized" else "logfbank_abs")
+        if kind == "logfbank":
+            check.close(name, log_filterbank(wave), bound)
+        elif kind == "stacked":
+            check.close(name, stack_frames(log_filterbank(wave)), bound)
+        elif kind == "mfcc39_":
+            check.close(name, mfcc(wave.numpy()), bound)
+        else:
+            check.close(name, audio_features(wave, int(frames), "frame" if kind == "normalized" else "none"), bound)
+
+
+def noise_case(case: Case, check: Check) -> None:
+    bound = case.bound("int16_lsb")
+    for name in case.outputs:
+        match = re.fullmatch(r"mixed(\d+)_snr(-?[\d.]+)", name)
+        if match is not None:
+            clean, noise = (case.inputs[f"{part}{match[1]}"].numpy() for part in ("clean", "noise"))
+            check.close(name, torch.from_numpy(mix_at_snr(clean, noise, float(match[2]))), bound)
+    several = [case.inputs[name].numpy() for name in sorted(case.inputs) if name.startswith("multi_noise_")]
+    if several:
+        check.equal("multi_noise_mean", torch.from_numpy(mean_noise(several)))
+
+
+class LegacyDraws:
+    """Random numbers as the official code takes them from numpy's global generator after ``np.random.seed``.
+
+    Its first draw is one number of spans for all rows, which counts only without a padding mask.
+    """
+
+    def __init__(self, seed: int, per_row: bool) -> None:
+        self.state = np.random.RandomState(seed)
+        self.shared = self.state.rand()
+        self.per_row = per_row
+
+    def uniform(self) -> float:
+        return float(self.state.rand()) if self.per_row else self.shared
+
+    def permutation(self, count: int) -> list[int]:
+        return [int(place) for place in self.state.permutation(count)]
+
+    def integers(self, low: int, high: int, count: int) -> list[int]:
+        # Starts are drawn one by one there, which takes other numbers from the generator than an array of one does.
+        return [int(self.state.randint(low, high))] if count == 1 else [int(n) for n in self.state.randint(low, high, size=count)]
+
+    def normal(self, mean: float, deviation: float, count: int) -> list[float]:
+        return [float(number) for number in self.state.normal(mean, deviation, size=count)]
+
+    def poisson(self, mean: float, count: int) -> list[int]:
+        return [int(number) for number in self.state.poisson(mean, size=count)]
+
+    def weighted(self, weights: list[int]) -> int:
+        return int(self.state.choice(len(weights), p=np.array(weights) / sum(weights)))
+
+
+def mask_case(case: Case, check: Check) -> None:
+    """Masks from the official generator are equal; masks from ours hide the same share on average."""
+    share = re.search(r"within ([\d.]+)", str(case.description.get("tolerance")))
+    for index, setting in enumerate(case.config["settings"]):
+        known = {"lens", "prob", "length", "np_seed", "use_padding", "type", "other", "min_masks", "no_overlap", "min_space"}
+        if set(setting) - known:
+            raise CaseError(f"case.json: setting {index} holds options that this adapter does not know: {sorted(set(setting) - known)}.")
+        config = SpanMaskConfig(
+            setting["prob"],
+            setting["length"],
+            setting.get("min_masks", 2),
+            setting.get("type", "static"),
+            float(setting.get("other", 0.0)),
+            not setting.get("no_overlap", False),
+            setting.get("min_space", 1),
+        )
+        frames = case.outputs[f"mask{index}"].shape[1]
+        padded = setting.get("use_padding", True)
+        lengths = torch.tensor(setting["lens"]) if padded else torch.full((len(setting["lens"]),), frames)
+        mask = span_mask(lengths, frames, config, LegacyDraws(setting["np_seed"], padded))
+        check.equal(f"mask{index}", mask)
+        found = [(row, *run) for row in range(len(mask)) for run in runs(mask[row])]
+        for place, name in enumerate(("batch_idx", "starts", "ends")):
+            check.equal(f"{name}{index}", torch.tensor([run[place] for run in found]))
+        drawn = [span_mask(lengths, frames, config, torch.Generator().manual_seed(seed)).sum(1) for seed in range(DRAWS)]
+        mean = torch.stack(drawn).double().mean(0) / lengths
+        check.close(f"mean_masked_fraction{index}", mean, float(share[1]) if share else 0.02)
+
+
+def collate_case(case: Case, check: Check) -> None:
+    rate, inputs = float(case.config.get("label_rate", FRAME_RATE)), case.inputs
+    rows = range(len(case.config["lens"]))
+    for mode, padded, longest, random in case.config["modes"]:
+        items = [
+            Item(
+                f"row {row}", inputs[f"audio{row}"], inputs[f"video{row}"][..., 0], units=inputs[f"label{row}"], tokens=inputs[f"text{row}"]
+            )
+            for row in rows
+        ]
+        lengths = [len(inputs[f"audio{row}"]) for row in rows]
+        size = min(longest, max(lengths) if padded else min(lengths))
+        draws = iter(case.config["crop_starts"])
+        starts = [next(draws) % (length - size + 1) if random and length > size else 0 for length in lengths]
+        batch = collate(cut(items, size, starts, rate), "audio_video")
+        assert batch.audio is not None
+        assert batch.audio_lengths is not None
+        assert batch.video is not None
+        padding = torch.arange(batch.audio.shape[1]) >= batch.audio_lengths[:, None]
+        units = batch.targets["units"]
+        check.equal(f"{mode}.audio", batch.audio.transpose(1, 2))
+        check.equal(f"{mode}.video", batch.video[:, None])
+        check.equal(f"{mode}.padding_mask", padding)
+        check.equal(f"{mode}.target", units.masked_fill(units < 0, PAD))
+        check.equal(f"{mode}.target_lengths", batch.target_lengths["units"])
+    whole = collate(
+        [Item(f"row {row}", inputs[f"audio{row}"], tokens=inputs[f"text{row}"]) for row in rows if f"text{row}" in inputs], "recognition"
+    )
+    assert whole.audio_lengths is not None
+    target = whole.targets["tokens"]
+    check.equal("s2s.target", target)
+    check.equal("s2s.prev_output_tokens", shift_right(target, EOS, PAD))
+    check.equal("s2s.target_lengths", whole.target_lengths["tokens"])
+    check.equal("s2s.padding_mask", torch.arange(int(whole.audio_lengths.max())) >= whole.audio_lengths[:, None])
+
+
+def video_case(case: Case, check: Check) -> None:
+    if case.config.get("crop", CROP) != CROP:
+        raise CaseError(f"case.json: crop = {case.config['crop']} is not replayed; the models take {CROP} pixels.")
+    crops, bound = case.inputs["frames"].numpy(), case.bound("abs")
+    for name in case.outputs:
+        match = re.fullmatch(r"train_dw(\d+)_dh(\d+)_flip([01])", name)
+        if match is not None:
+            video = InputFormat().video(crops, (int(match[2]), int(match[1])), match[3] == "1")
+        elif name == "test":
+            video = InputFormat().video(crops)
+        else:
+            continue
+        check.close(name, normalise_grey(video), bound)
+    assert crops.dtype == np.uint8
+
+
+ADAPTERS = [
+    (lambda case: case.official.startswith("AVHubertDataset.load_feature"), audio_case),
+    (lambda case: case.official.startswith("AVHubertDataset.add_noise / select_noise"), noise_case),
+    (lambda case: case.official == "compute_mask_indices" and "avhubert" in case.source, mask_case),
+    (lambda case: case.official == "AVHubertDataset.collater", collate_case),
+    (lambda case: case.official.startswith("Compose(Normalize, CenterCrop"), video_case),
+]
