@@ -16,6 +16,7 @@ from avtlm.frontends.fusion import Fusion
 from avtlm.frontends.lips import LipEncoder, LipEncoderConfig, normalise_grey
 from avtlm.frontends.text import PhoneEncoder, downsampled
 from avtlm.nn.attention import padding_mask
+from avtlm.nn.gradient import ScaleGradient
 from avtlm.nn.transformer import Encoder, EncoderConfig
 
 
@@ -74,19 +75,6 @@ class Fused:
 
     joined: Tensor
     lengths: Tensor
-
-
-class ScaleGradient(torch.autograd.Function):
-    """Identity whose gradient is multiplied by a constant (fairseq's ``feature_grad_mult``)."""
-
-    @staticmethod
-    def forward(ctx: torch.autograd.function.FunctionCtx, x: Tensor, scale: float) -> Tensor:
-        ctx.scale = scale  # type: ignore[attr-defined]
-        return x.view_as(x)
-
-    @staticmethod
-    def backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> tuple[Tensor, None]:
-        return gradient * ctx.scale, None  # type: ignore[attr-defined]
 
 
 class MultimodalFrontEnd(nn.Module):

@@ -1,4 +1,8 @@
-"""Where in the sequence a frame or a token is: positional convolution (wav2vec 2.0 section 2) and sinusoids (Transformer section 3.5)."""
+"""Where in the sequence a frame or a token is.
+
+Positional convolutions (wav2vec 2.0 section 2; data2vec's stack of them), gated relative positions (WavLM section III-B), sinusoids
+(Transformer section 3.5) and learned tables.
+"""
 
 import math
 
@@ -23,10 +27,92 @@ class PositionalConvolution(nn.Module):
         nn.init.zeros_(conv.bias if conv.bias is not None else conv.weight)
         self.conv = parametrizations.weight_norm(conv, dim=2)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(batch, frames, dim) -> (batch, frames, dim); padded frames must be zero on entry."""
+    def forward(self, x: Tensor, padding: Tensor | None = None) -> Tensor:
+        """(batch, frames, dim) -> (batch, frames, dim); padded frames must be zero on entry. ``padding`` is not needed here."""
+        del padding
         out = self.conv(x.transpose(1, 2))[..., : x.shape[1]]
         return F.gelu(out).transpose(1, 2)
+
+
+class StackedPositionalConvolution(nn.Module):
+    """Several grouped convolutions over time, each normed over channels without learned gains (data2vec, MT4SSL); the encoder adds the
+    result to its input once.
+
+    Args:
+        kernel: of all of them together; each takes ``max(3, kernel // blocks)``.
+        compute_padding: let the blocks behind the first see what the ones before made of the padding, as the official code does; what a
+            clip gives then depends on what it is batched with.
+    """
+
+    def __init__(self, dim: int, kernel: int = 95, groups: int = 16, blocks: int = 5, compute_padding: bool = False) -> None:
+        super().__init__()
+        if dim % groups:
+            raise ValueError(f"position_groups: {groups} does not divide dim {dim}; choose a divisor of dim.")
+        each = max(3, kernel // blocks)
+        self.dim = dim
+        self.compute_padding = compute_padding
+        self.convs = nn.ModuleList(nn.Conv1d(dim, dim, each, padding=each // 2, groups=groups) for _ in range(blocks))
+
+    def forward(self, x: Tensor, padding: Tensor | None = None) -> Tensor:
+        """(batch, frames, dim) -> the same; padded frames, True in ``padding`` (batch, frames), must be zero on entry."""
+        frames = x.shape[1]
+        for index, conv in enumerate(self.convs):
+            if index and padding is not None and not self.compute_padding:
+                x = x.masked_fill(padding[..., None], 0.0)
+            x = F.gelu(F.layer_norm(conv(x.transpose(1, 2))[..., :frames].transpose(1, 2), (self.dim,)))
+        return x
+
+
+class RelativePositions(nn.Module):
+    """A learned bias for every head and distance between frames; far distances share buckets that grow logarithmically.
+
+    Half of the buckets are for keys behind the query, half for keys ahead. Initialised N(0, 0.02) like embeddings of the encoder.
+
+    Args:
+        buckets: in all.
+        distance: from which on all distances share the last bucket.
+    """
+
+    def __init__(self, heads: int, buckets: int = 320, distance: int = 800) -> None:
+        super().__init__()
+        if buckets < 4 or buckets % 4 or distance <= buckets // 4:
+            raise ValueError(
+                f"relative_buckets: {buckets}, relative_distance: {distance}; "
+                "give a multiple of 4 buckets and a distance above a quarter of them."
+            )
+        self.buckets = buckets
+        self.distance = distance
+        self.table = nn.Embedding(buckets, heads)
+
+    def forward(self, frames: int) -> Tensor:
+        """Bias (heads, frames, frames) of each key (last) for each query."""
+        place = torch.arange(frames, device=self.table.weight.device)
+        bias: Tensor = self.table(self.bucket(place[None, :] - place[:, None]))
+        return bias.permute(2, 0, 1)
+
+    def bucket(self, ahead: Tensor) -> Tensor:
+        """The bucket of a key ``ahead`` frames after its query, int of any shape."""
+        half = self.buckets // 2
+        exact = half // 2
+        away = ahead.abs()
+        growth = torch.log(away.float().clamp(min=1) / exact) / math.log(self.distance / exact)
+        far = (exact + growth * (half - exact)).long().clamp(max=half - 1)
+        return (ahead > 0).long() * half + torch.where(away < exact, away, far)
+
+
+class PositionGate(nn.Module):
+    """How much each query of each head heeds relative positions (WavLM section III-B, eq. 3-7, in the released code's form)."""
+
+    def __init__(self, heads: int, head_dim: int) -> None:
+        super().__init__()
+        self.project = nn.Linear(head_dim, 8)
+        self.scale = nn.Parameter(torch.ones(heads))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Inputs of the attention by head, (batch, queries, heads, head_dim) -> factors (batch, heads, queries, 1)."""
+        update, reset = self.project(x).unflatten(-1, (2, 4)).sum(-1).sigmoid().unbind(-1)
+        gate: Tensor = update * (reset * self.scale - 1.0) + 2.0
+        return gate.transpose(1, 2)[..., None]
 
 
 class SinusoidalPositions(nn.Module):

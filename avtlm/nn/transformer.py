@@ -20,7 +20,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from avtlm.nn.attention import attend, padding_mask
-from avtlm.nn.positions import LearnedPositions, PositionalConvolution, SinusoidalPositions
+from avtlm.nn.positions import (
+    LearnedPositions,
+    PositionalConvolution,
+    PositionGate,
+    RelativePositions,
+    SinusoidalPositions,
+    StackedPositionalConvolution,
+)
 
 Activation = Literal["gelu", "gelu_tanh", "relu", "tanh", "linear"]
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -34,7 +41,14 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 @dataclass(frozen=True)
 class EncoderConfig:
-    """Sizes and regularisation of the encoder; the defaults are the base model of HuBERT and VATLM."""
+    """Sizes and regularisation of the encoder; the defaults are the base model of AV-HuBERT and VATLM.
+
+    Attributes:
+        position_blocks: more than 1 stacks positional convolutions as data2vec does (StackedPositionalConvolution).
+        relative_buckets: adds WavLM's gated relative positions with so many buckets; 0 adds none.
+        relative_distance: see RelativePositions.
+        compute_padding: let stacked positional convolutions see padding, as the official code does.
+    """
 
     dim: int = 768
     layers: int = 12
@@ -48,10 +62,18 @@ class EncoderConfig:
     layer_drop: float = 0.05
     position_kernel: int = 128
     position_groups: int = 16
+    position_blocks: int = 1
+    relative_buckets: int = 0
+    relative_distance: int = 800
+    compute_padding: bool = False
 
     def __post_init__(self) -> None:
         _check_heads(self.dim, self.heads)
         _check_probabilities(self, "dropout", "attention_dropout", "activation_dropout", "layer_drop")
+        if self.position_blocks < 1 or self.relative_buckets < 0:
+            raise ValueError(
+                f"position_blocks: {self.position_blocks}, relative_buckets: {self.relative_buckets}; give at least 1 and 0."
+            )
 
 
 @dataclass(frozen=True)
@@ -98,10 +120,11 @@ def _check_probabilities(config: object, *names: str) -> None:
 class Attention(nn.Module):
     """Multi-head attention with separate projections, so that official checkpoints map key by key."""
 
-    def __init__(self, dim: int, heads: int, dropout: float = 0.0, memory_dim: int | None = None) -> None:
+    def __init__(self, dim: int, heads: int, dropout: float = 0.0, memory_dim: int | None = None, gated: bool = False) -> None:
         super().__init__()
         self.heads = heads
         self.dropout = dropout
+        self.gate = PositionGate(heads, dim // heads) if gated else None
         self.query = nn.Linear(dim, dim)
         self.key = nn.Linear(memory_dim or dim, dim)
         self.value = nn.Linear(memory_dim or dim, dim)
@@ -116,6 +139,8 @@ class Attention(nn.Module):
     ) -> Tensor:
         """x (batch, queries, dim) over itself or over memory (batch, keys, memory_dim) of the given lengths -> like x."""
         source = x if memory is None else memory
+        if self.gate is not None and bias is not None:
+            bias = self.gate(self.split(x)) * bias
         return self.weigh(x, self.split(self.key(source)), self.split(self.value(source)), lengths, bias, causal)
 
     def weigh(
@@ -145,18 +170,25 @@ class EncoderLayer(nn.Module):
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         self.norm_first = config.norm_first
-        self.self_attention = Attention(config.dim, config.heads, config.attention_dropout)
+        self.self_attention = Attention(config.dim, config.heads, config.attention_dropout, gated=config.relative_buckets > 0)
         self.self_attention_norm = nn.LayerNorm(config.dim)
         self.feed_forward = FeedForward(config.dim, config.feed_forward_dim, config.activation, config.activation_dropout)
         self.feed_forward_norm = nn.LayerNorm(config.dim)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x: Tensor, lengths: Tensor | None, bias: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, lengths: Tensor | None, bias: Tensor | None = None, kept: list[Tensor] | None = None) -> Tensor:
+        """(batch, frames, dim) -> the same. What the feed-forward part puts out, before dropout and residual, is appended to ``kept``."""
         if self.norm_first:
             x = x + self.dropout(self.self_attention(self.self_attention_norm(x), lengths=lengths, bias=bias))
-            return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
-        x = self.self_attention_norm(x + self.dropout(self.self_attention(x, lengths=lengths, bias=bias)))
-        return self.feed_forward_norm(x + self.dropout(self.feed_forward(x)))
+            y = self.feed_forward(self.feed_forward_norm(x))
+            out = x + self.dropout(y)
+        else:
+            x = self.self_attention_norm(x + self.dropout(self.self_attention(x, lengths=lengths, bias=bias)))
+            y = self.feed_forward(x)
+            out = self.feed_forward_norm(x + self.dropout(y))
+        if kept is not None:
+            kept.append(y)
+        return out
 
 
 class Encoder(nn.Module):
@@ -168,11 +200,20 @@ class Encoder(nn.Module):
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         self.config = config
-        self.positions = PositionalConvolution(config.dim, config.position_kernel, config.position_groups)
+        self.positions: PositionalConvolution | StackedPositionalConvolution
+        if config.position_blocks > 1:
+            sizes = (config.position_kernel, config.position_groups, config.position_blocks)
+            self.positions = StackedPositionalConvolution(config.dim, *sizes, config.compute_padding)
+        else:
+            self.positions = PositionalConvolution(config.dim, config.position_kernel, config.position_groups)
         self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.dim)
         self.dropout = nn.Dropout(config.dropout)
         self.layers.apply(initialise_like_bert)
+        self.relative: RelativePositions | None = None
+        if config.relative_buckets:
+            self.relative = RelativePositions(config.heads, config.relative_buckets, config.relative_distance)
+            self.relative.apply(initialise_like_bert)
 
     def forward(self, x: Tensor, lengths: Tensor | None, output_layer: int | None = None) -> Tensor:
         """Encode (batch, frames, dim) of the given lengths.
@@ -186,22 +227,30 @@ class Encoder(nn.Module):
         """
         return self.hidden_states(x, lengths, output_layer)[-1]
 
-    def hidden_states(self, x: Tensor, lengths: Tensor | None, output_layer: int | None = None) -> list[Tensor]:
+    def hidden_states(
+        self, x: Tensor, lengths: Tensor | None, output_layer: int | None = None, kept: list[Tensor] | None = None
+    ) -> list[Tensor]:
         """The input of the first layer, the output of every layer, and, for the whole pre-norm stack, the normed output in the last
-        place."""
+        place.
+
+        Args:
+            kept: is appended what the feed-forward part of every layer puts out, before dropout and residual (data2vec's targets).
+        """
         if output_layer is not None and not 1 <= output_layer <= len(self.layers):
             raise ValueError(f"output_layer: {output_layer} is not between 1 and {len(self.layers)}, the number of encoder layers.")
-        if lengths is not None:
-            x = x.masked_fill(padding_mask(lengths, x.shape[1])[..., None], 0.0)
-        x = x + self.positions(x)
+        padding = None if lengths is None else padding_mask(lengths, x.shape[1])
+        if padding is not None:
+            x = x.masked_fill(padding[..., None], 0.0)
+        x = x + self.positions(x, padding)
         if not self.config.norm_first:
             x = self.norm(x)
         x = self.dropout(x)
         states = [x]
+        bias = None if self.relative is None else self.relative(x.shape[1])
         for layer in self.layers[:output_layer]:
             # Dropping whole layers costs nothing to draw: one number per layer, from the global generator that dropout uses too.
             if not (self.training and self.config.layer_drop > 0 and torch.rand(()) < self.config.layer_drop):
-                x = layer(x, lengths)
+                x = layer(x, lengths, bias, kept)
             states.append(x)
         if output_layer is None and self.config.norm_first:
             states[-1] = self.norm(x)
