@@ -46,7 +46,7 @@ class Plan:
 
 PLANS = {
     "smoke": Plan("smoke", (15, 15), 30, 20, 12, 6, 10, 1),
-    "default": Plan("default", (1000, 1200), 1700, 100, 400, 100, 250, 3),
+    "default": Plan("default", (1000, 1200), 1700, 100, 600, 100, 250, 3),
     "long": Plan("long", (8000, 12000), 8000, 200, 1200, 100, 1500, 5),
 }
 
@@ -98,8 +98,8 @@ class Quickstart:
 
     def label(self, iteration: int) -> None:
         """Units of the audio-visual clips, then, with the same clusters, of the audio-only ones, then of the text."""
+        from avtlm.units.discovery import units
         from avtlm.units.kmeans import KMeansConfig
-        from avtlm.units.labels import units
         from avtlm.units.text_to_units import label_text
 
         model = None if iteration == 1 else self.out / "pretrain1" / "model"
