@@ -89,8 +89,8 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _units(options: argparse.Namespace) -> int:
+    from avtlm.units.discovery import units
     from avtlm.units.kmeans import KMeansConfig
-    from avtlm.units.labels import units
 
     report = units(
         options.manifest,
@@ -104,7 +104,10 @@ def _units(options: argparse.Namespace) -> int:
         fraction=options.fraction,
         modality=options.modality,
     )
-    print(f"{report.utterances} utterances, {report.frames} frames, {report.units_used} units in use (perplexity {report.perplexity:.1f})")
+    print(f"{report.utterances} utterances, {report.frames} frames at {report.rate:g} Hz")
+    print(f"{report.units_used} of {report.units} units in use, perplexity {report.perplexity:.1f}")
+    if report.quality is not None:
+        print(report.quality)
     print(f"labels: {report.labels}\nclusters: {report.clusters}")
     return 0
 

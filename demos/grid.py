@@ -77,8 +77,8 @@ class Grid:
 
     def label(self) -> None:
         """Clusters of the real clips' features; the synthetic clips and the texts get units of the same inventory."""
+        from avtlm.units.discovery import units
         from avtlm.units.kmeans import KMeansConfig
-        from avtlm.units.labels import units
         from avtlm.units.text_to_units import label_text
 
         model, folder = self.quickstart / "pretrain2" / "model", self.out / "units"

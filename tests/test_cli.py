@@ -257,7 +257,8 @@ def test_evaluate_of_a_split_that_is_not_there_is_one_sentence(model: str, corpu
 def test_units_are_made_from_a_manifest(corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["units", str(corpus), str(tmp_path / "units"), "--clusters", "4", "--fit-split", "test"]) == 0
     assert "6 utterances" in capsys.readouterr().out
-    assert sorted(path.name for path in (tmp_path / "units").iterdir()) == ["kmeans.json", "kmeans.safetensors", "manifest.units"]
+    files = sorted(path.name for path in (tmp_path / "units").iterdir())
+    assert files == ["kmeans.json", "kmeans.safetensors", "manifest.report.json", "manifest.units"]
 
 
 def test_an_unforeseen_error_says_how_to_see_more(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,7 +13,7 @@ from avtlm.frontends.lips import normalise_grey
 from avtlm.objectives.masking import SpanMaskConfig, runs, span_mask
 from avtlm.objectives.seq2seq import shift_right
 from avtlm.text.vocabulary import EOS, PAD
-from avtlm.units.labels import mfcc
+from avtlm.units.features import mfcc
 from benchmarks.replay.case import Case, CaseError, Check
 
 DRAWS = 400

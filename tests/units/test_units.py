@@ -1,5 +1,6 @@
 """Units: clustering, label files, features of a trained model, and units for text."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,8 +14,10 @@ from avtlm.frontends.lips import LipEncoderConfig
 from avtlm.frontends.multimodal import FrontEndConfig
 from avtlm.nn.transformer import EncoderConfig
 from avtlm.systems.vatlm import VATLMConfig
+from avtlm.units.discovery import units
+from avtlm.units.features import mfcc, mfcc_features, model_features
 from avtlm.units.kmeans import KMeans, KMeansConfig, fit
-from avtlm.units.labels import mfcc, mfcc_features, model_features, read_labels, units, write_labels
+from avtlm.units.labels import read_labels, write_labels
 from avtlm.units.text_to_units import frame_phones, label_text, learn, timed_phones
 from tests.made_corpus import FRAMES, LETTERS, MadeCorpus, make_corpus
 
@@ -154,7 +157,14 @@ def test_units_of_the_sound_tell_the_letters_apart(corpus: MadeCorpus, tmp_path:
     for row in rows:
         for unit, letter in zip(labels[row.id], truth[row.id], strict=True):
             counts[unit, letter] += 1
-    assert counts.max(1).sum() / counts.sum() > 0.8  # purity; frames at a letter's edge may go either way
+    purity = counts.max(1).sum() / counts.sum()
+    assert purity > 0.8  # frames at a letter's edge may go either way
+    assert report.quality is not None
+    assert report.quality.phone_purity == pytest.approx(purity)  # the phones of this corpus are its letters
+    assert report.quality.frames == report.frames
+    written = json.loads((tmp_path / "manifest.report.json").read_text())
+    assert written["quality"]["pnmi"] == report.quality.pnmi
+    assert (written["units"], written["rate"], written["labels"]) == (18, 25.0, "manifest.units")
 
 
 def test_a_second_corpus_shares_the_inventory_of_the_first(corpus: MadeCorpus, tmp_path: Path) -> None:
