@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from avtlm.data.batching import Batch
+from avtlm.data.inputs import InputFormat
 from avtlm.objectives.loss import Loss
 
 
@@ -31,6 +32,25 @@ class CombinesLosses(Protocol):
 
 
 @runtime_checkable
+class FollowsSteps(Protocol):
+    """A system in which something moves with training besides what gradients move: a teacher, a temperature, a freeze."""
+
+    def start_step(self, step: int, steps: int) -> None:
+        """Called before every step of a training of ``steps``, when ``step`` of them are done. What it changes depends on the step and on
+        the model's weights alone, so that a resumed run repeats it."""
+        ...
+
+
+@runtime_checkable
+class DropsHeads(Protocol):
+    """A pre-trained encoder with parts that fine-tuning does not need."""
+
+    def drop_heads(self) -> None:
+        """Remove them."""
+        ...
+
+
+@runtime_checkable
 class PredictsUnits(Protocol):
     """A system whose targets are discrete units."""
 
@@ -44,6 +64,11 @@ class PredictsUnits(Protocol):
 class SpeechEncoder(Protocol):
     """A system whose frames can be probed, clustered or recognised."""
 
+    @property
+    def input_format(self) -> InputFormat:
+        """What its batches hold, and how many frames per second come out."""
+        ...
+
     def encode(self, batch: Batch, output_layer: int | None = None) -> tuple[Tensor, Tensor]:
-        """(batch, frames, dim) at 25 Hz, and the valid frames of each row (batch,)."""
+        """(batch, frames, dim), and the valid frames of each row (batch,)."""
         ...

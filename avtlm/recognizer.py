@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from avtlm.data.batching import Batch
+from avtlm.data.inputs import InputFormat
 from avtlm.decoding.beam import BeamOptions, attention_beam
 from avtlm.decoding.ctc_prefix import ctc_beam
 from avtlm.decoding.greedy import ctc_greedy
@@ -29,9 +30,8 @@ from avtlm.objectives.ctc import ctc_loss
 from avtlm.objectives.loss import Loss
 from avtlm.objectives.masking import SpanMaskConfig, imposters, span_mask
 from avtlm.objectives.seq2seq import seq2seq_loss, shift_right
+from avtlm.protocols import DropsHeads
 from avtlm.text.vocabulary import EOS, PAD, Tokenizer
-
-FRAME_SECONDS = 0.04
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,13 @@ class DecodingConfig:
 
 @dataclass(frozen=True)
 class RecognizerConfig:
-    """Heads and fine-tuning behaviour; ``encoder`` is the configuration of the encoder's system."""
+    """Heads and fine-tuning behaviour; ``encoder`` is the configuration of the encoder's system.
+
+    Attributes:
+        freeze_encoder_steps: train the heads alone for so many steps.
+        audio_mask, video_mask: spans hidden in training: of inputs, or behind the front-end of an encoder of waveforms.
+        channel_mask: spans of channels set to zero behind that front-end.
+    """
 
     encoder: dict[str, Any] = field(default_factory=dict)
     ctc_weight: float = 1.0
@@ -75,6 +81,7 @@ class RecognizerConfig:
     audio_dropout: float = 0.5
     audio_mask: SpanMaskConfig = field(default_factory=lambda: SpanMaskConfig(prob=0.0))
     video_mask: SpanMaskConfig = field(default_factory=lambda: SpanMaskConfig(prob=0.0))
+    channel_mask: SpanMaskConfig = field(default_factory=lambda: SpanMaskConfig(prob=0.0, length=64, min_spans=0))
     decoding: DecodingConfig = field(default_factory=DecodingConfig)
 
     def __post_init__(self) -> None:
@@ -106,6 +113,12 @@ class Recognizer(nn.Module):
         self.config = config
         self.encoder = encoder
         self.vocabulary = vocabulary
+        # What an encoder learned its frames by has no part in recognition.
+        if isinstance(encoder, DropsHeads):
+            encoder.drop_heads()
+        self.inputs: InputFormat = encoder.input_format  # type: ignore[assignment]
+        if config.channel_mask.prob > 0 and not self.inputs.waveform:
+            raise ValueError(f"channel_mask.prob: {config.channel_mask.prob}; only encoders of waveforms hide channels; set 0.")
         dim: int = encoder.dim  # type: ignore[assignment]
         self.dropout = nn.Dropout(config.dropout)
         self.ctc = nn.Linear(dim, len(vocabulary)) if config.ctc_weight > 0 else None
@@ -118,6 +131,11 @@ class Recognizer(nn.Module):
             nn.init.zeros_(self.ctc.bias)
 
     # Training ------------------------------------------------------------------------------------------------------------------------
+
+    def start_step(self, step: int, steps: int) -> None:
+        """Note the step, by which the encoder is frozen or not."""
+        del steps
+        self.step = step
 
     def losses(self, batch: Batch, generator: torch.Generator) -> dict[str, Loss]:
         """CTC and attention losses over ``tokens``, weighted into one."""
@@ -143,6 +161,9 @@ class Recognizer(nn.Module):
         return targets.scatter(1, lengths[:, None], EOS)
 
     def _draw_masks(self, batch: Batch, generator: torch.Generator) -> InputMask:
+        if self.inputs.waveform:
+            masks = (self.config.audio_mask, self.config.channel_mask)
+            return self.encoder.draw_masks(batch, generator, *masks, same_count=False)  # type: ignore[operator]
         audio = video = source = None
         device = next(self.parameters()).device
         if batch.video is not None and batch.video_lengths is not None and self.config.video_mask.prob > 0:
@@ -193,7 +214,8 @@ class Recognizer(nn.Module):
         start = time.perf_counter()
         nbest = self.search(batch, decoding)
         seconds = time.perf_counter() - start
-        return [transcript(hypotheses, self.vocabulary, FRAME_SECONDS, {"recognition": seconds / len(nbest)}) for hypotheses in nbest]
+        frame = 1.0 / self.inputs.frame_rate
+        return [transcript(hypotheses, self.vocabulary, frame, {"recognition": seconds / len(nbest)}) for hypotheses in nbest]
 
 
 def transcribe_all(model: Recognizer, batches: Sequence[Batch], modality: str | None = None) -> dict[str, str]:

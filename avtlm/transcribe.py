@@ -21,7 +21,7 @@ from avtlm.training.progress import track
 
 logger = logging.getLogger(__name__)
 
-BATCH_FRAMES = 3000  # padded frames at 25 Hz in one batch: two minutes
+BATCH_SECONDS = 120.0  # in one batch, padding too
 BATCH_FILES = 16
 MIN_SECONDS = 0.1
 MODALITIES = ("av", "a", "v")
@@ -69,6 +69,10 @@ def transcribe_each(
         raise ValueError(f"modality: {modality!r} is unknown; choose one of {', '.join(MODALITIES)}.")
     recognizer = load_recognizer(model)
     inputs = systems.input_format(recognizer.encoder)
+    if inputs.video_size is None:
+        if modality == "v":
+            raise ValueError("modality: 'v' was asked for, but this model hears only; choose a.")
+        modality = "a"
     if provider is None and "v" in modality:
         provider = FaceMesh()
     waiting: list[tuple[Path, Item | MediaError]] = []
@@ -79,7 +83,7 @@ def transcribe_each(
         except MediaError as error:
             entry = path, error
         items = [item for _, item in [*waiting, entry] if isinstance(item, Item)]
-        if len(items) > BATCH_FILES or len(items) * max(map(_frames, items), default=0) > BATCH_FRAMES:
+        if len(items) > BATCH_FILES or len(items) * max((_seconds(item, inputs) for item in items), default=0) > BATCH_SECONDS:
             yield from _recognise(recognizer, waiting)
             waiting = []
         waiting.append(entry)
@@ -145,8 +149,10 @@ def _recognise(recognizer: Recognizer, entries: list[tuple[Path, Item | MediaErr
         device = next(recognizer.parameters()).device
         found = iter(recognizer.transcribe_batch(collate(items, "recognition").to(device)))
     for path, entry in entries:
-        yield path, entry if isinstance(entry, MediaError) else replace(next(found), duration=_frames(entry) / FPS)
+        yield path, entry if isinstance(entry, MediaError) else replace(next(found), duration=_seconds(entry, recognizer.inputs))
 
 
-def _frames(item: Item) -> int:
-    return len(item.video if item.video is not None else item.audio if item.audio is not None else ())
+def _seconds(item: Item, inputs: InputFormat) -> float:
+    if item.video is not None:
+        return len(item.video) / FPS
+    return 0.0 if item.audio is None else inputs.seconds(item.audio)

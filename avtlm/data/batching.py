@@ -21,7 +21,8 @@ class Batch:
         ids: utterance ids, one per row.
         task: which kind of batch this is: ``audio_video``, ``audio``, ``audio_text`` or ``text`` in pre-training, ``recognition`` in
             fine-tuning.
-        audio: (batch, frames, 104) stacked log filter bank at 25 Hz, with ``audio_lengths`` (batch,).
+        audio: (batch, frames, 104) stacked log filter bank at 25 Hz, or waveforms (batch, samples) at 16 kHz, with ``audio_lengths``
+            (batch,) in frames or samples.
         video: (batch, frames, size, size) uint8 (normalised by the model) or float (normalised already), with ``video_lengths``.
         text: (batch, length) int phone ids at 100 Hz, with ``text_lengths``.
         targets: by name: ``units`` (batch, frames) int padded with -1, ``tokens`` (batch, symbols) int.
@@ -95,7 +96,7 @@ def plan_batches(frames: Sequence[int], max_frames: int, max_rows: int, generato
     until the padded size would pass ``max_frames`` or the batch has ``max_rows``. The batches are shuffled again.
 
     Args:
-        frames: length of every utterance at 25 Hz.
+        frames: length of every utterance.
         max_frames: bound on rows x longest row.
         max_rows: bound on rows.
 

@@ -19,7 +19,7 @@ from avtlm.data.inputs import CROP, InputFormat
 from avtlm.data.manifest import Manifest, Utterance, read_manifest
 from avtlm.data.media import read_audio, read_lip_crops
 from avtlm.data.seeds import seed_for
-from avtlm.frontends.filterbank import FRAME_RATE
+from avtlm.frontends.filterbank import FRAME_RATE, SAMPLE_RATE
 from avtlm.frontends.text import DOWNSAMPLING
 from avtlm.text.vocabulary import PAD, UNKNOWN, Tokenizer, Vocabulary
 from avtlm.units.labels import UnitLabels, read_labels
@@ -40,7 +40,8 @@ class Source:
         weight: share of the steps that contain a batch of this source.
         modality: for ``recognition``, what is given of clips with sound and picture: both, the sound (``a``) or the lips (``v``).
         crop_frames: cut the utterances of every training batch, each at a random place, to the shortest of them and at most to this many
-            frames (AV-HuBERT on VoxCeleb2: 400); null pads them to the longest. Not for ``recognition``, whose transcripts would not fit.
+            frames of the model (AV-HuBERT on VoxCeleb2: 400); null pads them to the longest. Not for ``recognition``, whose transcripts
+            would not fit.
     """
 
     manifest: str
@@ -138,6 +139,10 @@ class ClipDataset:
         self.labels: UnitLabels | None = read_labels(source.units) if source.units else None
         if self.labels is not None:
             self.labels.check(self.manifest, self.inputs.label_rate)
+        if self.inputs.waveform and (source.augment.frequency_masks or source.augment.frequency_warp):
+            raise ValueError(
+                f"{source.manifest}: augment.frequency_masks and frequency_warp work on filter banks, not on this model's waveforms; set 0."
+            )
         self._waves: dict[int, np.ndarray] = {}
         self._crops: dict[int, np.ndarray] = {}
 
@@ -145,14 +150,14 @@ class ClipDataset:
         return len(self.manifest)
 
     def frames(self, index: int) -> int:
-        """Length of an utterance at 25 Hz, as long as a batch may hold of it."""
+        """Length of an utterance at the model's frame rate, as long as a batch may hold of it."""
         row = self.manifest[index]
-        frames = row.video_frames if self._has_video and row.video_frames else max(1, round(seconds(row) * FRAME_RATE))
+        frames = row.video_frames if self._has_video and row.video_frames else max(1, round(seconds(row) * self.inputs.frame_rate))
         return min(frames, self.source.crop_frames) if self.training and self.source.crop_frames else frames
 
     @property
     def _has_video(self) -> bool:
-        return self.source.task in ("audio_video", "recognition")
+        return self.inputs.video_size is not None and self.source.task in ("audio_video", "recognition")
 
     def wave(self, index: int) -> np.ndarray:
         """int16 (samples,) at 16 kHz."""
@@ -189,7 +194,7 @@ class ClipDataset:
         heard = row.audio is not None and "a" in self.source.modality
         audio = self._audio(index, frames, rng, progress) if heard else None
         text = self._phones(row) if self.source.task == "audio_text" else None
-        length = frames if frames is not None else len(audio) if audio is not None else 0
+        length = frames / FRAME_RATE if frames is not None else self.inputs.seconds(audio) if audio is not None else 0.0
         units = None if self.labels is None else self._units(row, length)
         return Item(row.id, audio=audio, video=video, text=text, units=units, tokens=self._tokens(row))
 
@@ -207,8 +212,13 @@ class ClipDataset:
                 others = self._others(index, config.noise.voices, rng)
                 wave = add_noise(wave, others, config.noise, progress, rng)
             warp = draw_warp(config, rng)
+        if len(wave) < self.inputs.shortest:
+            raise ValueError(
+                f"{self.source.manifest}: utterance {self.manifest[index].id!r} has {len(wave)} samples, fewer than the "
+                f"{self.inputs.shortest} of one frame; raise min_seconds."
+            )
         features = self.inputs.audio(wave, frames, warp)
-        if rng is not None:
+        if rng is not None and not self.inputs.waveform:
             features = torch.from_numpy(mask_frequencies(features.numpy(), config, rng))
         return features
 
@@ -224,15 +234,15 @@ class ClipDataset:
             raise ValueError(f"{self.source.manifest}: utterance {row.id!r} has no phones; a source with text needs them.")
         return torch.tensor(frame_level_phones(row, self.phones))
 
-    def _units(self, row: Utterance, frames: int | None) -> Tensor | None:
+    def _units(self, row: Utterance, length: float | None) -> Tensor | None:
         if self.labels is None:
             raise ValueError(
                 f"{self.source.manifest}: a pre-training source needs unit labels; set its key 'units' (see avtlm units --help)."
             )
         units = torch.from_numpy(self.labels[row.id]).long()
-        if frames is None:
+        if length is None:
             return units
-        return fit(units, round(frames * self.inputs.label_rate / FRAME_RATE), -1)
+        return fit(units, round(length * self.inputs.label_rate), -1)
 
     def _tokens(self, row: Utterance) -> Tensor | None:
         if self.source.task != "recognition":
@@ -252,23 +262,29 @@ def frame_level_phones(row: Utterance, phones: Vocabulary) -> list[int]:
     return ids
 
 
-def crop_together(items: Sequence[Item], longest: int, rng: np.random.Generator, label_rate: float = FRAME_RATE) -> list[Item]:
+def crop_together(
+    items: Sequence[Item], longest: int, rng: np.random.Generator, label_rate: float = FRAME_RATE, frame_rate: float = FRAME_RATE
+) -> list[Item]:
     """Cut all examples to the shortest, and at most to ``longest`` frames, each at a random place; see `cut`."""
-    lengths = [_frames(item) for item in items]
+    lengths = [_frames(item, frame_rate) for item in items]
     size = min(longest, *lengths)
-    return cut(items, size, [int(rng.integers(0, length - size + 1)) for length in lengths], label_rate)
+    return cut(items, size, [int(rng.integers(0, length - size + 1)) for length in lengths], label_rate, frame_rate)
 
 
-def cut(items: Sequence[Item], size: int, starts: Sequence[int], label_rate: float = FRAME_RATE) -> list[Item]:
-    """At most ``size`` frames of every example from its own start, with the units and phones that belong to them."""
-    ratio = label_rate / FRAME_RATE
+def cut(
+    items: Sequence[Item], size: int, starts: Sequence[int], label_rate: float = FRAME_RATE, frame_rate: float = FRAME_RATE
+) -> list[Item]:
+    """At most ``size`` frames, ``frame_rate`` of them per second, of every example from its own start, with the units and phones that
+    belong to them. Waveforms are cut where their frames begin."""
+    ratio, samples = label_rate / frame_rate, round(SAMPLE_RATE / frame_rate)
     parts = []
     for item, start in zip(items, starts, strict=True):
         first = round(start * ratio)
+        step = samples if item.audio is not None and item.audio.dim() == 1 else 1
         parts.append(
             dataclasses.replace(
                 item,
-                audio=None if item.audio is None else item.audio[start : start + size],
+                audio=None if item.audio is None else item.audio[start * step : (start + size) * step],
                 video=None if item.video is None else item.video[start : start + size],
                 text=None if item.text is None else item.text[DOWNSAMPLING * start : DOWNSAMPLING * (start + size)],
                 units=None if item.units is None else item.units[first : first + round(size * ratio)],
@@ -277,9 +293,11 @@ def cut(items: Sequence[Item], size: int, starts: Sequence[int], label_rate: flo
     return parts
 
 
-def _frames(item: Item) -> int:
+def _frames(item: Item, frame_rate: float) -> int:
     there = item.audio if item.audio is not None else item.video
-    return 0 if there is None else len(there)
+    if there is None:
+        return 0
+    return int(len(there) * frame_rate / SAMPLE_RATE) if there.dim() == 1 else len(there)
 
 
 def collate(items: Sequence[Item], task: str) -> Batch:

@@ -120,6 +120,8 @@ def evaluate(
     """
     recognizer = load_recognizer(model)
     inputs = systems.input_format(recognizer.encoder)
+    if inputs.video_size is None and any("v" in modality for modality in modalities):
+        raise ValueError(f"modalities: {', '.join(modalities)} were asked for, but this model hears only; choose a.")
     source = Source(str(manifest), "recognition", split=split, max_seconds=float("inf"), min_seconds=0.0)
     dataset = ClipDataset(source, inputs=inputs, vocabulary=recognizer.vocabulary, training=False)
     rows = list(range(len(dataset) if limit is None else min(limit, len(dataset))))

@@ -51,6 +51,7 @@ class InputMask:
         video_source: int (batch, frames), which frame stands in for each hidden video frame; None hides them as zeros.
         fused: bool (batch, frames), hidden behind the fusion.
         video_row: int (batch,), the row of the batch that these frames are taken from; None takes them from the same clip.
+        channels: bool (batch, dim), set to zero in all frames before the encoder (of waveforms only).
     """
 
     audio: Tensor | None = None
@@ -58,9 +59,10 @@ class InputMask:
     video_source: Tensor | None = None
     fused: Tensor | None = None
     video_row: Tensor | None = None
+    channels: Tensor | None = None
 
     def to(self, device: torch.device | str) -> "InputMask":
-        parts = (self.audio, self.video, self.video_source, self.fused, self.video_row)
+        parts = (self.audio, self.video, self.video_source, self.fused, self.video_row, self.channels)
         return InputMask(*(None if part is None else part.to(device) for part in parts))
 
     def hidden(self, frames: int) -> Tensor | None:

@@ -71,9 +71,7 @@ class EncoderConfig:
         _check_heads(self.dim, self.heads)
         _check_probabilities(self, "dropout", "attention_dropout", "activation_dropout", "layer_drop")
         if self.position_blocks < 1 or self.relative_buckets < 0:
-            raise ValueError(
-                f"position_blocks: {self.position_blocks}, relative_buckets: {self.relative_buckets}; give at least 1 and 0."
-            )
+            raise ValueError(f"position_blocks: {self.position_blocks}, relative_buckets: {self.relative_buckets}; give at least 1 and 0.")
 
 
 @dataclass(frozen=True)

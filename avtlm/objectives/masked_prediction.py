@@ -5,6 +5,8 @@ logits. The comparison is one matrix product of normed vectors, not the broadcas
 projected.
 """
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -17,26 +19,46 @@ class UnitPredictor(nn.Module):
 
     Args:
         dim: width of the encoder.
-        units: classes (for official checkpoints: clusters + 4, the dictionary's specials first).
+        units: classes (for official checkpoints: clusters + 4, the dictionary's specials first), of one inventory or of each of several.
         final_dim: width in which frames and units are compared.
         temperature: divides the cosine.
         similarity: ``cosine`` or ``dot``.
+        separate: every inventory has a projection of its own (HuBERT's ``untie_final_proj``).
+        glu: units pass a gated linear layer before they are compared (``target_glu``).
     """
 
-    def __init__(self, dim: int, units: int, final_dim: int = 256, temperature: float = 0.1, similarity: str = "cosine") -> None:
+    def __init__(
+        self,
+        dim: int,
+        units: int | Sequence[int],
+        final_dim: int = 256,
+        temperature: float = 0.1,
+        similarity: str = "cosine",
+        separate: bool = False,
+        glu: bool = False,
+    ) -> None:
         super().__init__()
         if similarity not in ("cosine", "dot"):
             raise ValueError(f"similarity: {similarity!r} is unknown; choose cosine or dot.")
-        self.project = nn.Linear(dim, final_dim)
+        self.sizes = (units,) if isinstance(units, int) else tuple(units)
+        self.parts = len(self.sizes) if separate else 1
+        self.project = nn.Linear(dim, final_dim * self.parts)
         nn.init.normal_(self.project.weight, 0.0, 0.02)
         nn.init.zeros_(self.project.bias)
-        self.units = nn.Parameter(torch.rand(units, final_dim))
+        self.units = nn.Parameter(torch.rand(sum(self.sizes), final_dim))
+        self.glu = nn.Linear(final_dim, 2 * final_dim) if glu else None
         self.temperature = temperature
         self.similarity = similarity
 
-    def forward(self, frames: Tensor) -> Tensor:
-        """(n, dim) -> logits (n, units), float32."""
+    def forward(self, frames: Tensor, inventory: int = 0) -> Tensor:
+        """(n, dim) -> logits (n, units) over one of the inventories, float32."""
         x, units = self.project(frames).float(), self.units.float()
+        if self.parts > 1:
+            x = x.chunk(self.parts, -1)[inventory]
+        if len(self.sizes) > 1:
+            units = units.split(self.sizes)[inventory]
+        if self.glu is not None:
+            units = F.glu(self.glu(units)).float()
         if self.similarity == "cosine":
             # The official form puts the floor under the product of the norms; with learned vectors neither is near it.
             x, units = F.normalize(x, dim=-1, eps=1e-6), F.normalize(units, dim=-1, eps=1e-6)
@@ -63,7 +85,7 @@ def units_of_frames(units: Tensor, frames: int, rate: float = 1.0) -> Tensor:
 def masked_prediction_loss(
     predictor: UnitPredictor,
     encoded: Tensor,
-    units: Tensor,
+    units: Tensor | Sequence[Tensor],
     hidden: Tensor,
     padding: Tensor,
     masked_weight: float = 1.0,
@@ -73,24 +95,32 @@ def masked_prediction_loss(
 
     Args:
         encoded: (batch, frames, dim).
-        units: (batch, frames) int; -1 where a frame has no unit.
+        units: (batch, frames) int; -1 where a frame has no unit. Of several inventories, whose losses are added, one such tensor each.
         hidden: bool (batch, frames), True where the input was masked.
         padding: bool (batch, frames).
 
     Returns:
         Loss whose count is the number of hidden frames (plus the visible ones); those without a weight do not count.
     """
-    scored = ~padding & (units >= 0)
+    labels = [units] if isinstance(units, Tensor) else list(units)
+    scored = ~padding
+    for each in labels:
+        scored = scored & (each >= 0)
     masked, visible = hidden & scored, ~hidden & scored
-    logits = predictor(encoded[masked])
-    target = units[masked]
-    loss = masked_weight * F.cross_entropy(logits, target, reduction="sum")
+    logits = [predictor(encoded[masked], index) for index in range(len(labels))]
+    loss = masked_weight * _cross_entropy(logits, [each[masked] for each in labels])
     count = masked.sum()
-    correct = (logits.argmax(-1) == target).sum()
-    logs = {"masked_loss": (loss.detach(), count), "masked_accuracy": (correct, count)}
+    correct = torch.stack([(each.argmax(-1) == label[masked]).sum() for each, label in zip(logits, labels, strict=True)]).sum()
+    logs = {"masked_loss": (loss.detach(), count), "masked_accuracy": (correct, count * len(labels))}
     if masked_weight == 0:
         count = torch.zeros_like(count)
     if visible_weight > 0:
-        loss = loss + visible_weight * F.cross_entropy(predictor(encoded[visible]), units[visible], reduction="sum")
+        others = [predictor(encoded[visible], index) for index in range(len(labels))]
+        loss = loss + visible_weight * _cross_entropy(others, [each[visible] for each in labels])
         count = count + visible.sum()
     return Loss(loss, count, logs)
+
+
+def _cross_entropy(logits: Sequence[Tensor], labels: Sequence[Tensor]) -> Tensor:
+    """Summed over frames and inventories."""
+    return torch.stack([F.cross_entropy(each, label, reduction="sum") for each, label in zip(logits, labels, strict=True)]).sum()

@@ -3,6 +3,7 @@
 All draws come from the generator that is passed in (a CPU one), so that masks repeat from a seed on any number of workers.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -23,6 +24,11 @@ class SpanMaskConfig:
         spread: see ``lengths``.
         overlap: false keeps spans apart, by at least ``min_space`` frames; a row then gets as many as fit.
         min_space: see ``overlap``.
+        starts: ``inside`` draws the starts of overlapping spans so that they end within the row, ``anywhere`` up to its last frame, where
+            they are cut.
+        equal_by: how rows get equal numbers of hidden frames where they are wanted: by ``thinning`` to the row with the fewest, or by
+            ``filling`` up to the row with the most; the official code's filling reaches into padding, where nothing is lost or learned.
+        dropout: this share of the hidden frames is given back in the end.
     """
 
     prob: float = 0.8
@@ -32,6 +38,9 @@ class SpanMaskConfig:
     spread: float = 0.0
     overlap: bool = True
     min_space: int = 1
+    starts: Literal["inside", "anywhere"] = "inside"
+    equal_by: Literal["thinning", "filling"] = "thinning"
+    dropout: float = 0.0
 
     def __post_init__(self) -> None:
         if self.spread < 0 or self.min_space < 0 or (self.lengths == "uniform" and self.spread > 2 * self.length):
@@ -43,6 +52,8 @@ class SpanMaskConfig:
                 f"mask: prob {self.prob}, length {self.length}, min_spans {self.min_spans}; "
                 "give a prob from 0 to 1, a length from 1, min_spans from 0."
             )
+        if not 0.0 <= self.dropout < 1.0:
+            raise ValueError(f"mask: dropout {self.dropout}; give a share from 0 up to, but not including, 1.")
 
 
 class Draws(Protocol):
@@ -51,8 +62,8 @@ class Draws(Protocol):
     def uniform(self) -> float:
         """On [0, 1)."""
 
-    def permutation(self, count: int) -> list[int]:
-        """The numbers below ``count`` in random order."""
+    def choose(self, below: int, count: int) -> list[int]:
+        """So many different numbers below ``below`` in random order."""
 
     def integers(self, low: int, high: int, count: int) -> list[int]:
         """On [low, high)."""
@@ -74,9 +85,9 @@ class TorchDraws:
     def uniform(self) -> float:
         return torch.rand((), generator=self.generator).item()
 
-    def permutation(self, count: int) -> list[int]:
-        order: list[int] = torch.randperm(count, generator=self.generator).tolist()
-        return order
+    def choose(self, below: int, count: int) -> list[int]:
+        order: list[int] = torch.randperm(below, generator=self.generator).tolist()
+        return order[:count]
 
     def integers(self, low: int, high: int, count: int) -> list[int]:
         numbers: list[int] = torch.randint(low, high, (count,), generator=self.generator).tolist()
@@ -94,8 +105,10 @@ class TorchDraws:
         return int(torch.multinomial(torch.tensor(weights, dtype=torch.float64), 1, generator=self.generator))
 
 
-def span_mask(lengths: Tensor, frames: int, config: SpanMaskConfig, generator: torch.Generator | Draws, same_count: bool = True) -> Tensor:
-    """Draw spans of fixed length in every row.
+def span_mask(
+    lengths: Tensor, frames: int, config: SpanMaskConfig, generator: torch.Generator | Draws | Sequence[Draws], same_count: bool = True
+) -> Tensor:
+    """Draw spans in every row.
 
     A row of n valid frames gets int(prob * n / length + u) spans with u uniform on [0, 1), at least ``min_spans``, whose starts are
     distinct and drawn from [0, n - length); spans may overlap. With ``same_count`` every row is then thinned to the row with the fewest
@@ -104,7 +117,7 @@ def span_mask(lengths: Tensor, frames: int, config: SpanMaskConfig, generator: t
     Args:
         lengths: valid frames of each row, (batch,).
         frames: width of the mask.
-        generator: a CPU one, or another source of random numbers.
+        generator: a CPU one, or another source of random numbers, or one for every row (the last one then also evens the rows out).
 
     Returns:
         bool (batch, frames), True where hidden; on the CPU.
@@ -112,23 +125,26 @@ def span_mask(lengths: Tensor, frames: int, config: SpanMaskConfig, generator: t
     mask = torch.zeros(len(lengths), frames, dtype=torch.bool)
     if config.prob == 0.0:
         return mask
-    draws: Draws = TorchDraws(generator) if isinstance(generator, torch.Generator) else generator
-    for row, valid in enumerate(lengths.tolist()):
+    source = TorchDraws(generator) if isinstance(generator, torch.Generator) else generator
+    each: Sequence[Draws] = source if isinstance(source, Sequence) else [source] * len(lengths)
+    for row, (valid, draws) in enumerate(zip(lengths.tolist(), each, strict=True)):
         if valid == 0:
             continue
         count = max(int(config.prob * valid / config.length + draws.uniform()), config.min_spans)
         spans = _span_lengths(count, valid, config, draws)
-        if config.overlap:
+        if config.overlap and config.starts == "anywhere":
+            starts = draws.choose(valid, count)
+        elif config.overlap:
             # In a clip hardly longer than a span the first places serve as starts, and spans end with the clip: it is hidden nearly whole.
             shortest = min(spans, default=config.length)
             places = valid - shortest if valid - shortest > count else count + 1
-            starts = draws.permutation(places)[:count]
+            starts = draws.choose(places, count)
         else:
             starts, spans = _starts_apart(spans, valid, config.min_space, draws)
         for start, length in zip(starts, spans, strict=True):
             mask[row, start : min(start + length, valid)] = True
-    if same_count:
-        _thin(mask, draws)
+    if each:
+        _even_out(mask, config, each[-1], same_count)
     return mask
 
 
@@ -167,14 +183,26 @@ def _starts_apart(lengths: list[int], valid: int, space: int, draws: Draws) -> t
     return starts, placed
 
 
-def _thin(mask: Tensor, draws: Draws) -> None:
+def _even_out(mask: Tensor, config: SpanMaskConfig, draws: Draws, same_count: bool) -> None:
+    """Equal numbers of hidden frames in all rows that hide any, by giving back or hiding single ones; then ``dropout``."""
     totals = mask.sum(1)
-    target = int(totals[totals > 0].min()) if bool((totals > 0).any()) else 0
-    for row in torch.nonzero(totals > target).flatten().tolist():
-        hidden = torch.nonzero(mask[row]).flatten()
-        keep = hidden[torch.tensor(draws.permutation(len(hidden))[:target], dtype=torch.long)]
-        mask[row] = False
-        mask[row, keep] = True
+    some = totals[totals > 0]
+    target = int(some.min() if config.equal_by == "thinning" else some.max()) if len(some) else 0
+    for row, total in zip(mask, totals.tolist(), strict=True):
+        if total and same_count and total > target:
+            kept = _some(row, target, draws)
+            row[:] = False
+            row[kept] = True
+        elif total and same_count and total < target:
+            row[_some(~row, target - total, draws)] = True
+        if total and config.dropout:
+            row[_some(row, round(int(row.sum()) * config.dropout), draws)] = False
+
+
+def _some(row: Tensor, count: int, draws: Draws) -> Tensor:
+    """Places of ``count`` random frames among those that are True."""
+    places = torch.nonzero(row).flatten()
+    return places[torch.tensor(draws.choose(len(places), count), dtype=torch.long)]
 
 
 def runs(mask_row: Tensor) -> list[tuple[int, int]]:

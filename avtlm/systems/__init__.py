@@ -13,11 +13,12 @@ from avtlm.data.inputs import InputFormat
 
 @dataclass(frozen=True)
 class System:
-    """Where a system's configuration and model are defined."""
+    """Where a system's configuration and model are defined, and whether it learns from units."""
 
     module: str
     config: str
     model: str
+    units: bool = True
 
     def config_class(self) -> type[Any]:
         cls: type[Any] = getattr(importlib.import_module(self.module), self.config)
@@ -31,7 +32,12 @@ class System:
 
 SYSTEMS = {
     "avhubert": System("avtlm.systems.avhubert", "AVHubertConfig", "AVHubert"),
+    "data2vec": System("avtlm.systems.data2vec", "Data2VecConfig", "Data2Vec", units=False),
+    "hubert": System("avtlm.systems.hubert", "HubertConfig", "Hubert"),
+    "mt4ssl": System("avtlm.systems.mt4ssl", "MT4SSLConfig", "MT4SSL"),
     "vatlm": System("avtlm.systems.vatlm", "VATLMConfig", "VATLM"),
+    "wav2vec2": System("avtlm.systems.wav2vec2", "Wav2Vec2Config", "Wav2Vec2", units=False),
+    "wavlm": System("avtlm.systems.wavlm", "WavLMConfig", "WavLM"),
 }
 
 
@@ -61,9 +67,8 @@ def load_encoder(folder: str | Path) -> tuple[nn.Module, InputFormat]:
 
 def input_format(encoder: nn.Module) -> InputFormat:
     """What the front-ends of an encoder take in."""
-    settings: Any = encoder.config
-    frontends = settings.frontends
-    return InputFormat(frontends.audio_normalise, frontends.lips.size, settings.label_rate)
+    form: InputFormat = encoder.input_format  # type: ignore[assignment]
+    return form
 
 
 def load(folder: str | Path) -> Any:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from avtlm.data.batching import Batch
+from avtlm.data.inputs import InputFormat
 from avtlm.frontends.filterbank import FRAME_RATE
 from avtlm.frontends.fusion import keep_modalities
 from avtlm.frontends.multimodal import FrontEndConfig, Fused, InputMask, MultimodalFrontEnd
@@ -115,6 +116,12 @@ class AVHubert(nn.Module):
     def dim(self) -> int:
         """Width of the encoder's output."""
         return self.config.encoder.dim
+
+    @property
+    def input_format(self) -> InputFormat:
+        """What the front-ends take in."""
+        frontends = self.config.frontends
+        return InputFormat(frontends.audio_normalise, frontends.lips.size, self.config.label_rate)
 
     @property
     def inventory(self) -> dict[str, int]:

@@ -12,7 +12,7 @@ from avtlm import config, systems
 from avtlm.data.dataset import ClipDataset, Source, choose
 from avtlm.data.inputs import InputFormat
 from avtlm.data.manifest import read_manifest
-from avtlm.protocols import PredictsUnits
+from avtlm.protocols import DropsHeads, PredictsUnits
 from avtlm.recognizer import Recognizer, RecognizerConfig
 from avtlm.text.vocabulary import Tokenizer, Vocabulary
 
@@ -65,6 +65,9 @@ def build(settings: "TrainConfig") -> Start:
         encoder_settings = config.to_dict(initial.config)
     encoder_config = config.load(system.config_class(), merged(encoder_settings, heads.encoder))
     encoder = system.build(encoder_config)
+    for part in (encoder, initial):
+        if isinstance(part, DropsHeads):
+            part.drop_heads()
     if initial is not None and settings.initialise_weights:
         load_except(encoder, initial.state_dict(), settings.fresh)
     heads = dataclasses.replace(heads, encoder=config.to_dict(encoder_config))

@@ -19,14 +19,16 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from avtlm import checkpoint, config
+from avtlm import checkpoint, config, systems
 from avtlm.data.batching import Batch, plan_batches
 from avtlm.data.dataset import ClipDataset, Source, collate
+from avtlm.data.inputs import InputFormat
 from avtlm.data.manifest import read_manifest
 from avtlm.data.seeds import seed_for
 from avtlm.files import write_text
+from avtlm.frontends.filterbank import SAMPLE_RATE
 from avtlm.objectives.loss import Loss
-from avtlm.protocols import CombinesLosses
+from avtlm.protocols import CombinesLosses, FollowsSteps
 from avtlm.recognizer import Recognizer, transcribe_all
 from avtlm.text.vocabulary import load_vocabulary
 from avtlm.training.averaging import average
@@ -53,7 +55,7 @@ class TrainConfig:
         initialise: model folder to start the encoder (or, in pre-training, the whole model) from; null starts from scratch.
         sources: training data by name; every step takes one batch of each source that is drawn (see Source.weight).
         validation: data for validation, clean and unaugmented.
-        max_frames, max_rows: bounds of one batch (padded frames at 25 Hz, utterances).
+        max_frames, max_rows: bounds of one batch (padded frames at the model's rate, 25 or 50 Hz; utterances).
         precision: ``fp32`` or ``bf16`` (autocast; norms, softmax and losses stay in float32).
         initialise_weights: false takes only the sizes of the initial encoder and starts it from scratch.
         fresh: modules of the initial model that start from scratch, such as ``predictor`` when the units are others.
@@ -94,7 +96,7 @@ class TrainConfig:
         for key, part in {**{f"sources.{name}": part for name, part in self.sources.items()}, "validation": self.validation}.items():
             if part is not None and (part.task == "recognition") != (self.task == "recognition"):
                 raise ValueError(f"{key}.task: {part.task!r} gives no batches for a run whose task is {self.task!r}; change one of them.")
-            if part is not None and self.task == "pretrain" and part.units is None:
+            if part is not None and self.task == "pretrain" and part.units is None and systems.find(self.system).units:
                 raise ValueError(f"{key}.units: missing; a pre-training source needs unit labels (see avtlm units --help).")
         if self.steps < 1 or self.log_every < 1 or self.save_every < 1:
             raise ValueError(f"steps {self.steps}, log_every {self.log_every}, save_every {self.save_every}: give at least 1 of each.")
@@ -201,8 +203,8 @@ class Trainer:
         settings = self.settings
         torch.manual_seed(seed_for(settings.seed, "dropout", step))
         generator = torch.Generator().manual_seed(seed_for(settings.seed, "masks", step))
-        if isinstance(self.model, Recognizer):
-            self.model.step = step
+        if isinstance(self.model, FollowsSteps):
+            self.model.start_step(step, settings.steps)
         found: list[dict[str, Loss]] = []
         buffers = [buffer.clone() for buffer in self.model.buffers()]
         with torch.autocast(self.device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
@@ -227,7 +229,7 @@ class Trainer:
             meter.add(batch.task if settings.task == "pretrain" else "", group)
         meter.add_value("loss", total.detach())
         meter.add_value("gradient_norm", norm)
-        meter.frames += sum(_frames(batch) for batch in batches)
+        meter.frames += sum(_frames(batch, self.start.inputs) for batch in batches)
 
     def _bad_step(self, step: int, batches: list[Batch]) -> None:
         ids = [name for batch in batches for name in batch.ids]
@@ -337,7 +339,9 @@ class Trainer:
         log.info("%s: resuming at step %d", self.model_folder, self.state.step)
 
 
-def _frames(batch: Batch) -> int:
+def _frames(batch: Batch, inputs: InputFormat) -> int:
+    if inputs.waveform and batch.audio_lengths is not None:
+        return int(batch.audio_lengths.sum() * inputs.frame_rate / SAMPLE_RATE)
     lengths = [part for part in (batch.video_lengths, batch.audio_lengths) if part is not None]
     return (
         int(torch.stack(lengths).amax(0).sum())

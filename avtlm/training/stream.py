@@ -23,7 +23,7 @@ class _Rows(torch.utils.data.Dataset[Batch]):
         items = [self.dataset.item(row, epoch, progress) for row in rows]
         if source.crop_frames is not None:
             rng = np.random.default_rng(seed_for(seed, "crop", epoch, *(item.id for item in items)))
-            items = crop_together(items, source.crop_frames, rng, self.dataset.inputs.label_rate)
+            items = crop_together(items, source.crop_frames, rng, self.dataset.inputs.label_rate, self.dataset.inputs.frame_rate)
         return collate(items, source.task)
 
 

@@ -63,8 +63,8 @@ class LegacyDraws:
     def uniform(self) -> float:
         return float(self.state.rand()) if self.per_row else self.shared
 
-    def permutation(self, count: int) -> list[int]:
-        return [int(place) for place in self.state.permutation(count)]
+    def choose(self, below: int, count: int) -> list[int]:
+        return [int(place) for place in self.state.permutation(below)[:count]]
 
     def integers(self, low: int, high: int, count: int) -> list[int]:
         # Starts are drawn one by one there, which takes other numbers from the generator than an array of one does.
