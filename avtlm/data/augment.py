@@ -4,27 +4,40 @@ Every draw comes from a numpy generator seeded by run, epoch and utterance, so i
 AV-HuBERT for noisy speech (arXiv 2201.01763); frequency masks from SpecAugment (arXiv 1904.08779); crops as AV-HuBERT section 4.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-from avtlm.data.noise import babble, mix_at_snr
+from avtlm.data.noise import mix_at_snr
 
 
 @dataclass(frozen=True)
 class NoiseConfig:
-    """Babble made of other training clips, mixed in with ``prob`` at an SNR drawn uniformly from [``snr_low``, ``snr_high``] dB.
+    """Noise in the sound of training clips, with ``prob``, at an SNR drawn uniformly from [``snr_low``, ``snr_high``] dB.
 
-    With ``ramp`` > 0 the probability rises from 0 to ``prob`` and the lowest SNR falls from ``snr_high`` to ``snr_low`` over that share of
-    the steps: with heavy noise from the first step on, audio is hardly learned.
+    Without ``lists`` it is babble of other clips of the source. As published for AV-HuBERT: ``lists`` of the kind ``all``, ``prob`` 0.25
+    and 0 dB.
+
+    Attributes:
+        whole_snr: draw whole numbers of dB, both ends included, as AV-HuBERT does where it is given a range.
+        voices: clips in one babble.
+        ramp: if above 0, the probability rises from 0 to ``prob`` and the lowest SNR falls from ``snr_high`` to ``snr_low`` over this
+            share of the steps: with heavy noise from the first step on, audio is hardly learned.
+        lists: folder with lists of sound files, ``<kind>/<split>.tsv``; see avtlm.data.noise_files.
+        kinds: which lists; each is as likely as any other. ``all`` is what preprocess.noise puts together of all kinds.
+        count: files that are averaged into one noise (AV-HuBERT's ``noise_num``).
     """
 
     prob: float = 0.25
     snr_low: float = 0.0
     snr_high: float = 0.0
+    whole_snr: bool = False
     voices: int = 6
     ramp: float = 0.0
+    lists: str | None = None
+    kinds: tuple[str, ...] = ("all",)
+    count: int = 1
 
     def __post_init__(self) -> None:
         if not 0 <= self.prob <= 1 or not 0 <= self.ramp <= 1 or self.snr_low > self.snr_high or self.voices < 1:
@@ -32,6 +45,10 @@ class NoiseConfig:
                 f"noise: prob {self.prob}, ramp {self.ramp}, SNR {self.snr_low} to {self.snr_high} dB, {self.voices} voices; "
                 "give prob and ramp from 0 to 1, snr_low <= snr_high, and at least one voice."
             )
+        if self.count < 1 or not self.kinds or len(set(self.kinds)) < len(self.kinds):
+            raise ValueError(f"noise: kinds {', '.join(self.kinds) or 'none'}, count {self.count}; name kinds once each and count from 1.")
+        if self.lists is None and (self.count > 1 or self.kinds != ("all",)):
+            raise ValueError("noise: kinds and count choose among lists of sound files; set the key 'lists' to their folder.")
 
     def at(self, progress: float) -> tuple[float, float]:
         """Probability and lowest SNR when the share ``progress`` of the training is done."""
@@ -51,14 +68,15 @@ class AugmentConfig:
     mirror: bool = True
 
 
-def add_noise(wave: np.ndarray, others: Sequence[np.ndarray], config: NoiseConfig, progress: float, rng: np.random.Generator) -> np.ndarray:
-    """int16 waveform with babble of ``others`` (int16, at least ``voices`` of them) in it, or as it was."""
+def add_noise(
+    wave: np.ndarray, noise: Callable[[np.random.Generator], np.ndarray], config: NoiseConfig, progress: float, rng: np.random.Generator
+) -> np.ndarray:
+    """int16 waveform with what ``noise`` draws in it, or as it was; noise is drawn only where it is needed."""
     prob, low = config.at(progress)
     if rng.random() >= prob:
         return wave
-    snr = rng.uniform(low, config.snr_high)
-    chosen = rng.choice(len(others), size=min(config.voices, len(others)), replace=False)
-    return mix_at_snr(wave, babble([others[i] for i in chosen], rng, len(wave)), snr)
+    snr = rng.integers(round(low), round(config.snr_high) + 1) if config.whole_snr else rng.uniform(low, config.snr_high)
+    return mix_at_snr(wave, noise(rng), float(snr))
 
 
 def draw_warp(config: AugmentConfig, rng: np.random.Generator) -> float:

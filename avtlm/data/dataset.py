@@ -18,6 +18,8 @@ from avtlm.data.batching import Batch, fit, pad
 from avtlm.data.inputs import CROP, InputFormat
 from avtlm.data.manifest import Manifest, Utterance, read_manifest
 from avtlm.data.media import read_audio, read_lip_crops
+from avtlm.data.noise import babble
+from avtlm.data.noise_files import read_noise_files
 from avtlm.data.seeds import seed_for
 from avtlm.frontends.filterbank import FRAME_RATE, SAMPLE_RATE
 from avtlm.frontends.text import DOWNSAMPLING
@@ -143,6 +145,8 @@ class ClipDataset:
             raise ValueError(
                 f"{source.manifest}: augment.frequency_masks and frequency_warp work on filter banks, not on this model's waveforms; set 0."
             )
+        noise = source.augment.noise if training else None
+        self.noises = read_noise_files(noise.lists, noise.kinds, source.split or "train") if noise and noise.lists else None
         self._waves: dict[int, np.ndarray] = {}
         self._crops: dict[int, np.ndarray] = {}
 
@@ -209,8 +213,7 @@ class ClipDataset:
         warp = 1.0
         if rng is not None:
             if config.noise is not None:
-                others = self._others(index, config.noise.voices, rng)
-                wave = add_noise(wave, others, config.noise, progress, rng)
+                wave = add_noise(wave, lambda rng: self._noise(index, rng), config.noise, progress, rng)
             warp = draw_warp(config, rng)
         if len(wave) < self.inputs.shortest:
             raise ValueError(
@@ -222,10 +225,19 @@ class ClipDataset:
             features = torch.from_numpy(mask_frequencies(features.numpy(), config, rng))
         return features
 
+    def _noise(self, index: int, rng: np.random.Generator) -> np.ndarray:
+        """What is mixed into a clip: recordings where there are lists of them, else babble of other clips."""
+        config, samples = self.source.augment.noise, len(self.wave(index))
+        assert config is not None
+        if self.noises is not None:
+            return self.noises.draw(rng, samples, config.count)
+        return babble(self._others(index, config.voices, rng), rng, samples)
+
     def _others(self, index: int, voices: int, rng: np.random.Generator) -> list[np.ndarray]:
         """Clips for the babble: of other speakers where the manifest names any, else other clips of the same one."""
         speaker = self.manifest[index].speaker
-        drawn = [i for i in rng.permutation(len(self))[: 8 * voices + 8].tolist() if i != index and self.manifest[i].audio]
+        places = rng.choice(len(self), min(len(self), 8 * voices + 8), replace=False).tolist()
+        drawn = [i for i in places if i != index and self.manifest[i].audio]
         strangers = [i for i in drawn if speaker is None or self.manifest[i].speaker != speaker]
         return [self.wave(pick) for pick in (strangers or drawn)[:voices]] or [self.wave(index)]
 

@@ -1,6 +1,7 @@
 """Augmentation draws everything from the generator it is given and changes only what it says."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,8 @@ def wave(seed: int, samples: int = 8000) -> np.ndarray:
     return rng(seed).normal(0, 2000, samples).astype(np.int16)
 
 
-OTHERS = [wave(seed) for seed in range(10, 20)]
+def hiss(generator: np.random.Generator) -> np.ndarray:
+    return generator.normal(0, 2000, 8000)
 
 
 def snr(clean: np.ndarray, noisy: np.ndarray) -> float:
@@ -27,7 +29,7 @@ def snr(clean: np.ndarray, noisy: np.ndarray) -> float:
 @pytest.mark.parametrize("level", [-5.0, 0.0, 10.0])
 def test_noise_has_the_asked_for_level(level: float) -> None:
     clean = wave(0)
-    noisy = add_noise(clean, OTHERS, NoiseConfig(1.0, level, level), 1.0, rng())
+    noisy = add_noise(clean, hiss, NoiseConfig(1.0, level, level), 1.0, rng())
     assert noisy.dtype == np.int16
     assert len(noisy) == len(clean)
     assert snr(clean, noisy) == pytest.approx(level, abs=0.2)
@@ -35,15 +37,51 @@ def test_noise_has_the_asked_for_level(level: float) -> None:
 
 def test_noise_repeats_from_a_seed() -> None:
     config = NoiseConfig(1.0, -5.0, 10.0)
-    one, two, other = (add_noise(wave(0), OTHERS, config, 1.0, rng(seed)) for seed in (1, 1, 2))
+    one, two, other = (add_noise(wave(0), hiss, config, 1.0, rng(seed)) for seed in (1, 1, 2))
     assert np.array_equal(one, two)
     assert not np.array_equal(one, other)
 
 
 def test_noise_comes_with_its_probability() -> None:
     config = NoiseConfig(0.25, 0.0, 0.0)
-    noisy = sum(not np.array_equal(add_noise(wave(0), OTHERS, config, 1.0, rng(seed)), wave(0)) for seed in range(400))
+    noisy = sum(not np.array_equal(add_noise(wave(0), hiss, config, 1.0, rng(seed)), wave(0)) for seed in range(400))
     assert noisy / 400 == pytest.approx(0.25, abs=0.07)
+
+
+def test_whole_levels_are_drawn_with_both_ends_and_halves_with_none() -> None:
+    clean = wave(0, 200)
+
+    def levels(config: NoiseConfig) -> set[float]:
+        return {round(snr(clean, add_noise(clean, lambda _: wave(1, 200), config, 1.0, rng(seed))), 1) for seed in range(60)}
+
+    assert {round(level) for level in levels(NoiseConfig(1.0, -1.0, 1.0, whole_snr=True))} == {-1, 0, 1}
+    assert len(levels(NoiseConfig(1.0, -1.0, 1.0, whole_snr=True))) == 3
+    assert len(levels(NoiseConfig(1.0, -1.0, 1.0))) > 10
+
+
+def test_noise_is_drawn_only_where_it_is_mixed_in() -> None:
+    def refuse(_: np.random.Generator) -> np.ndarray:
+        raise AssertionError("drawn")
+
+    config = NoiseConfig(0.5)
+    assert any(rng(seed).random() >= 0.5 for seed in range(20))
+    for seed in (seed for seed in range(20) if rng(seed).random() >= 0.5):
+        assert add_noise(wave(0), refuse, config, 1.0, rng(seed)) is not None
+
+
+@pytest.mark.parametrize(
+    ("wrong", "reason"),
+    [
+        ({"kinds": ("music",)}, "set the key 'lists' to their folder"),
+        ({"count": 2}, "set the key 'lists' to their folder"),
+        ({"lists": "noise", "count": 0}, "count from 1"),
+        ({"lists": "noise", "kinds": ()}, "name kinds once each"),
+        ({"lists": "noise", "kinds": ("music", "music")}, "name kinds once each"),
+    ],
+)
+def test_lists_of_noise_that_make_no_sense_are_refused(wrong: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        NoiseConfig(**wrong)
 
 
 def test_a_ramp_raises_the_probability_and_lowers_the_level() -> None:

@@ -11,6 +11,7 @@ from avtlm.data.augment import AugmentConfig, NoiseConfig
 from avtlm.data.dataset import ClipDataset, Item, Source, Task, choose, collate, crop_together, cut, frame_level_phones
 from avtlm.data.inputs import InputFormat
 from avtlm.data.manifest import Manifest, Utterance, read_manifest, write_manifest
+from avtlm.data.media import write_wav
 from avtlm.text.vocabulary import UNKNOWN, Vocabulary
 from avtlm.units.labels import write_labels
 from tests.made_corpus import FRAMES, LETTERS, MadeCorpus, make_corpus
@@ -270,3 +271,18 @@ def test_units_of_the_models_rate_are_read(corpus: MadeCorpus, tmp_path: Path) -
 def test_what_cannot_be_cut_is_refused(task: Task) -> None:
     with pytest.raises(ValueError, match="only for clips without transcripts"):
         Source("m", task, crop_frames=4)
+
+
+def test_noise_may_come_from_lists_of_recordings(corpus: MadeCorpus, tmp_path: Path) -> None:
+    write_wav(tmp_path / "music" / "hum.wav", (3000 * np.sin(np.arange(4000) / 9)).astype(np.int16))
+    (tmp_path / "music" / "train.tsv").write_text("hum.wav\n")
+    noise = NoiseConfig(1.0, lists=str(tmp_path), kinds=("music",))
+    noisy, clean = (dataset(corpus, "audio", True, augment=AugmentConfig(noise=n)).item(0).audio for n in (noise, None))
+    again = dataset(corpus, "audio", True, augment=AugmentConfig(noise=noise)).item(0).audio
+    assert noisy is not None
+    assert clean is not None
+    assert again is not None
+    assert torch.equal(noisy, again)
+    assert not torch.equal(noisy, clean)
+    with pytest.raises(ValueError, match=r"all/train.tsv does not exist \(it has lists of music\)"):
+        dataset(corpus, "audio", True, augment=AugmentConfig(noise=NoiseConfig(lists=str(tmp_path))))
