@@ -93,7 +93,9 @@ class Teacher(nn.Module):
 
     @torch.no_grad()
     def follow(self, student: Encoder, decay: float, copy_positions: bool = True) -> None:
-        """One step of the average: decay * teacher + (1 - decay) * student."""
+        """One step of the average: decay * teacher + (1 - decay) * student; at a decay of 1 nothing moves."""
+        if decay >= 1.0:
+            return
         own, others = dict(self.encoder.named_parameters()), dict(student.named_parameters())
         names = [name for name in own if not (copy_positions and name.startswith("positions."))]
         torch._foreach_mul_([own[name] for name in names], decay)

@@ -12,7 +12,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from avtlm.convert.options import OptionError
-from benchmarks.replay import avhubert, decoding, evaluation, lips, preparation
+from benchmarks.replay import avhubert, decoding, evaluation, lips, preparation, speech_encoders
 from benchmarks.replay.case import Case, CaseError, Check, Comparison, read_case
 
 
@@ -24,7 +24,9 @@ class Adapter:
     replay: Callable[[Case, Check], None]
 
 
-ADAPTERS = [Adapter(fits, replay) for part in (avhubert, preparation, lips, decoding, evaluation) for fits, replay in part.ADAPTERS]
+ADAPTERS = [
+    Adapter(fits, replay) for part in (avhubert, preparation, lips, decoding, evaluation, speech_encoders) for fits, replay in part.ADAPTERS
+]
 
 
 @dataclass(frozen=True)

@@ -99,23 +99,25 @@ class Check:
     skipped: dict[str, str] = field(default_factory=dict)
 
     def forward(self, name: str, ours: Tensor) -> None:
-        """Activations: max |a - b| / max(1, max |b|)."""
+        """Activations: max |a - b| / max(1, max |b|), or / max |b| where the case says that its tolerance is relative."""
         expected = self._expected(name)
+        tolerance = self.case.description.get("tolerance")
+        floor = 1e-6 if isinstance(tolerance, Mapping) and "relative_to" in tolerance else 1.0
         if expected is not None:
-            self._add(name, ours, expected, self.case.bound("forward_max_abs_over_max1"), max(1.0, _size(expected)))
+            self._add(name, ours, expected, self.case.bound("forward_max_abs_over_max1", "forward"), max(floor, _size(expected)))
 
     def loss(self, name: str, ours: Tensor | float) -> None:
         """A loss: |a - b| / |b|."""
         expected = self._expected(name)
         if expected is not None:
-            self._add(name, torch.as_tensor(ours), expected, self.case.bound("loss_rel"), max(1e-6, _size(expected)))
+            self._add(name, torch.as_tensor(ours), expected, self.case.bound("loss_rel", "forward"), max(1e-6, _size(expected)))
 
     def gradient(self, name: str, ours: Tensor | None) -> None:
-        """A gradient: max |a - b| / max |b|; one that was never computed is zero."""
+        """A gradient: max |a - b| / max |b|; one that was never computed is zero, and so is what rounding leaves of one below 0.001."""
         expected = self._expected(name)
         if expected is not None:
             ours = torch.zeros_like(expected) if ours is None else ours
-            self._add(name, ours, expected, self.case.bound("grad_rel"), max(1e-6, _size(expected)))
+            self._add(name, ours, expected, self.case.bound("grad_rel", "gradients"), max(1e-3, _size(expected)))
 
     def close(self, name: str, ours: Tensor, tolerance: float) -> None:
         """max |a - b|."""

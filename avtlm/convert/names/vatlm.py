@@ -9,12 +9,13 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
+from avtlm.convert.names import transformer
+from avtlm.convert.names.transformer import Rules
+
 # Official keys with no counterpart: a dummy buffer that fairseq keeps to know its device, and a layer that models may have but never use.
 IGNORED = re.compile(r"decoder\.embed_positions\._float_tensor|decoder\.version|(.+\.)?target_glu\..+")
 FINE_TUNED = ("encoder.w2v_model.", "w2v_encoder.w2v_model.")
 
-_LAYER = r"layers\.(\d+)\."
-_ATTENTION = {"q_proj": "query", "k_proj": "key", "v_proj": "value", "out_proj": "output"}
 _BLOCK = {
     "conv1": "conv1",
     "conv2": "conv2",
@@ -27,37 +28,7 @@ _BLOCK = {
 }
 
 
-def _transformer(theirs: str, ours: str) -> list[tuple[str, str]]:
-    """Names inside the layers of an encoder or a decoder, there (a pattern) and here."""
-    rules = [
-        (rf"{theirs}\.{_LAYER}{block}\.{projection}\.(.+)", rf"{ours}.layers.\1.{name}.{part}.\2")
-        for block, name in (("self_attn", "self_attention"), ("encoder_attn", "cross_attention"))
-        for projection, part in _ATTENTION.items()
-    ]
-    rules += [
-        (rf"{theirs}\.{_LAYER}{block}\.(.+)", rf"{ours}.layers.\1.{name}.\2")
-        for block, name in (
-            ("self_attn_layer_norm", "self_attention_norm"),
-            ("encoder_attn_layer_norm", "cross_attention_norm"),
-            ("final_layer_norm", "feed_forward_norm"),
-            ("fc1", "feed_forward.expand"),
-            ("fc2", "feed_forward.contract"),
-        )
-    ]
-    return [*rules, (rf"{theirs}\.layer_norm\.(.+)", rf"{ours}.norm.\1")]
-
-
-def _encoder(theirs: str, ours: str) -> list[tuple[str, str]]:
-    """Names of a Transformer encoder with its positional convolution."""
-    return [
-        (rf"{theirs}\.pos_conv\.0\.weight_g", rf"{ours}.positions.conv.parametrizations.weight.original0"),
-        (rf"{theirs}\.pos_conv\.0\.weight_v", rf"{ours}.positions.conv.parametrizations.weight.original1"),
-        (rf"{theirs}\.pos_conv\.0\.bias", rf"{ours}.positions.conv.bias"),
-        *_transformer(theirs, ours),
-    ]
-
-
-LIPS: list[tuple[str, str]] = [
+LIPS: Rules = [
     (r"frontend3D\.0\.(.+)", r"stem.\1"),
     (r"frontend3D\.1\.(.+)", r"stem_norm.\1"),
     (r"frontend3D\.2\.(.+)", r"stem_activation.\1"),
@@ -69,7 +40,7 @@ LIPS: list[tuple[str, str]] = [
     ),
 ]
 
-ENCODER: list[tuple[str, str]] = [
+ENCODER: Rules = [
     *((rf"feature_extractor_video\.resnet\.{theirs}", f"frontends.lips.{ours}") for theirs, ours in LIPS),
     (r"feature_extractor_video\.proj\.(.+)", r"frontends.video.\1"),
     (r"feature_extractor_audio\.proj\.(.+)", r"frontends.audio.\1"),
@@ -78,18 +49,18 @@ ENCODER: list[tuple[str, str]] = [
     (r"phone_conv\.2\.(.+)", r"frontends.text.conv2.\1"),
     (r"layer_norm\.(.+)", r"frontends.fusion.norm.\1"),
     (r"post_extract_proj\.(.+)", r"frontends.fusion.project.\1"),
-    *_encoder("feature_extractor_audio.encoder", "frontends.audio_encoder"),
-    *_encoder("feature_extractor_video.encoder", "frontends.video_encoder"),
-    *_encoder("encoder", "encoder"),
+    *transformer.encoder("feature_extractor_audio.encoder", "frontends.audio_encoder"),
+    *transformer.encoder("feature_extractor_video.encoder", "frontends.video_encoder"),
+    *transformer.encoder("encoder", "encoder"),
     (r"final_proj\.(.+)", r"predictor.project.\1"),
     (r"label_embs_concat", r"predictor.units"),
 ]
 
-DECODER: list[tuple[str, str]] = [
+DECODER: Rules = [
     (r"decoder\.embed_tokens\.(.+)", r"decoder.embedding.\1"),
     (r"decoder\.embed_positions\.(.+)", r"decoder.positions.table.\1"),
     (r"decoder\.embed_out", r"decoder.output.weight"),
-    *_transformer("decoder", "decoder"),
+    *transformer.transformer("decoder", "decoder"),
 ]
 
 
@@ -121,10 +92,6 @@ def rename_key(key: str, mask_audio: bool = True) -> str | None:
     return prefix + find_name(ENCODER, inner)
 
 
-def find_name(rules: list[tuple[str, str]], key: str) -> str:
+def find_name(rules: Rules, key: str) -> str:
     """What the first fitting rule turns a key into. Raises ValueError if none fits."""
-    for pattern, ours in rules:
-        match = re.fullmatch(pattern, key)
-        if match:
-            return match.expand(ours)
-    raise ValueError(f"{key!r}: no tensor of VATLM or AV-HuBERT is called so; the checkpoint belongs to another model.")
+    return transformer.find_name(rules, key, "VATLM or AV-HuBERT")

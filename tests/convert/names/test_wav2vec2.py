@@ -1,0 +1,62 @@
+"""The names of fairseq and of Hugging Face lead to the same tensors of ours."""
+
+import json
+
+import pytest
+import torch
+
+from avtlm.convert.names.wav2vec2 import System, fairseq_name, hugging_face_name, rename
+from avtlm.nn.transformer import EncoderConfig
+from avtlm.systems.wavlm import WavLM, WavLMConfig
+from tests.golden_case import ROOT
+
+SYSTEMS: dict[str, System] = {"w2v2_pretrain": "wav2vec2", "hubert_pretrain": "hubert", "mt4ssl_pretrain": "mt4ssl"}
+
+
+@pytest.mark.parametrize(("case", "system"), SYSTEMS.items())
+def test_both_layouts_name_the_same_tensors(case: str, system: System) -> None:
+    pairs = json.loads((ROOT / "mt4ssl" / case / "hf_keymap.json").read_text())
+    assert len(pairs) > 60
+    for theirs, twin in pairs.items():
+        assert fairseq_name(theirs, system) == hugging_face_name(twin), theirs
+
+
+@pytest.mark.parametrize(
+    ("key", "ours"),
+    [
+        ("encoder.pos_conv_embed.conv.weight_g", "encoder.positions.conv.parametrizations.weight.original0"),
+        ("wav2vec2.encoder.pos_conv_embed.conv.weight_v", "encoder.positions.conv.parametrizations.weight.original1"),
+        ("data2vec_audio.encoder.pos_conv_embed.layers.3.conv.bias", "encoder.positions.convs.3.bias"),
+        ("quantizer.codevectors", "quantizer.entries"),
+        ("lm_head.weight", "ctc.weight"),
+    ],
+)
+def test_names_of_hugging_face(key: str, ours: str) -> None:
+    assert hugging_face_name(key) == ours
+
+
+def test_a_fine_tuned_model_has_its_encoder_behind_a_prefix() -> None:
+    assert fairseq_name("w2v_encoder.w2v_model.mask_emb", "wav2vec2") == "encoder.feature_mask"
+    assert fairseq_name("w2v_encoder.proj.bias", "wav2vec2") == "ctc.bias"
+    assert hugging_face_name("hubert.masked_spec_embed", ctc=True) == "encoder.feature_mask"
+
+
+def test_the_released_wavlm_fills_every_tensor_of_ours() -> None:
+    layer = EncoderConfig(dim=16, layers=2, heads=4, feed_forward_dim=8, norm_first=False, relative_buckets=8, position_groups=4)
+    model = WavLM(WavLMConfig(encoder=layer))
+    model.drop_heads()
+    own = model.state_dict()
+    official = {
+        "encoder.layers.0.self_attn.relative_attention_bias.weight": own["encoder.relative.table.weight"],
+        "encoder.layers.1.self_attn.grep_linear.bias": own["encoder.layers.1.self_attention.gate.project.bias"],
+        "encoder.layers.1.self_attn.grep_a": own["encoder.layers.1.self_attention.gate.scale"].view(1, 4, 1, 1),
+    }
+    for key, tensor in rename(official, "wavlm", "fairseq").items():
+        assert torch.equal(own[key], tensor)
+
+
+def test_a_key_of_another_model_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"'decoder.embed': no tensor of hubert is called so"):
+        fairseq_name("decoder.embed", "hubert")
+    with pytest.raises(ValueError, match="no tensor of a Hugging Face speech encoder"):
+        hugging_face_name("quantizer.vars.0")

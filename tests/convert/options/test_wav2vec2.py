@@ -1,0 +1,97 @@
+"""Options of fairseq and of transformers in our words: every one is honoured or refused."""
+
+from typing import Any
+
+import pytest
+
+from avtlm.convert.options import OptionError, Options
+from avtlm.convert.options.wav2vec2 import HF_WITHOUT_EFFECT, WITHOUT_EFFECT, convolutions, fairseq, hugging_face
+from avtlm.objectives.regression import TargetConfig
+from avtlm.systems.data2vec import Data2VecConfig
+from avtlm.systems.hubert import HubertConfig
+from avtlm.systems.mt4ssl import MT4SSLConfig
+from avtlm.systems.wav2vec2 import Wav2Vec2Config
+from avtlm.systems.wavlm import WavLMConfig
+
+DROPOUTS = {"dropout_input": 0.1, "dropout_features": 0.1, "feature_grad_mult": 0.1, "encoder_layerdrop": 0.05}
+TEACHING = {
+    "extractor_mode": "layer_norm",
+    "encoder_layerdrop": 0.05,
+    "require_same_masks": True,
+    "pos_conv_depth": 5,
+    "conv_pos": 95,
+    "instance_norm_target_layer": True,
+    "ema_anneal_end_step": 30000,
+}
+
+
+def translate(system: Any, units: tuple[int, ...] = (), **values: Any) -> Any:
+    options = Options(values, "model", WITHOUT_EFFECT)
+    settings = fairseq(options, system, units, normalise=system in ("data2vec", "mt4ssl"))
+    options.finish()
+    return settings
+
+
+def test_the_released_base_models_are_our_defaults() -> None:
+    wav2vec2 = {"quantize_targets": True, "final_dim": 256, "latent_temp": [2.0, 0.5, 0.999995], "loss_weights": [0.1, 10]}
+    hubert = {"final_dim": 256, "mask_prob": 0.8, "label_rate": 50, "loss_weights": [10], "untie_final_proj": True, "skip_nomask": False}
+    for settings, ours in (
+        (translate("wav2vec2", **DROPOUTS, **wav2vec2), Wav2Vec2Config()),
+        (translate("hubert", (504,), **DROPOUTS, **hubert), HubertConfig()),
+    ):
+        assert {**vars(settings.waveform), "project_always": True} == vars(ours.waveform)
+        assert settings.waveform.project_always is False  # of equal widths alone, which these are not
+        assert settings.encoder == ours.encoder
+        assert settings.mask == ours.mask
+        for name in ("final_dim", "temperature", "feature_penalty", "feature_gradient_scale", "same_mask_count"):
+            assert getattr(settings, name) == getattr(ours, name), name
+    assert translate("data2vec", **TEACHING).targets == TargetConfig()
+    assert translate("data2vec", **TEACHING).encoder == Data2VecConfig().encoder
+    assert translate("mt4ssl", (504,), ce_loss=True, mse_loss=True, **TEACHING).teacher == MT4SSLConfig().teacher
+
+
+def test_single_options_are_honoured() -> None:
+    assert translate("mt4ssl", (9,), mse_loss=False, **TEACHING).regression_weight == 0
+    assert translate("mt4ssl", (9,), loss_weights={"classification": 0.5}, **TEACHING).classification_weight == 0.5
+    assert translate("hubert", (9, 7), skip_masked=True, pred_nomask_weight=1.0).masked_weight == 0
+    assert translate("hubert", (9, 7), untie_final_proj=True).separate_projections
+    assert translate("wav2vec2", negatives_from_everywhere=True).negatives_from == "all"
+    assert translate("wav2vec2").quantizer is None
+    assert translate("wav2vec2", mask_channel_prob=0.5, mask_channel_length=64).channel_mask.length == 64
+    wavlm = translate("wavlm", (9,), relative_position_embedding=True, num_buckets=320, max_distance=800, gru_rel_pos=True)
+    assert isinstance(wavlm, WavLMConfig)
+    assert (wavlm.encoder.relative_buckets, wavlm.encoder.relative_distance) == (320, 800)
+
+
+@pytest.mark.parametrize(
+    ("system", "values", "message"),
+    [
+        ("wav2vec2", {"quantize_input": True}, "quantize_input is True"),
+        ("wav2vec2", {"layer_type": "conformer"}, "layer_type is 'conformer'"),
+        ("data2vec", {"ema_transformer_only": False}, "ema_transformer_only is False"),
+        ("wav2vec2", {"new_option": 1}, "options that avtlm does not know: new_option"),
+        ("hubert", {}, "0 inventories of units"),
+        ("mt4ssl", {}, "0 inventories of units"),
+    ],
+)
+def test_what_cannot_be_honoured_is_refused(system: Any, values: dict[str, Any], message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        translate(system, **values)
+
+
+def test_lists_of_convolutions_are_read_without_running_them() -> None:
+    assert convolutions("[(512, 10, 5)] + [(24,3,2)] * 2") == ((512, 10, 5), (24, 3, 2), (24, 3, 2))
+    for text in ("__import__('os')", "[(1, 2)]", "[(1,2,3)", "['a', 2, 3]", "[(1, 2, 3.5)]"):
+        with pytest.raises(OptionError, match="is no list of"):
+            convolutions(text)
+
+
+@pytest.mark.parametrize("system", ["wav2vec2", "hubert", "wavlm", "data2vec"])
+def test_defaults_of_hugging_face_are_the_base_models(system: Any) -> None:
+    options = Options({"model_type": system}, "config.json", HF_WITHOUT_EFFECT)
+    settings = hugging_face(options, system)
+    assert (settings.encoder.dim, settings.encoder.layers, settings.waveform.hop) == (768, 12, 320)
+    if system == "data2vec":
+        assert (settings.encoder.position_kernel // settings.encoder.position_blocks, settings.encoder.position_blocks) == (19, 5)
+    with pytest.raises(OptionError, match="add_adapter is True"):
+        hugging_face(Options({"add_adapter": True}, "config.json"), system)
