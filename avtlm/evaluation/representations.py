@@ -30,6 +30,7 @@ from avtlm.files import write_text
 from avtlm.text.vocabulary import SPECIALS, Vocabulary
 from avtlm.training.initial import PHONES
 from avtlm.training.progress import bar
+from avtlm.units.text_to_units import timed_phones
 
 RATE = 25.0
 STEP = 5  # frames between two points where there are no timed phones
@@ -187,7 +188,7 @@ def _kinds(wanted: Sequence[str] | None, dataset: ClipDataset, rows: Sequence[in
     has = {
         "a": all(row.audio is not None for row in chosen),
         "v": all(row.video is not None for row in chosen),
-        "text": phones is not None and all(timed_phones(row) for row in chosen),
+        "text": phones is not None and all(phones_of(row) for row in chosen),
     }
     has["av"] = has["a"] and has["v"]
     for kind in wanted or ():
@@ -199,17 +200,12 @@ def _kinds(wanted: Sequence[str] | None, dataset: ClipDataset, rows: Sequence[in
     return [kind for kind in INPUTS if (kind in wanted if wanted else has[kind])]
 
 
-def timed_phones(row: Utterance) -> list[tuple[str, float, float]]:
+def phones_of(row: Utterance) -> list[tuple[str, float, float]]:
     """Phones of a row with their times in seconds; empty if there are none or they have no times."""
-    found = []
-    for entry in (row.phones or "").split():
-        symbol, _, rest = entry.partition(":")
-        start, _, end = rest.partition(":")
-        try:
-            found.append((symbol, float(start), float(end)))
-        except ValueError:
-            return []
-    return found
+    try:
+        return timed_phones(row)
+    except ValueError:
+        return []
 
 
 def _text(dataset: ClipDataset, rows: Sequence[int], phones: Vocabulary | None) -> Batch:
@@ -227,7 +223,7 @@ def _encode(encoder: nn.Module, batch: Batch, layer: int | None) -> list[np.ndar
 
 def _pieces(features: np.ndarray, row: Utterance) -> list[tuple[np.ndarray, str]]:
     """(frames, dim) -> vectors with their phones: one for each phone that is no silence, or every fifth frame without a label."""
-    phones = timed_phones(row)
+    phones = phones_of(row)
     if not phones:
         return [(vector, "") for vector in features[STEP // 2 :: STEP]]
     pieces = []

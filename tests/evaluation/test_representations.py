@@ -11,8 +11,8 @@ from sklearn.cluster import KMeans
 from avtlm import systems
 from avtlm.cli import main
 from avtlm.data.dataset import ClipDataset, Source, collate
-from avtlm.data.manifest import read_manifest
-from avtlm.evaluation.representations import Points, chance, collect, layout, same_phone, timed_phones, visualize
+from avtlm.data.manifest import Utterance, read_manifest
+from avtlm.evaluation.representations import Points, chance, collect, layout, phones_of, same_phone, visualize
 from tests.made_corpus import MadeCorpus, make_corpus
 from tests.made_model import save_corpus, save_tiny_recognizer
 from tests.training.made_runs import pretraining, run
@@ -38,7 +38,7 @@ def test_points_are_the_encoders_frames_averaged_over_each_phone(corpus: MadeCor
     with torch.inference_mode():
         features, _ = encoder.encode(collate([dataset.item(index)], "audio_video").only("a"), output_layer=1)  # type: ignore[operator]
     own = [i for i in range(len(points)) if points.clips[i] == name and points.inputs[i] == "a"]
-    phones = timed_phones(dataset.manifest[index])
+    phones = phones_of(dataset.manifest[index])
     assert [points.labels[i] for i in own] == [phone for phone, _, _ in phones]
     for place, i in enumerate(own):
         wanted = features[0, 5 * place : 5 * place + 5].mean(0).numpy()
@@ -104,6 +104,12 @@ def test_without_timed_phones_frames_are_drawn(tmp_path: Path, capsys: pytest.Ca
     assert json.loads((tmp_path / "map.json").read_text())["points"] == 3 * sum(
         len(range(2, row.video_frames, 5)) for row in read_manifest(manifest).split("test")
     )
+
+
+def test_phones_with_a_colon_in_their_name_are_read_whole_and_untimed_ones_left_alone() -> None:
+    assert phones_of(Utterance("u", phones="aː:0.00:0.20 ::0.20:0.30")) == [("aː", 0.0, 0.2), (":", 0.2, 0.3)]
+    assert phones_of(Utterance("u", phones="a b")) == []
+    assert phones_of(Utterance("u")) == []
 
 
 def test_inputs_that_are_not_there_are_named(corpus: MadeCorpus, model: Path, tmp_path: Path) -> None:
