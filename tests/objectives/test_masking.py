@@ -5,7 +5,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from avtlm.objectives.masking import SpanMaskConfig, imposters, other_clip, runs, span_mask
+from avtlm.objectives.masking import SpanMaskConfig, TorchDraws, imposters, other_clip, runs, span_mask
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -140,3 +140,46 @@ def test_a_clip_hidden_as_a_whole_keeps_its_frames() -> None:
 def test_impossible_masks_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=r"give a prob from 0 to 1|neither is negative"):
         SpanMaskConfig(**wrong)  # type: ignore[arg-type]
+
+
+# Equal counts, dropout, starts -----------------------------------------------------------------------------------------------------------
+
+ROWS = torch.tensor([60, 40, 20])
+
+
+def test_rows_are_thinned_to_the_fewest_or_filled_to_the_most() -> None:
+    for seed in range(10):
+        free = span_mask(ROWS, 60, SpanMaskConfig(0.5, 5), generator(seed), same_count=False).sum(1)
+        thin = span_mask(ROWS, 60, SpanMaskConfig(0.5, 5), generator(seed)).sum(1)
+        full = span_mask(ROWS, 60, SpanMaskConfig(0.5, 5, equal_by="filling"), generator(seed)).sum(1)
+        assert thin.tolist() == [int(free.min())] * 3
+        assert full.tolist() == [int(free.max())] * 3
+
+
+def test_dropout_gives_a_share_of_the_hidden_frames_back() -> None:
+    for seed in range(10):
+        free = span_mask(ROWS, 60, SpanMaskConfig(0.5, 5), generator(seed), same_count=False).sum(1)
+        part = span_mask(ROWS, 60, SpanMaskConfig(0.5, 5, dropout=0.25), generator(seed), same_count=False).sum(1)
+        assert part.tolist() == [int(n) - round(0.25 * int(n)) for n in free]
+
+
+def test_spans_may_start_up_to_the_last_frame() -> None:
+    last = [
+        sum(bool(span_mask(torch.tensor([20]), 20, SpanMaskConfig(0.3, 5, starts=starts), generator(seed))[0, 19]) for seed in range(200))  # type: ignore[arg-type]
+        for starts in ("inside", "anywhere")
+    ]
+    assert last[0] == 0
+    assert last[1] > 10
+
+
+def test_every_row_may_have_its_own_numbers() -> None:
+    rows = [TorchDraws(generator(seed)) for seed in (3, 4, 5)]
+    mask = span_mask(ROWS, 60, SpanMaskConfig(0.5, 5), rows, same_count=False)
+    for row, seed in enumerate((3, 4, 5)):
+        alone = span_mask(ROWS[row : row + 1], 60, SpanMaskConfig(0.5, 5), generator(seed), same_count=False)
+        assert torch.equal(mask[row], alone[0])
+
+
+def test_a_dropout_of_everything_is_refused() -> None:
+    with pytest.raises(ValueError, match="mask: dropout 1"):
+        SpanMaskConfig(dropout=1.0)
