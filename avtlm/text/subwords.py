@@ -81,6 +81,11 @@ class Subwords:
         return cls(written.getvalue())
 
     @property
+    def serialised(self) -> bytes:
+        """The model as SentencePiece writes it."""
+        return self._model
+
+    @property
     def symbols(self) -> list[str]:
         return [self._processor.id_to_piece(index) for index in range(len(self))]
 

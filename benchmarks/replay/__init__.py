@@ -12,7 +12,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from avtlm.convert.options import OptionError
-from benchmarks.replay import avhubert, decoding, evaluation, lips, preparation, speech_encoders
+from benchmarks.replay import avhubert, checkpoints, decoding, evaluation, lips, preparation, speech_encoders
 from benchmarks.replay.case import Case, CaseError, Check, Comparison, read_case
 
 
@@ -25,7 +25,9 @@ class Adapter:
 
 
 ADAPTERS = [
-    Adapter(fits, replay) for part in (avhubert, preparation, lips, decoding, evaluation, speech_encoders) for fits, replay in part.ADAPTERS
+    Adapter(fits, replay)
+    for part in (avhubert, checkpoints, preparation, lips, decoding, evaluation, speech_encoders)
+    for fits, replay in part.ADAPTERS
 ]
 
 

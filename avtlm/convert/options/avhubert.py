@@ -3,6 +3,7 @@
 Names and defaults are those of AVHubertConfig, AVHubertSeq2SeqConfig and their VATLM twins in avhubert/hubert.py and hubert_asr.py.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from avtlm.convert.options import OptionError, Options
@@ -32,6 +33,9 @@ DECODER = (
 ACTIVATIONS = {"gelu": "gelu", "gelu_accurate": "gelu_tanh", "gelu_fast": "gelu_tanh", "relu": "relu", "tanh": "tanh", "linear": "linear"}
 STAND_INS = {"same_seq": "same_clip", "same_other_seq": "other_clip"}
 WIDTHS = (64, 128, 256, 512)
+HEADS = {768: 12, 1024: 16}  # of the released encoders, by width
+# What all released pre-training configurations agree on, as far as a fine-tuned model depends on it.
+RELEASED = {"layer_norm_first": True, "activation_fn": "gelu", "final_dim": 256, "selection_type": "same_seq", "masking_type": "input"}
 
 
 def _same(*words: str) -> dict[str, str]:
@@ -158,12 +162,53 @@ def decoder(options: Options) -> DecoderConfig:
         )
 
 
+def released_options(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+    """Official options of an encoder that is known by the shapes of its tensors alone: what shapes cannot tell is as in the released models
+    (VATLM's fine-tuned files come without the configuration of their encoder).
+
+    Args:
+        shapes: by official key of the pre-trained model.
+
+    Raises:
+        OptionError: its width is that of no released model, or it is no such encoder.
+    """
+    try:
+        dim = shapes["encoder.layer_norm.weight"][0]
+        widths = [shapes[f"feature_extractor_video.resnet.trunk.layer{stage}.0.conv1.weight"][0] for stage in (1, 2, 3, 4)]
+        options: dict[str, Any] = {
+            **RELEASED,
+            "encoder_embed_dim": dim,
+            "encoder_layers": _count(shapes, "encoder.layers."),
+            "encoder_ffn_embed_dim": shapes["encoder.layers.0.fc1.weight"][0],
+            "conv_pos": shapes["encoder.pos_conv.0.weight_v"][2],
+            "conv_pos_groups": dim // shapes["encoder.pos_conv.0.weight_v"][1],
+            "audio_feat_dim": shapes["feature_extractor_audio.proj.weight"][1],
+            "resnet_widths": widths,
+            "resnet_relu_type": "prelu" if "feature_extractor_video.resnet.trunk.layer1.0.relu1.weight" in shapes else "relu",
+            "sub_encoder_layers": _count(shapes, "feature_extractor_audio.encoder.layers."),
+            "modality_fuse": "concat" if "post_extract_proj.weight" in shapes else "add",
+        }
+    except (KeyError, IndexError) as error:
+        raise OptionError(f"the weights have no encoder of AV-HuBERT or VATLM: {error} is missing.") from error
+    if dim not in HEADS:
+        raise OptionError(
+            f"the weights come without the configuration of their encoder, and its width {dim} is that of no released model; "
+            "name the pre-trained checkpoint that they were fine-tuned from (--pretrained)."
+        )
+    return options | {"encoder_attention_heads": HEADS[dim]}
+
+
+def _count(shapes: Mapping[str, tuple[int, ...]], prefix: str) -> int:
+    """Layers whose names start with a prefix."""
+    return len({key.removeprefix(prefix).split(".")[0] for key in shapes if key.startswith(prefix)})
+
+
 # Back to the official words -----------------------------------------------------------------------------------------------------------
 
 
 def _official(known: dict[str, str], value: str) -> str:
-    """The official word for ours."""
-    return next(theirs for theirs, ours in known.items() if ours == value)
+    """The official word for ours; where there is none, our own, which the official code does not know."""
+    return next((theirs for theirs, ours in known.items() if ours == value), value)
 
 
 def official_encoder(config: AVHubertConfig) -> dict[str, Any]:

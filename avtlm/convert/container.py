@@ -1,0 +1,140 @@
+"""What a checkpoint of fairseq's trainer holds: a configuration, weights, dictionaries, a SentencePiece model.
+
+Layout: fairseq's trainer.py and AV-HuBERT's misc/fix_state.py. ``task_state`` has the dictionaries: ``dictionaries`` (of units, one per set
+of labels), ``target_dictionary`` (of transcripts), ``s2s_tokenizer``, and VATLM's ``phone_dictionary``.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from avtlm.convert.pickles import StandIn, StoredTensor, TorchFile, TorchFileError, plain
+
+MISSING = "???"  # omegaconf's sign for a value that was never given
+
+
+@dataclass(frozen=True)
+class Container:
+    """A checkpoint of fairseq.
+
+    Attributes:
+        cfg: the whole configuration as plain dictionaries, references resolved.
+        weights: the model's tensors by official name, still in the file.
+        units: symbols of each set of units, the special ones among them.
+        target: symbols of the transcripts.
+        phones: symbols of the phones.
+        subwords: the serialised SentencePiece model.
+    """
+
+    path: Path
+    cfg: dict[str, Any]
+    weights: dict[str, StoredTensor]
+    units: list[list[str]]
+    target: list[str] | None
+    phones: list[str] | None
+    subwords: bytes | None
+
+    @property
+    def model(self) -> dict[str, Any]:
+        """``cfg.model``."""
+        return group(self.cfg, "model", self.path)
+
+    @property
+    def name(self) -> str:
+        """The model's name in fairseq's registry."""
+        return str(self.model.get("_name"))
+
+
+def read_container(path: str | Path) -> Container:
+    """Read a checkpoint of fairseq's trainer.
+
+    Raises:
+        TorchFileError: the file is damaged, asks for foreign code, or holds something else.
+        OSError: it cannot be opened.
+    """
+    path = Path(path)
+    content = TorchFile(path).content
+    if not isinstance(content, dict) or not isinstance(content.get("model"), dict) or "cfg" not in content:
+        raise TorchFileError(f"{path} is a file of torch, but no checkpoint of fairseq: it has no 'model' and 'cfg'.")
+    if content["cfg"] is None:
+        raise TorchFileError(f"{path} was written by a fairseq from before 2021, without 'cfg'; AV-HuBERT and VATLM always have one.")
+    weights = content["model"]
+    odd = [str(key) for key, value in weights.items() if not isinstance(key, str) or not isinstance(value, StoredTensor)]
+    if odd or not weights:
+        raise TorchFileError(f"{path}: 'model' should hold tensors only, but {', '.join(odd[:4]) or 'it is empty'}.")
+    try:
+        cfg = plain(content["cfg"])
+        if not isinstance(cfg, dict):
+            raise TorchFileError("'cfg' is no group of options.")
+        cfg = resolved(cfg)
+        state = content.get("task_state") or {}
+        if not isinstance(state, dict):
+            raise TorchFileError("'task_state' is no dictionary.")
+        phones = _dictionaries(state.get("phone_dictionary"))
+        target = _dictionaries(state.get("target_dictionary"))
+        units = _dictionaries(state.get("dictionaries"))
+        subwords = _subwords(state.get("s2s_tokenizer"))
+    except (TorchFileError, RecursionError) as error:
+        raise TorchFileError(f"{path} is no checkpoint that can be converted: {error}") from error
+    return Container(path, cfg, dict(weights), units, target[0] if target else None, phones[0] if phones else None, subwords)
+
+
+def group(cfg: Mapping[str, Any], name: str, path: Path) -> dict[str, Any]:
+    """A group of options; empty if there is none.
+
+    Raises:
+        TorchFileError: it is no group.
+    """
+    found = cfg.get(name) or {}
+    if not isinstance(found, dict):
+        raise TorchFileError(f"{path}: cfg.{name} is {found!r:.60}, no group of options.")
+    return found
+
+
+def resolved(cfg: dict[str, Any]) -> dict[str, Any]:
+    """Replace references such as ``${task.label_rate}``; those that lead nowhere are missing values. A fine-tuned model's ``w2v_args`` is
+    the configuration of another run, and refers to itself."""
+
+    def look_up(reference: str, depth: int) -> Any:
+        value: Any = cfg
+        for part in reference.split("."):
+            value = value.get(part, MISSING) if isinstance(value, dict) else MISSING
+        return follow(value, depth + 1)
+
+    def follow(value: Any, depth: int = 0) -> Any:
+        match = re.fullmatch(r"\$\{([\w.]+)\}", value) if isinstance(value, str) else None
+        if match:
+            return look_up(match[1], depth) if depth < 8 else MISSING
+        if isinstance(value, dict):
+            return {key: resolved(item) if key == "w2v_args" and isinstance(item, dict) else follow(item) for key, item in value.items()}
+        return [follow(item) for item in value] if isinstance(value, list) else value
+
+    made: dict[str, Any] = follow(cfg)
+    return made
+
+
+def _dictionaries(value: Any) -> list[list[str]]:
+    """Symbols of one pickled Dictionary or of several."""
+    found = []
+    for each in value if isinstance(value, list | tuple) else [] if value is None else [value]:
+        state = each.state if isinstance(each, StandIn) else None
+        symbols = state.get("symbols") if isinstance(state, dict) else None
+        if not isinstance(symbols, list) or not all(isinstance(symbol, str) for symbol in symbols):
+            raise TorchFileError("a dictionary in 'task_state' does not list its symbols.")
+        found.append(list(symbols))
+    return found
+
+
+def _subwords(tokenizer: Any) -> bytes | None:
+    """The SentencePiece model of a pickled SentencepieceBPE: its state is the serialised model, or has it under ``model_proto``."""
+    if tokenizer is None:
+        return None
+    state = tokenizer.state if isinstance(tokenizer, StandIn) else None
+    processor = state.get("sp") if isinstance(state, dict) else None
+    proto = processor.state if isinstance(processor, StandIn) else None
+    proto = proto.get("model_proto") if isinstance(proto, dict) else proto
+    if not isinstance(proto, bytes):
+        raise TorchFileError("'s2s_tokenizer' is no SentencePiece tokenizer.")
+    return proto

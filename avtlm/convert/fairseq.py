@@ -1,0 +1,346 @@
+"""Official checkpoints of AV-HuBERT and VATLM, pre-trained or fine-tuned, to model folders. Neither fairseq nor omegaconf is needed.
+
+What is unusual here:
+- Every tensor and every option of a file is used, or known to be without effect, or named in an error; nothing is written then.
+- A fine-tuned file lacks the prediction head (VATLM's also the units and the vector for hidden audio). Our encoder has them, for further
+  pre-training; they are filled with zeros, and the model card says so.
+- An encoder's configuration is in the fine-tuned file of AV-HuBERT (``w2v_args``). VATLM's have none: it is read off the shapes, or taken
+  from the pre-trained file where one is named.
+"""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from avtlm import checkpoint, config, systems
+from avtlm.convert.container import MISSING, Container, group, read_container
+from avtlm.convert.names.inverse import official_key
+from avtlm.convert.names.vatlm import FINE_TUNED, rename_key
+from avtlm.convert.options import OptionError, Options
+from avtlm.convert.options.avhubert import DECODER, WITHOUT_EFFECT, decoder, encoder, released_options
+from avtlm.convert.pickles import StoredTensor
+from avtlm.frontends.lips import GREY_MEAN, GREY_STD
+from avtlm.recognizer import DecodingConfig, Recognizer, RecognizerConfig
+from avtlm.systems.avhubert import AVHubertConfig
+from avtlm.text.vocabulary import SPACE, SPECIALS, Tokenizer, Vocabulary, VocabularyError
+from avtlm.training.initial import PHONES
+
+logger = logging.getLogger(__name__)
+
+# The official models by their names in fairseq: system here, and what they are fine-tuned with.
+MODELS = {
+    "av_hubert": ("avhubert", None),
+    "av_hubert_seq2seq": ("avhubert", "attention"),
+    "av_hubert_ctc": ("avhubert", "ctc"),
+    "vat_hubert": ("vatlm", None),
+    "vat_hubert_seq2seq": ("vatlm", "attention"),
+}
+TITLES = {"avhubert": "AV-HuBERT", "vatlm": "VATLM"}
+UNITS = "units.txt"  # the symbols of the units in a model folder, one a line
+# Parts of an encoder that only pre-training uses; fine-tuned files lack some of them.
+HEAD = ("predictor.project.weight", "predictor.project.bias", "predictor.units", "frontends.audio_mask", "feature_mask")
+NO_UNITS = len(SPECIALS)  # where a file does not tell: a dictionary's special symbols alone
+# Options of fine-tuning that say where things were, repeat the task's, or mask nothing unless apply_mask is set.
+_FINE_TUNING_WITHOUT_EFFECT = (
+    *("w2v_path", "w2v_args", "no_pretrained_weights", "normalize", "data", "mask_length", "mask_prob", "mask_channel_length"),
+    *("mask_channel_prob", "mask_channel_selection", "mask_channel_other", "no_mask_channel_overlap"),
+)
+# What the official decoding configuration (conf/s2s_decode.yaml) and generator search with.
+ATTENTION = DecodingConfig("attention", beam=50, length_penalty=1.0, official_length_limit=True)
+
+
+class ConversionError(ValueError):
+    """A checkpoint that cannot be converted; one sentence that names the file and what to do."""
+
+
+@dataclass(frozen=True)
+class Converted:
+    """A model in our terms, ready to be written.
+
+    Attributes:
+        settings: for config.yaml.
+        files: further text files by name.
+    """
+
+    model: nn.Module
+    settings: dict[str, Any]
+    vocabulary: Tokenizer | None
+    decoding: DecodingConfig | None
+    files: dict[str, str]
+    card: str
+
+
+def convert(
+    path: str | Path,
+    system: str | None,
+    output: str | Path,
+    pretrained: str | Path | None = None,
+    vocabulary: str | Path | None = None,
+) -> Path:
+    """Turn an official checkpoint into a model folder.
+
+    Args:
+        path: a ``.pt`` file of fairseq's trainer.
+        system: ``avhubert`` or ``vatlm``, to make sure of it; None takes what the file says.
+        output: the new folder; it is whole or not there at all.
+        pretrained: the checkpoint that a fine-tuned one came from, where that one lacks its encoder's configuration.
+        vocabulary: SentencePiece model or ``dict.txt`` of the transcripts, where a fine-tuned checkpoint holds none.
+
+    Raises:
+        TorchFileError: the file is damaged, is no checkpoint of fairseq, or its pickle asks for foreign code.
+        ConversionError: another system, unknown or missing tensors or options, a dictionary that does not fit.
+        OSError: a file cannot be opened.
+    """
+    made = converted(path, system, pretrained, vocabulary)
+    with checkpoint.replace_folder(output) as temporary:
+        name = Path(output).resolve().name
+        checkpoint.write_model(temporary, made.model, made.settings, made.vocabulary, made.files, f"# {name}\n\n{made.card}", made.decoding)
+    return Path(output)
+
+
+def converted(
+    path: str | Path, system: str | None = None, pretrained: str | Path | None = None, vocabulary: str | Path | None = None
+) -> Converted:
+    """The same in memory; arguments and errors are those of `convert`."""
+    file = read_container(path)
+    if file.name not in MODELS:
+        raise ConversionError(f"{path} holds a model of the kind {file.name!r}; avtlm converts {', '.join(MODELS)}.")
+    found, head = MODELS[file.name]
+    if system is not None and system not in TITLES:
+        raise ConversionError(f"system: {system!r} has no official checkpoints that avtlm converts; choose {' or '.join(TITLES)}.")
+    if system not in (None, found):
+        raise ConversionError(
+            f"{path} holds {TITLES[found]} ({file.name}), not {TITLES[system or found]}; convert it with --system {found}."
+        )
+    try:
+        if head is None:
+            if pretrained is not None or vocabulary is not None:
+                raise OptionError("this is a pre-trained model; --pretrained and --vocabulary are for fine-tuned ones.")
+            return _pretrained(file, found)
+        return _fine_tuned(file, found, head, pretrained, vocabulary)
+    except (OptionError, VocabularyError) as error:
+        raise ConversionError(f"{path}: {error}") from error
+
+
+# Configuration ------------------------------------------------------------------------------------------------------------------------
+
+
+def _pretrained(file: Container, system: str) -> Converted:
+    shapes = {key: tensor.shape for key, tensor in file.weights.items()}
+    settings = _encoder_config(file, file.cfg, system, shapes)
+    model = _build(lambda: systems.find(system).build(settings))
+    _load(file, model, settings.masking == "input", fine_tuned=False, ctc=False)
+    card = {"system": system, "task": "pretrain", "geometry": "avhubert", "model": config.to_dict(settings)}
+    return Converted(model, card, None, None, _symbol_files(file), _card(file, system, model, []))
+
+
+def _fine_tuned(file: Container, system: str, head: str, pretrained: str | Path | None, vocabulary: str | Path | None) -> Converted:
+    prefix = FINE_TUNED[head == "ctc"]
+    shapes = {key.removeprefix(prefix): tensor.shape for key, tensor in file.weights.items() if key.startswith(prefix)}
+    options = Options(file.model, "cfg.model", _FINE_TUNING_WITHOUT_EFFECT)
+    applied = bool(options.take("apply_mask", False))
+    overrides = {
+        "dropout": options.take("dropout", 0.0),
+        "attention_dropout": options.take("attention_dropout", 0.0),
+        "activation_dropout": options.take("activation_dropout", 0.0),
+        "dropout_input": options.take("dropout_input", 0.0),
+        "encoder_layerdrop": options.take("layerdrop", 0.0),
+    }
+    spans = {
+        key: options.take(key, default) for key, default in (("mask_selection", "static"), ("mask_other", 0), ("no_mask_overlap", False))
+    }
+    gradients = options.take("feature_grad_mult", 0.0)
+    cfg = _encoder_cfg(file, system, shapes, pretrained)
+    cfg = {**cfg, "model": {**group(cfg, "model", file.path), **overrides, **(spans if applied else {})}}
+    settings = _encoder_config(file, cfg, system, shapes)
+    tokens = _vocabulary(file, head, vocabulary)
+    criterion, hides = group(file.cfg, "criterion", file.path), applied and settings.masking == "input"
+    heads = RecognizerConfig(
+        encoder=config.to_dict(settings),
+        ctc_weight=1.0 if head == "ctc" else 0.0,
+        decoder=None if head == "ctc" else decoder(options),
+        label_smoothing=float(criterion.get("label_smoothing") or 0.0),
+        dropout=options.take("final_dropout", 0.0),
+        freeze_encoder_steps=options.take("freeze_finetune_updates", 0),
+        modality_dropout=0.0,
+        audio_mask=replace(settings.audio_mask, prob=settings.audio_mask.prob if hides else 0.0),
+        video_mask=replace(settings.video_mask, prob=settings.video_mask.prob if hides else 0.0),
+        decoding=DecodingConfig("ctc_greedy") if head == "ctc" else ATTENTION,
+    )
+    options.finish()
+    rows = file.weights.get("w2v_encoder.proj.weight" if head == "ctc" else "decoder.embed_tokens.weight")
+    if rows is not None and rows.shape[0] != len(tokens):
+        raise OptionError(
+            f"the dictionary of the transcripts has {len(tokens)} symbols, but the head writes {rows.shape[0]}; "
+            "the checkpoint and its vocabulary do not belong together."
+        )
+    model = _build(lambda: Recognizer(heads, systems.find(system).build(settings), tokens))
+    filled = _load(file, model, settings.masking == "input", fine_tuned=True, ctc=head == "ctc")
+    notes = [f"Filled with zeros, since fine-tuned files lack them and only pre-training uses them: {', '.join(filled)}."] if filled else []
+    if gradients != 1.0:
+        notes.append(f"It was fine-tuned with gradients into the front-ends times {gradients:g}; `avtlm train` takes them as they are.")
+    seen = group(file.cfg, "task", file.path).get("modalities")
+    if isinstance(seen, list) and seen:
+        notes.append(f"It was fine-tuned on {' and '.join(sorted(map(str, seen)))}.")
+    card = {"system": system, "task": "recognition", "geometry": "avhubert", "model": config.to_dict(heads)}
+    return Converted(model, card, tokens, heads.decoding, _symbol_files(file), _card(file, system, model, notes))
+
+
+def _encoder_cfg(file: Container, system: str, shapes: Mapping[str, tuple[int, ...]], pretrained: str | Path | None) -> dict[str, Any]:
+    """The configuration that the encoder of a fine-tuned model was pre-trained with."""
+    if pretrained is not None:
+        origin = read_container(pretrained)
+        if MODELS.get(origin.name) != (system, None):
+            raise OptionError(f"{pretrained} holds {origin.name!r}, no pre-trained model of {TITLES[system]}.")
+        return origin.cfg
+    cfg = file.model.get("w2v_args")
+    if isinstance(cfg, dict) and cfg:
+        if not isinstance(cfg.get("model"), dict):
+            raise OptionError("cfg.model.w2v_args has no group 'model', as the configuration of a pre-trained model has.")
+        return cfg
+    if cfg not in (None, MISSING, {}):
+        raise OptionError(f"cfg.model.w2v_args is {cfg!r:.60}, no configuration.")
+    return {"model": released_options(shapes)}
+
+
+def _encoder_config(file: Container, cfg: Mapping[str, Any], system: str, shapes: Mapping[str, tuple[int, ...]]) -> AVHubertConfig:
+    """Our configuration of the encoder, from a configuration of pre-training; sizes of tables from their tensors."""
+    task, criterion = group(cfg, "task", file.path), group(cfg, "criterion", file.path)
+    for key, ours in (("image_mean", GREY_MEAN), ("image_std", GREY_STD)):
+        if task.get(key, ours) != ours:
+            raise OptionError(f"cfg.task: {key} is {task[key]}; avtlm normalises lip crops with {ours}.")
+    if len(file.units) > 1:
+        raise OptionError(f"it predicts {len(file.units)} sets of units; avtlm's models predict one.")
+    symbols = len(file.units[0]) if file.units else None
+    units = shapes["label_embs_concat"][0] if "label_embs_concat" in shapes else symbols or NO_UNITS
+    if symbols not in (None, units):
+        raise OptionError(f"the dictionary of the units has {symbols} symbols, but the head predicts {units}; they do not belong together.")
+    phones = 0
+    if system == "vatlm":
+        phones = shapes["phone_embed.weight"][0] if "phone_embed.weight" in shapes else 46
+        if file.phones is not None and len(file.phones) > phones:
+            raise OptionError(f"the dictionary of the phones has {len(file.phones)} symbols, but the model knows {phones}.")
+    values = {key: value for key, value in group(cfg, "model", file.path).items() if key not in DECODER}
+    values |= {key: task[key] for key in ("sample_rate", "normalize", "stack_order_audio") if key in task}
+    for key in ("pred_masked_weight", "pred_nomask_weight", "loss_weights", "banlance_loss_weights"):
+        if criterion.get(key) is not None and (key != "banlance_loss_weights" or system == "vatlm"):
+            values[key] = criterion[key]
+    options = Options(values, "cfg.model", WITHOUT_EFFECT)
+    settings = encoder(options, system == "vatlm", units, phones, int(task.get("image_crop_size") or 88))
+    options.finish()
+    return settings
+
+
+def _vocabulary(file: Container, head: str, given: str | Path | None) -> Tokenizer:
+    """Symbols of the transcripts: word pieces, or the letters of a dictionary."""
+    from avtlm.text.subwords import WORD_START, Subwords
+
+    if given is not None:
+        return Subwords.load_model(given) if Path(given).suffix == ".model" else _spelled(Vocabulary.load_dict(given).symbols)
+    if file.subwords is not None:
+        pieces = Subwords(file.subwords)
+        if file.target is not None and file.target != pieces.symbols:
+            place = next((i for i, (a, b) in enumerate(zip(file.target, pieces.symbols)) if a != b), min(len(file.target), len(pieces)))
+            raise OptionError(
+                f"the dictionary of the transcripts ({len(file.target)} symbols) and the SentencePiece model ({len(pieces)} pieces) differ "
+                f"from symbol {place} on; they do not belong together."
+            )
+        return pieces
+    if file.target is None:
+        raise OptionError("it holds no dictionary of the transcripts; name the SentencePiece model or dict.txt with --vocabulary.")
+    if any(WORD_START in symbol for symbol in file.target):
+        raise OptionError("it holds a dictionary of word pieces without their SentencePiece model; name that with --vocabulary.")
+    return _spelled(file.target)
+
+
+def _spelled(symbols: list[str]) -> Vocabulary:
+    """Letters with a sign for the space, or tokens set apart by spaces."""
+    letters = SPACE in symbols and all(len(symbol) == 1 or symbol.startswith("madeupword") for symbol in symbols[len(SPECIALS) :])
+    return Vocabulary(symbols, "characters" if letters else "tokens")
+
+
+# Weights ------------------------------------------------------------------------------------------------------------------------------
+
+
+def _build(make: Any) -> nn.Module:
+    """A model without values, which cost neither memory nor time."""
+    with torch.device("meta"):
+        model: nn.Module = make()
+    return model
+
+
+def _load(file: Container, model: nn.Module, mask_audio: bool, fine_tuned: bool, ctc: bool) -> list[str]:
+    """Give a model without values those of a checkpoint, strictly; returns the names of what had to be filled with zeros.
+
+    Raises:
+        ConversionError: tensors that are unknown, missing or of another shape, all in one message, by their official names.
+    """
+    expected = model.state_dict()
+    stored: dict[str, StoredTensor] = {}
+    unknown = []
+    for key, tensor in file.weights.items():
+        try:
+            name = rename_key(key, mask_audio)
+        except ValueError:
+            name = key
+        if name is None:
+            continue
+        if name in expected:
+            stored[name] = tensor
+        else:
+            unknown.append(key)
+    prefix = "encoder." if fine_tuned else ""
+    spare = {prefix + name for name in HEAD} if fine_tuned else set()
+
+    def theirs(name: str) -> str:
+        return official_key(name, fine_tuned, ctc)
+
+    missing = [theirs(name) for name in expected if name not in stored and name not in spare]
+    shapes = [
+        f"{theirs(name)} {list(tensor.shape)} instead of {list(expected[name].shape)}"
+        for name, tensor in stored.items()
+        if tensor.shape != tuple(expected[name].shape)
+    ]
+    faults = {"unknown": unknown, "missing": missing, "of another shape": shapes}
+    if any(faults.values()):
+        listed = "; ".join(f"{len(keys)} {fault} ({', '.join(keys)})" for fault, keys in faults.items() if keys)
+        raise ConversionError(f"{file.path} does not hold the tensors of {file.name} as its configuration describes it: {listed}.")
+    weights: dict[str, Tensor] = {}
+    filled = []
+    for name, like in expected.items():
+        if name in stored:
+            weights[name] = stored[name].read().to(like.dtype)
+        else:
+            weights[name] = torch.zeros(like.shape, dtype=like.dtype)
+            filled.append(name)
+    model.load_state_dict(weights, assign=True)
+    return filled
+
+
+# Text files ---------------------------------------------------------------------------------------------------------------------------
+
+
+def _symbol_files(file: Container) -> dict[str, str]:
+    tables = {UNITS: file.units[0] if file.units else None, PHONES: file.phones}
+    return {name: "".join(f"{symbol}\n" for symbol in symbols) for name, symbols in tables.items() if symbols}
+
+
+def _card(file: Container, system: str, model: nn.Module, notes: list[str]) -> str:
+    count = sum(parameter.numel() for parameter in model.parameters())
+    ignored = [key for key in file.weights if rename_key(key) is None]
+    if ignored:
+        notes = [*notes, f"Left out, since the official code never uses them: {', '.join(ignored)}."]
+    use = (
+        "avtlm transcribe VIDEO --model FOLDER" if isinstance(model, Recognizer) else "avtlm units MANIFEST FOLDER --model FOLDER --layer 9"
+    )
+    return (
+        f"{TITLES[system]} ({file.name}) with {count / 1e6:.1f} million parameters, converted from the official checkpoint "
+        f"`{file.path.name}`.\nIts weights stay under the licence that they came with.\n\n"
+        f"    avtlm info FOLDER\n    {use}\n    avtlm convert FOLDER --to fairseq --out FILE.pt\n"
+        + "".join(f"\n{note}\n" for note in notes)
+    )
