@@ -1,13 +1,15 @@
 """`avtlm VERB`: read the arguments, call the function of the library that bears the verb's name, print what it returns.
 
 Exit codes: 0 done, 1 failed, 2 wrong use (arguments or configuration), 130 stopped by Ctrl-C. Results go to standard output; errors (one
-sentence) and progress to standard error. The library is imported inside the verbs, so that the help is there at once.
+sentence) and progress to standard error. The library is imported inside the verbs, so that the help is there at once. All verbs share one
+file, whatever its number of lines, so that the whole surface is read in one place.
 """
 
 import argparse
 import json
 import logging
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -25,7 +27,8 @@ examples:
   avtlm transcribe clip.mp4                          words from sound and lips, with the model of `make quickstart`
   avtlm transcribe clip.mp4 --modality v --srt       from the lips alone, as subtitles
   avtlm train configs/vatlm/pretrain.yaml optim.lr=1e-4
-  avtlm evaluate manifest.jsonl --model runs/model --snr 10 0 -10
+  avtlm evaluate manifest.jsonl --model runs/model --snr 10,0,-10
+  avtlm convert base_vox_433h.pt --system vatlm -o runs/vatlm
   avtlm info clip.mp4                                what a clip, a manifest or a model folder holds
 
 `avtlm VERB --help` explains one verb.
@@ -35,7 +38,9 @@ examples:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; return the exit code."""
     parser = _parser()
-    options = parser.parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else arguments
+    # A list such as -10,-5,0 begins like an option; one with a space before it does not.
+    options = parser.parse_args([f" {part}" if re.match(r"-[\d.]+,", part) else part for part in given])
     if options.verb is None:
         parser.print_help()
         return 2
@@ -150,19 +155,29 @@ def _evaluate(options: argparse.Namespace) -> int:
     from avtlm.evaluation.evaluate import evaluate
     from avtlm.files import write_text
 
+    snrs = [snr for group in options.snr for snr in group]
+    if not snrs and (options.noise or options.noise_dir):
+        return _wrong("--noise and --noise-dir need signal-to-noise ratios: add, for example, --snr -10,-5,0,5,10.")
+    noise = options.noise or "babble"
     report = evaluate(
         options.manifest,
         options.model,
         modalities=options.modality,
         split=None if options.split == "all" else options.split,
-        snrs=options.snr,
-        noise=options.noise,
+        snrs=snrs,
+        noise=noise if Path(noise).is_file() else [kind for kind in noise.split(",") if kind],
         limit=options.limit,
         seed=options.seed,
+        noise_dir=options.noise_dir,
     )
-    text = json.dumps(report.to_json(), indent=2, ensure_ascii=False)
+    values = report.to_json()
+    text = json.dumps(values, indent=2, ensure_ascii=False)
     if options.out is not None:
         write_text(options.out, text + "\n")
+    if options.plot is not None:
+        from avtlm.evaluation.plots import wer_against_snr, wer_by_noise
+
+        (wer_by_noise if "by_noise" in values else wer_against_snr)(values, options.plot)
     print(text if options.json else report.table())
     return 0
 
@@ -194,6 +209,23 @@ def _visualize(options: argparse.Namespace) -> int:
         options.manifest, options.model, options.out, options.layer, options.inputs, split, limit=options.limit, seed=options.seed
     )
     print(f"{describe(numbers)}\nfigure: {options.out}")
+    return 0
+
+
+def _convert(options: argparse.Namespace) -> int:
+    source = Path(options.source)
+    if options.to is not None:
+        if options.system or options.pretrained or options.vocabulary:
+            return _wrong("--to fairseq writes a model folder back; --system, --pretrained and --vocabulary are for reading a .pt file.")
+        from avtlm.convert.export import to_fairseq
+
+        print(f"checkpoint: {to_fairseq(source, options.out)}")
+        return 0
+    if source.is_dir():
+        return _wrong(f"{source} is a folder; to turn a model folder into an official checkpoint add --to fairseq.")
+    from avtlm.convert.fairseq import convert
+
+    print(f"model: {convert(source, options.system, options.out, options.pretrained, options.vocabulary)}")
     return 0
 
 
@@ -235,6 +267,13 @@ def _lines(value: Any, indent: str = "") -> Iterable[str]:
 
 
 # Arguments ---------------------------------------------------------------------------------------------------------------------------
+
+
+def _ratios(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text.strip()!r} is not a list of ratios in dB, such as -10,-5,0,5,10") from None
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -295,8 +334,16 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--model", metavar="DIR", default=DEFAULT_MODEL, help=f"a model folder (default: {DEFAULT_MODEL})")
     evaluate.add_argument("--modality", nargs="+", choices=["av", "a", "v"], default=["av"], help="one or more (default: av)")
     evaluate.add_argument("--split", default="test", help="which split, or all (default: test)")
-    evaluate.add_argument("--snr", nargs="+", type=float, default=[], metavar="DB", help="also in noise at these signal-to-noise ratios")
-    evaluate.add_argument("--noise", default="babble", metavar="WHAT", help="babble of other speakers (default), white, or a sound file")
+    ratios = "also in noise at these signal-to-noise ratios, divided by spaces or commas"
+    evaluate.add_argument("--snr", nargs="+", type=_ratios, default=[], metavar="DB", help=ratios)
+    noises = (
+        "babble of other speakers (default), speech of one, white, or a sound file; with --noise-dir any of its lists. "
+        "Several, divided by commas, give a table of kinds and ratios with means"
+    )
+    evaluate.add_argument("--noise", metavar="KINDS", help=noises)
+    lists = "recorded noise: folder of lists KIND/SPLIT.tsv, as python -m preprocess.noise writes it"
+    evaluate.add_argument("--noise-dir", metavar="DIR", help=lists)
+    evaluate.add_argument("--plot", metavar="PNG", help="draw the rates against the ratios")
     evaluate.add_argument("--limit", type=int, metavar="N", help="only the first N utterances")
     evaluate.add_argument("--seed", type=int, default=0, help="of the noise (default: 0)")
     evaluate.add_argument("--json", action="store_true", help="print JSON instead of a table")
@@ -335,6 +382,21 @@ def _parser() -> argparse.ArgumentParser:
     visualize.add_argument("--split", default="test", help="which split, or all (default: test)")
     visualize.add_argument("--limit", type=int, default=30, metavar="N", help="clips (default: 30)")
     visualize.add_argument("--seed", type=int, default=0)
+
+    convert = verb(
+        "convert",
+        _convert,
+        "turn an official checkpoint (.pt of fairseq) into a model folder, or back",
+        "Neither fairseq nor any code in the file is run; nothing is written if something does not fit.",
+    )
+    convert.add_argument("source", metavar="FILE.pt", help="an official checkpoint, pre-trained or fine-tuned; with --to a model folder")
+    convert.add_argument("--out", "-o", metavar="DIR", required=True, help="the new model folder; with --to the new .pt file")
+    convert.add_argument("--system", choices=["avhubert", "vatlm"], help="make sure that it is this system (default: what the file says)")
+    convert.add_argument("--to", choices=["fairseq"], help="write a model folder as a checkpoint for the official code")
+    convert.add_argument(
+        "--pretrained", metavar="FILE.pt", help="checkpoint that a fine-tuned one came from, if its own configuration lacks the encoder's"
+    )
+    convert.add_argument("--vocabulary", metavar="FILE", help="SentencePiece model or dict.txt, if a fine-tuned checkpoint holds none")
 
     info = verb("info", _info, "show what a model folder, a manifest or a media file holds")
     info.add_argument("path", metavar="PATH")

@@ -78,9 +78,11 @@ def test_the_surface_of_the_command_line_is_frozen() -> None:
         "units": ["--clusters", "--clusters-from", "--debug", "--fit-split", "--fraction", "--layer", "--modality", "--model", "--seed",
                   "--split", "manifest", "out"],
         "transcribe": ["--debug", "--geometry", "--json", "--modality", "--model", "--out", "--srt", "--vtt", "files"],
-        "evaluate": ["--debug", "--json", "--limit", "--modality", "--model", "--noise", "--out", "--seed", "--snr", "--split", "manifest"],
+        "evaluate": ["--debug", "--json", "--limit", "--modality", "--model", "--noise", "--noise-dir", "--out", "--plot", "--seed",
+                     "--snr", "--split", "manifest"],
         "average": ["--debug", "--out", "models"],
         "label": ["--debug", "--min-confidence", "--modality", "--model", "--out", "--split", "manifest"],
+        "convert": ["--debug", "--out", "--pretrained", "--system", "--to", "--vocabulary", "source"],
         "visualize": ["--debug", "--inputs", "--layer", "--limit", "--model", "--out", "--seed", "--split", "manifest"],
         "info": ["--debug", "--json", "path"],
         "doctor": ["--debug", "--json"],
@@ -248,6 +250,32 @@ def test_evaluate_prints_a_table_and_writes_json(model: str, corpus: Path, tmp_p
     assert set(found["wer"]["a"]) == {"clean", "0", "-5"}
     assert found["wer"]["v"]["0"] == found["wer"]["v"]["clean"]
     assert (found["utterances"], found["words"]) == (5, 15)
+
+
+def test_evaluate_takes_kinds_of_noise_and_ratios_as_lists(
+    model: str, corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, plot = str(tmp_path / "wer.json"), tmp_path / "wer.png"
+    arguments = ["evaluate", str(corpus), "--model", model, "--modality", "a", "av", "--noise", "babble,white", "--snr", "-10,0,5"]
+    assert cli.main([*arguments, "--out", out, "--plot", str(plot)]) == 0
+    report = json.loads(Path(out).read_text())
+    assert report["noise"] == ["babble", "white"]
+    assert list(report["by_noise"]["white"]["wer"]["a"]) == ["clean", "-10", "0", "5"]
+    assert plot.read_bytes().startswith(b"\x89PNG")
+    table = capsys.readouterr().out
+    assert all(word in table for word in ("babble", "white", "mean", "-10 dB"))
+    assert cli.main([*arguments[:3], model, "--snr=-5,0", "--plot", str(plot), "--json"]) == 0
+    assert list(json.loads(capsys.readouterr().out)["wer"]["av"]) == ["clean", "-5", "0"]
+
+
+def test_noise_without_ratios_and_ratios_that_are_none_are_wrong_use(model: str, corpus: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["evaluate", str(corpus), "--model", model]
+    assert "--noise and --noise-dir need signal-to-noise ratios" in failure(capsys, *arguments, "--noise", "white", code=2)
+    with pytest.raises(SystemExit) as stop:
+        cli.main([*arguments, "--snr", "loud"])
+    assert stop.value.code == 2
+    assert "'loud' is not a list of ratios in dB" in capsys.readouterr().err
+    assert "give the folder that has music/test.tsv" in failure(capsys, *arguments, "--snr", "0", "--noise", "babble,music")
 
 
 def test_evaluate_of_a_split_that_is_not_there_is_one_sentence(model: str, corpus: Path, capsys: pytest.CaptureFixture[str]) -> None:

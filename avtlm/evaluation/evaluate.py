@@ -1,42 +1,41 @@
-"""The word error rate of a model on a manifest: by modality, clean and in noise at given signal-to-noise ratios.
+"""The word error rate of a model on a manifest: by modality, clean and in noise of given kinds at given signal-to-noise ratios.
 
 The noise behind a clip depends on the seed and its id alone, and is the same at every ratio and for every modality, so that columns and
 rows of the table can be compared.
 """
 
 import io
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from avtlm import systems
 from avtlm.data.batching import Batch
 from avtlm.data.dataset import ClipDataset, Item, Source, collate
-from avtlm.data.media import read_audio
-from avtlm.data.noise import BabblePool, mix_at_snr
-from avtlm.data.seeds import seed_for
+from avtlm.data.noise import mix_at_snr
+from avtlm.evaluation.noises import Noise, make_noise
+from avtlm.evaluation.robustness import mean_of_noises, means_over_ratios, rate_table
 from avtlm.evaluation.wer import ErrorRate, corpus_wer
 from avtlm.recognizer import Recognizer
 from avtlm.text.normalize import normalize
 from avtlm.training.progress import bar
 from avtlm.transcribe import load_recognizer
 
+Cell = tuple[str | None, float | None]  # kind of noise, SNR in dB
+CLEAN: Cell = (None, None)
 BATCH_FRAMES = 3000  # padded frames at 25 Hz
-
-Noise = Callable[[int, int], np.ndarray]  # number of the utterance, samples -> (samples,)
 
 
 @dataclass(frozen=True)
 class Condition:
-    """One cell of the table. ``snr`` is in dB, None for clean speech; ``texts`` holds what was recognised, by utterance id."""
+    """One cell of the table. ``snr`` is in dB, None for clean speech as is ``noise``; ``texts``: what was recognised, by utterance id."""
 
     modality: str
     snr: float | None
     rate: ErrorRate
     texts: dict[str, str] = field(repr=False)
+    noise: str | None = None
 
     @property
     def name(self) -> str:
@@ -51,45 +50,60 @@ class Evaluation:
     model: str
     manifest: str
     split: str | None
-    noise: str
+    noises: tuple[str, ...]
     seed: int
     conditions: tuple[Condition, ...]
+    noise_dir: str | None = None
 
     @property
     def wer(self) -> dict[str, dict[str, float]]:
-        """Word error rate in percent: modality -> ``clean`` or SNR -> rate."""
-        return self._by_cell(lambda rate: round(rate.percent, 2))
+        """Word error rate in percent: modality -> ``clean`` or SNR -> rate, the mean of the kinds of noise if there are several."""
+        if len(self.noises) < 2:
+            return self._by_cell(_percent)
+        return mean_of_noises({noise: self._by_cell(_percent, noise) for noise in self.noises})
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values: rates and 95 % intervals in percent, and what was measured on."""
+        """Plain values: rates and 95 % intervals in percent, and what was measured on.
+
+        With several kinds of noise, ``by_noise`` has rates and intervals of each and ``mean`` the means over the ratios.
+        """
         first = self.conditions[0].rate
-        origin = {"model": self.model, "manifest": self.manifest, "split": self.split, "noise": self.noise, "seed": self.seed}
+        noise: Any = "none" if not self.noises else self.noises[0] if len(self.noises) == 1 else list(self.noises)
+        origin = {"model": self.model, "manifest": self.manifest, "split": self.split, "noise": noise, "seed": self.seed}
+        origin |= {"noise_dir": self.noise_dir} if self.noise_dir is not None else {}
         counts = {"utterances": first.utterances, "words": first.words}
-        return origin | counts | {"wer": self.wer, "interval_95": self._by_cell(lambda rate: [round(end, 2) for end in rate.interval])}
+        if len(self.noises) < 2:
+            return origin | counts | {"wer": self.wer, "interval_95": self._by_cell(_interval)}
+        cells = {noise: {"wer": self._by_cell(_percent, noise), "interval_95": self._by_cell(_interval, noise)} for noise in self.noises}
+        return origin | counts | {"wer": self.wer, "by_noise": cells, "mean": means_over_ratios(cells)}
 
     def table(self) -> str:
-        """The table as text: a row for every modality, a column for every condition."""
+        """The table as text: a row for every modality (and kind of noise, if there are several), a column for every condition."""
         from rich.console import Console
-        from rich.table import Table
 
-        names = list(dict.fromkeys(condition.name for condition in self.conditions))
-        rate = self.conditions[0].rate
-        table = Table(title=f"Word error rate, % (95 % interval): {rate.utterances} utterances, {rate.words} words", title_justify="left")
-        table.add_column("input")
-        for name in names:
-            table.add_column(name if name == "clean" else f"{name} dB", justify="right")
-        for modality, row in self._by_cell(lambda rate: f"{rate.percent:.1f} ({rate.interval[0]:.1f}-{rate.interval[1]:.1f})").items():
-            table.add_row({"a": "audio", "v": "video", "av": "audio-visual"}[modality], *(row[name] for name in names))
-        console = Console(file=io.StringIO(), width=30 + 20 * len(names))
+        rate, names = self.conditions[0].rate, list(dict.fromkeys(condition.name for condition in self.conditions))
+        title = f"Word error rate, % (95 % interval): {rate.utterances} utterances, {rate.words} words"
+        table = rate_table(self.to_json(), names, title)
+        console = Console(file=io.StringIO(), width=50 + 20 * len(names))
         console.print(table)
         assert isinstance(console.file, io.StringIO)
         return console.file.getvalue().rstrip()
 
-    def _by_cell(self, show: Callable[[ErrorRate], Any]) -> dict[str, dict[str, Any]]:
+    def _by_cell(self, show: Callable[[ErrorRate], Any], noise: str | None = None) -> dict[str, dict[str, Any]]:
+        """Rows by modality, of clean speech and one kind of noise, or of all conditions."""
         rows: dict[str, dict[str, Any]] = {}
         for condition in self.conditions:
-            rows.setdefault(condition.modality, {})[condition.name] = show(condition.rate)
+            if noise is None or condition.noise in (None, noise):
+                rows.setdefault(condition.modality, {})[condition.name] = show(condition.rate)
         return rows
+
+
+def _percent(rate: ErrorRate) -> float:
+    return round(rate.percent, 2)
+
+
+def _interval(rate: ErrorRate) -> list[float]:
+    return [round(end, 2) for end in rate.interval]
 
 
 def evaluate(
@@ -98,9 +112,10 @@ def evaluate(
     modalities: Sequence[str] = ("av",),
     split: str | None = "test",
     snrs: Sequence[float] = (),
-    noise: str = "babble",
+    noise: str | Sequence[str] = "babble",
     limit: int | None = None,
     seed: int = 0,
+    noise_dir: str | Path | None = None,
 ) -> Evaluation:
     """Transcribe a manifest of lip crops and sound and count the wrong words. Case does not count.
 
@@ -110,9 +125,11 @@ def evaluate(
         modalities: any of ``a``, ``v``, ``av``.
         split: None takes all rows.
         snrs: noise is added to the sound at these ratios in dB, next to the clean condition.
-        noise: ``babble`` of six clips of other speakers of the same rows, ``white``, or a sound file that a random part is taken from.
+        noise: one kind or several: ``babble`` of six clips of other speakers of the same rows, ``speech`` of one, ``white``, a sound file
+            that a random part is taken from, or, with ``noise_dir``, the names of its lists; see avtlm.evaluation.noises.
         limit: only the first rows.
         seed: of the noise.
+        noise_dir: lists of recorded noise, ``<kind>/<split>.tsv``.
 
     Raises:
         ManifestError, MediaError, CheckpointError: something cannot be read.
@@ -126,34 +143,36 @@ def evaluate(
     dataset = ClipDataset(source, inputs=inputs, vocabulary=recognizer.vocabulary, training=False)
     rows = list(range(len(dataset) if limit is None else min(limit, len(dataset))))
     references = {dataset.manifest[i].id: normalize(_reference(dataset, i)) for i in rows}
-    make_noise = _noise(noise, dataset, rows, seed) if snrs else None
+    kinds = tuple(dict.fromkeys([noise] if isinstance(noise, str) else noise)) if snrs else ()
+    noises = {kind: make_noise(kind, dataset, rows, seed, noise_dir) for kind in kinds}
     device = next(recognizer.parameters()).device
     plan = _plan(dataset, rows)
 
-    texts: dict[tuple[str, float | None], dict[str, str]] = {}
-    jobs = [(snr, [m for m in modalities if snr is None or "a" in m]) for snr in (None, *snrs)]
+    texts: dict[tuple[str, Cell], dict[str, str]] = {}
+    cells: list[Cell] = [CLEAN, *((kind, snr) for kind in kinds for snr in snrs)]
+    jobs = [(cell, [m for m in modalities if cell == CLEAN or "a" in m]) for cell in cells]
     was_training = recognizer.training
     recognizer.eval()
     with bar("evaluating", len(rows) * sum(bool(seen) for _, seen in jobs)) as progress:
-        for snr, seen in jobs:
+        for cell, seen in jobs:
             for batch_rows in plan if seen else ():
-                items = [_item(dataset, i, "".join(seen), snr, make_noise) for i in batch_rows]
+                items = [_item(dataset, i, "".join(seen), cell, noises) for i in batch_rows]
                 batch: Batch = collate(items, "recognition").to(device)
                 for modality in seen:
                     results = recognizer.transcribe_batch(batch.only(modality))
                     found = {item.id: result.text for item, result in zip(items, results, strict=True)}
-                    texts.setdefault((modality, snr), {}).update(found)
-                progress.advance(len(batch_rows), "clean" if snr is None else f"{snr:g} dB")
+                    texts.setdefault((modality, cell), {}).update(found)
+                progress.advance(len(batch_rows), "clean" if cell == CLEAN else f"{cell[0]}, {cell[1]:g} dB")
     recognizer.train(was_training)
 
     conditions = []
     for modality in modalities:
-        for snr in (None, *snrs):
-            found = texts[modality, snr if "a" in modality else None]  # noise does not change what is seen
+        for cell in cells:
+            found = texts[modality, cell if "a" in modality else CLEAN]  # noise does not change what is seen
             rate = corpus_wer([(reference, normalize(found[name])) for name, reference in references.items()])
-            conditions.append(Condition(modality, snr, rate, found))
+            conditions.append(Condition(modality, cell[1], rate, found, cell[0]))
     name = "loaded model" if isinstance(model, Recognizer) else str(model)
-    return Evaluation(name, str(manifest), split, noise if snrs else "none", seed, tuple(conditions))
+    return Evaluation(name, str(manifest), split, kinds, seed, tuple(conditions), None if noise_dir is None else str(noise_dir))
 
 
 def _reference(dataset: ClipDataset, index: int) -> str:
@@ -163,40 +182,23 @@ def _reference(dataset: ClipDataset, index: int) -> str:
     return row.transcript
 
 
-def _item(dataset: ClipDataset, index: int, needed: str, snr: float | None, make_noise: Noise | None) -> Item:
+def _item(dataset: ClipDataset, index: int, needed: str, cell: Cell, noises: Mapping[str, Noise]) -> Item:
     """Unaugmented features; only what is needed is read, and every row must have it."""
     row = dataset.manifest[index]
-    for letter, kind, path in (("a", "audio", row.audio), ("v", "video", row.video)):
+    for letter, part, path in (("a", "audio", row.audio), ("v", "video", row.video)):
         if letter in needed and path is None:
             raise ValueError(
-                f"{dataset.source.manifest}: utterance {row.id!r} has no {kind}; choose another modality or leave the row out."
+                f"{dataset.source.manifest}: utterance {row.id!r} has no {part}; choose another modality or leave the row out."
             )
     video = dataset.inputs.video(dataset.crops(index)) if "v" in needed else None
     audio = None
     if "a" in needed:
         wave = dataset.wave(index)
-        if snr is not None and make_noise is not None:
-            wave = mix_at_snr(wave, make_noise(index, len(wave)), snr)
+        kind, snr = cell
+        if kind is not None and snr is not None:
+            wave = mix_at_snr(wave, noises[kind](index, len(wave)), snr)
         audio = dataset.inputs.audio(wave, row.video_frames or None)
     return Item(row.id, audio=audio, video=video)
-
-
-def _noise(kind: str, dataset: ClipDataset, rows: Sequence[int], seed: int) -> Noise:
-    manifest = dataset.manifest
-    if kind == "babble":
-        heard = [i for i in rows if manifest[i].audio is not None]
-        speakers = [manifest[i].speaker or manifest[i].id for i in heard]
-        pool = BabblePool([dataset.wave(i) for i in heard], speakers, seed=seed)
-        return lambda index, samples: pool.noise(manifest[index].id, manifest[index].speaker or manifest[index].id, samples)
-    if kind == "white":
-        return lambda index, samples: np.random.default_rng(seed_for(seed, "white", manifest[index].id)).standard_normal(samples)
-    sound = read_audio(kind)
-
-    def part(index: int, samples: int) -> np.ndarray:
-        start = int(np.random.default_rng(seed_for(seed, "part", manifest[index].id)).integers(len(sound)))
-        return np.roll(sound, -start)
-
-    return part
 
 
 def _plan(dataset: ClipDataset, rows: Iterable[int]) -> list[list[int]]:

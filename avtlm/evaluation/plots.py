@@ -59,22 +59,66 @@ def wer_against_snr(
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    figure = Figure(figsize=(8.0, 4.6), dpi=200, facecolor="white")
+    FigureCanvasAgg(figure)
+    axes = figure.add_axes((0.085, 0.135, 0.73, 0.69))
+    _panel(axes, report, _highest([report]))
+    axes.set_xlabel("Signal-to-noise ratio", color=SOFT, fontsize=10, labelpad=7)
+    axes.set_ylabel("Word error rate, %", color=SOFT, fontsize=10)
+    figure.text(0.03, 0.935, title, color=INK, fontsize=14, fontweight="bold", va="center")
+    figure.text(0.03, 0.875, _subtitle(report) if subtitle is None else subtitle, color=SOFT, fontsize=10, va="center")
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format="png", metadata={"Software": None})
+
+
+def wer_by_noise(report: Mapping[str, Any], path: str | Path, title: str = "Speech recognition in noise") -> None:
+    """One panel for every kind of noise, all on the same scale, and a last one for their mean, into one PNG.
+
+    Args:
+        report: with ``by_noise``: kind of noise -> rates and intervals as above.
+        path: of the PNG; written atomically.
+        title: over the panels.
+
+    Raises:
+        ValueError: the report is not one of several kinds of noise.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    if not report.get("by_noise"):
+        raise ValueError("The report is of one kind of noise; draw it with wer_against_snr.")
+    parts = {**report["by_noise"], "mean of the kinds": {"wer": report["wer"]}}
+    columns = min(3, len(parts))
+    rows = -(-len(parts) // columns)
+    figure = Figure(figsize=(4.6 * columns, 0.9 + 3.1 * rows), dpi=150, facecolor="white")
+    FigureCanvasAgg(figure)
+    highest = _highest(list(parts.values()))
+    grid = figure.subplots(rows, columns, squeeze=False)
+    for axes in grid.flat[len(parts) :]:
+        axes.set_visible(False)
+    for axes, (noise, part) in zip(grid.flat, parts.items()):
+        _panel(axes, part, highest, unit="")
+        axes.set_title(noise, color=INK, fontsize=11, loc="left")
+        axes.set_xlabel("Signal-to-noise ratio, dB", color=SOFT, fontsize=9)
+    for axes in grid[:, 0]:
+        axes.set_ylabel("Word error rate, %", color=SOFT, fontsize=10)
+    top = 1 - 0.9 / figure.get_figheight()
+    figure.tight_layout(rect=(0, 0, 1, top), w_pad=3.0)
+    figure.text(0.01, 1 - 0.3 / figure.get_figheight(), title, color=INK, fontsize=14, fontweight="bold", va="center")
+    subtitle = _subtitle(next(iter(parts.values())))
+    figure.text(0.01, 1 - 0.6 / figure.get_figheight(), subtitle, color=SOFT, fontsize=10, va="center")
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format="png", metadata={"Software": None})
+
+
+def _panel(axes: "Axes", report: Mapping[str, Any], highest: float, unit: str = " dB") -> None:
+    """The curves of one report with their names at their right ends, on a scale up to ``highest`` percent."""
     rates, intervals = _rates(report), _intervals(report)
     names = conditions(report)[::-1]  # noise grows to the left, clean speech is at the right end
     noisy = [name for name in names if name != CLEAN]
     places = {name: float(place) for place, name in enumerate(noisy)}
     if CLEAN in names:
         places[CLEAN] = len(noisy) + (0.35 if noisy else 0.0)
-    figure = Figure(figsize=(8.0, 4.6), dpi=200, facecolor="white")
-    FigureCanvasAgg(figure)
-    axes = figure.add_axes((0.085, 0.135, 0.73, 0.69))
-    highest = max(
-        [
-            1.0,
-            *(rate for row in rates.values() for rate in row.values()),
-            *(interval[1] for row in intervals.values() for interval in row.values()),
-        ]
-    )
     for modality, row in rates.items():
         _curve(
             axes,
@@ -86,24 +130,26 @@ def wer_against_snr(
     for modality, height in ends.items():
         at = (max(places.values()) + 0.22, height)
         axes.annotate(NAMES[modality], at, color=COLOURS[modality], fontsize=11, fontweight="bold", va="center", annotation_clip=False)
-
-    axes.set_xticks(list(places.values()), [_label(name) for name in places], fontsize=10)
+    axes.set_xticks(list(places.values()), [_label(name).replace(" dB", unit) for name in places], fontsize=10)
     axes.set_xlim(-0.3, max(places.values()) + 0.15)
     axes.set_ylim(0, highest * 1.06)
     axes.tick_params(length=0, labelcolor=SOFT, pad=6)
-    axes.set_xlabel("Signal-to-noise ratio", color=SOFT, fontsize=10, labelpad=7)
-    axes.set_ylabel("Word error rate, %", color=SOFT, fontsize=10)
     axes.grid(axis="y", color=GRID, linewidth=0.8)
     axes.set_axisbelow(True)
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
     axes.spines["bottom"].set_color("#c4cad1")
-    figure.text(0.03, 0.935, title, color=INK, fontsize=14, fontweight="bold", va="center")
-    if subtitle is None:
-        subtitle = "Word error rate, lower is better" + ("; bands are 95 % intervals" if intervals else "")
-    figure.text(0.03, 0.875, subtitle, color=SOFT, fontsize=10, va="center")
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png", metadata={"Software": None})
+
+
+def _highest(reports: Sequence[Mapping[str, Any]]) -> float:
+    """The end of the scale: the largest rate or end of an interval, at least 1."""
+    rates = [rate for report in reports for row in _rates(report).values() for rate in row.values()]
+    ends = [interval[1] for report in reports for row in _intervals(report).values() for interval in row.values()]
+    return max([1.0, *rates, *ends])
+
+
+def _subtitle(report: Mapping[str, Any]) -> str:
+    return "Word error rate, lower is better" + ("; bands are 95 % intervals" if _intervals(report) else "")
 
 
 def text_plot(report: Mapping[str, Any], width: int = 72, height: int = 16) -> str:

@@ -1,0 +1,76 @@
+"""The table of recognition in noise as the papers print it: kinds of noise by signal-to-noise ratios, with means (arXiv 2201.01763).
+
+Works on reports, ``{"wer": {modality: {"clean" | SNR: percent}}, "interval_95": ...}``; with several kinds of noise a report has such cells
+for each of them in ``by_noise``. All kinds are mixed into the same utterances, so that a mean of rates is the rate over all of them.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+CLEAN = "clean"
+INPUTS = {"a": "audio", "v": "video", "av": "audio-visual"}
+ALL = "all"
+
+Rates = Mapping[str, Mapping[str, float]]
+
+
+def mean_of_noises(by_noise: Mapping[str, Rates]) -> dict[str, dict[str, float]]:
+    """modality -> condition -> mean of the kinds of noise, which all have the same conditions."""
+    first = next(iter(by_noise.values()))
+    return {
+        modality: {name: round(sum(rates[modality][name] for rates in by_noise.values()) / len(by_noise), 2) for name in row}
+        for modality, row in first.items()
+    }
+
+
+def means_over_ratios(cells: Mapping[str, Mapping[str, Rates]]) -> dict[str, dict[str, float]]:
+    """Kind of noise, or ``all`` -> modality -> mean rate over the ratios, clean speech left out."""
+    rates = {noise: parts["wer"] for noise, parts in cells.items()}
+    rows = rates | {ALL: mean_of_noises(rates)}
+    return {noise: {modality: _mean(row) for modality, row in found.items()} for noise, found in rows.items()}
+
+
+def _mean(row: Mapping[str, float]) -> float:
+    noisy = [rate for name, rate in row.items() if name != CLEAN]
+    return round(sum(noisy) / len(noisy), 2)
+
+
+def rate_table(report: Mapping[str, Any], names: Sequence[str], title: str) -> "Table":
+    """A report as a table for the terminal.
+
+    Args:
+        report: of one kind of noise, or of several: then every input has a row for each kind, and one for their mean.
+        names: the conditions in the order of the columns.
+    """
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left")
+    table.add_column("input")
+    several = "by_noise" in report
+    if several:
+        table.add_column("noise")
+    for name in names:
+        table.add_column(name if name == CLEAN else f"{name} dB", justify="right")
+    if not several:
+        for modality, row in report["wer"].items():
+            table.add_row(INPUTS[modality], *(_cell(row[name], report["interval_95"][modality][name]) for name in names))
+        return table
+    table.add_column("mean", justify="right")
+    for modality, row in report["wer"].items():
+        if "a" not in modality:  # noise does not change what is seen
+            cell = _cell(row[CLEAN], next(iter(report["by_noise"].values()))["interval_95"][modality][CLEAN])
+            table.add_row(INPUTS[modality], "any", cell, *[""] * (len(names) - 1), f"{row[CLEAN]:.1f}", end_section=True)
+            continue
+        for noise, cells in report["by_noise"].items():
+            shown = [_cell(cells["wer"][modality][name], cells["interval_95"][modality][name]) for name in names]
+            table.add_row(INPUTS[modality], noise, *shown, f"{report['mean'][noise][modality]:.1f}")
+        shown = [f"{row[name]:.1f}" for name in names]
+        table.add_row(INPUTS[modality], "mean", *shown, f"{report['mean'][ALL][modality]:.1f}", end_section=True)
+    return table
+
+
+def _cell(percent: float, interval: Sequence[float]) -> str:
+    return f"{percent:.1f} ({interval[0]:.1f}-{interval[1]:.1f})"

@@ -1,0 +1,129 @@
+"""The table of noises and ratios: every cell is that of an evaluation in one noise, and means are means."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from avtlm.data.manifest import Manifest, read_manifest, write_manifest
+from avtlm.data.media import write_wav
+from avtlm.evaluation import evaluate as module
+from avtlm.evaluation.evaluate import Evaluation, evaluate
+from avtlm.evaluation.plots import wer_by_noise
+from avtlm.evaluation.robustness import mean_of_noises, means_over_ratios
+from avtlm.recognizer import Recognizer
+from tests.made_model import save_corpus, tiny_recognizer
+
+KINDS = ("babble", "music", "white")
+
+
+@pytest.fixture(scope="module")
+def recognizer() -> Recognizer:
+    return tiny_recognizer()
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_corpus(tmp_path_factory.mktemp("corpus"))
+
+
+@pytest.fixture(scope="module")
+def noises(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two files of babble and four of music, in lists for the split test."""
+    folder = tmp_path_factory.mktemp("noise")
+    for kind, count in (("babble", 2), ("music", 4)):
+        for number in range(count):
+            wave = np.random.default_rng([number, count]).normal(0, 3000, 9000).astype(np.int16)
+            write_wav(folder / kind / f"{number}.wav", wave)
+        (folder / kind / "test.tsv").write_text("".join(f"{number}.wav\n" for number in range(count)))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def report(corpus: Path, noises: Path, recognizer: Recognizer) -> Evaluation:
+    return evaluate(corpus, recognizer, ["a", "v", "av"], snrs=[5, -10], noise=KINDS, noise_dir=noises)
+
+
+def test_every_kind_of_noise_has_the_cells_of_an_evaluation_in_it_alone(
+    corpus: Path, noises: Path, recognizer: Recognizer, report: Evaluation
+) -> None:
+    together = report.to_json()
+    assert together["noise"] == list(KINDS)
+    for kind in KINDS:
+        alone = evaluate(corpus, recognizer, ["a", "v", "av"], snrs=[5, -10], noise=kind, noise_dir=noises).to_json()
+        assert alone["noise"] == kind
+        assert together["by_noise"][kind] == {"wer": alone["wer"], "interval_95": alone["interval_95"]}
+    texts = {(c.noise, c.snr): c.texts for c in report.conditions if c.modality == "a"}
+    assert len(texts) == 1 + 3 * 2
+    assert texts["babble", -10] != texts["music", -10]
+    video = [condition.texts for condition in report.conditions if condition.modality == "v"]
+    assert all(found == video[0] for found in video)
+
+
+def test_noise_from_lists_depends_on_the_seed_and_not_on_batches_or_the_limit(
+    corpus: Path, noises: Path, recognizer: Recognizer, report: Evaluation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "BATCH_FRAMES", 1)
+    again = evaluate(corpus, recognizer, ["a", "v", "av"], snrs=[5, -10], noise=KINDS, noise_dir=noises)
+    assert [condition.texts for condition in again.conditions] == [condition.texts for condition in report.conditions]
+    few = evaluate(corpus, recognizer, ["a"], snrs=[-10], noise="music", noise_dir=noises, limit=2).conditions[1].texts
+    whole = next(c.texts for c in report.conditions if (c.modality, c.noise, c.snr) == ("a", "music", -10))
+    assert few == {name: whole[name] for name in few}
+    other = evaluate(corpus, recognizer, ["a"], snrs=[-10], noise="music", noise_dir=noises, seed=3).conditions[1].texts
+    assert other != whole
+
+
+def test_means_are_over_kinds_and_over_ratios() -> None:
+    one, two = {"a": {"clean": 5.0, "0": 20.0, "-5": 40.0}}, {"a": {"clean": 5.0, "0": 30.0, "-5": 80.0}}
+    assert mean_of_noises({"x": one, "y": two}) == {"a": {"clean": 5.0, "0": 25.0, "-5": 60.0}}
+    assert means_over_ratios({"x": {"wer": one}, "y": {"wer": two}}) == {"x": {"a": 30.0}, "y": {"a": 55.0}, "all": {"a": 42.5}}
+
+
+def test_the_table_has_a_row_for_every_input_and_noise_and_their_means(report: Evaluation) -> None:
+    lines = report.table().splitlines()
+    cells = [[cell.strip() for cell in line.strip("│┃").replace("┃", "│").split("│")] for line in lines if "│" in line]
+    assert [row[:2] for row in cells if row[0] == "audio"] == [["audio", name] for name in (*KINDS, "mean")]
+    assert [row[:2] for row in cells if row[0] == "video"] == [["video", "any"]]
+    values = report.to_json()
+    mean = next(row for row in cells if row[:2] == ["audio-visual", "mean"])
+    assert mean[2:] == [f"{values['wer']['av'][name]:.1f}" for name in ("clean", "5", "-10")] + [f"{values['mean']['all']['av']:.1f}"]
+    assert json.loads(json.dumps(values)) == values
+
+
+def test_the_figure_has_a_panel_for_every_noise_and_is_the_same_for_the_same_report(report: Evaluation, tmp_path: Path) -> None:
+    values = report.to_json()
+    for name in ("one.png", "two.png"):
+        wer_by_noise(values, tmp_path / name)
+    one, two = ((tmp_path / name).read_bytes() for name in ("one.png", "two.png"))
+    assert one.startswith(b"\x89PNG")
+    assert hashlib.sha256(one).digest() == hashlib.sha256(two).digest()
+    with pytest.raises(ValueError, match="draw it with wer_against_snr"):
+        wer_by_noise({"wer": values["wer"]}, tmp_path / "none.png")
+
+
+def test_other_speakers_lend_their_voices_where_the_split_has_one(corpus: Path, recognizer: Recognizer, tmp_path: Path) -> None:
+    manifest = read_manifest(corpus)
+    rows = [row for row in manifest if row.speaker == "s0"] + [row for row in manifest if row.split == "train"]
+    write_manifest(tmp_path / "two.jsonl", Manifest(manifest.root, tuple(rows)))
+    clean, noisy = evaluate(tmp_path / "two.jsonl", recognizer, ["a"], snrs=[-10], noise=["speech"]).conditions
+    assert clean.texts != noisy.texts
+    write_manifest(tmp_path / "one.jsonl", Manifest(manifest.root, tuple(row for row in rows if row.speaker == "s0")))
+    with pytest.raises(ValueError, match="babble is made of other speakers, and there is one only"):
+        evaluate(tmp_path / "one.jsonl", recognizer, ["a"], snrs=[-10])
+
+
+@pytest.mark.parametrize(
+    ("noise", "folder", "reason"),
+    [
+        ("music", False, "'music' is neither babble, speech, white nor a sound file that exists"),
+        ("/none/a.wav", False, "nor a sound file that exists"),
+        ("speech", True, r"speech/test.tsv does not exist \(it has lists of babble, music\)"),
+    ],
+)
+def test_noise_that_cannot_be_made_is_refused(
+    noise: str, folder: bool, reason: str, corpus: Path, noises: Path, recognizer: Recognizer
+) -> None:
+    with pytest.raises(ValueError, match=reason):
+        evaluate(corpus, recognizer, ["a"], snrs=[0], noise=noise, noise_dir=noises if folder else None)
