@@ -109,11 +109,18 @@ class Features:
     @property
     def rate(self) -> float:
         """Features per second: of MFCC as configured, of a model as it says (``frame_rate``; 25 Hz if it does not)."""
-        return float(self.config.mfcc_rate if self.config.model is None else getattr(self._model, "frame_rate", FRAME_RATE))
+        if self.config.model is None:
+            return float(self.config.mfcc_rate)
+        model, dataset = self._loaded
+        return float(getattr(model, "frame_rate", getattr(dataset.inputs, "frame_rate", FRAME_RATE)))
 
     def length(self, index: int) -> int:
-        """Length of an utterance in frames of 40 ms, whatever the rate: what orders and sizes batches."""
-        return self._dataset.frames(self._place[index])
+        """Length of an utterance in frames of 40 ms, whatever the rate: what orders and sizes batches. It needs no model."""
+        from avtlm.data.dataset import seconds
+
+        row = self.rows[index]
+        seen = self.config.model is not None and "v" in self.config.modality and row.video_frames > 0
+        return row.video_frames if seen else max(1, round(seconds(row) * FRAME_RATE))
 
     def compute(self, indices: Sequence[int]) -> list[tuple[str, np.ndarray]]:
         """Id and float32 (frames, dim) of some utterances; a model sees them as one batch, unmasked."""
@@ -147,7 +154,8 @@ class Features:
         assert self.config.model is not None
         model, inputs = load_encoder(self.config.model)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        return model.to(device).eval(), _dataset(self.rows, "v" in self.config.modality, inputs)
+        sees = "v" in self.config.modality and inputs.video_size is not None
+        return model.to(device).eval(), _dataset(self.rows, sees, inputs)
 
     @property
     def _model(self) -> "nn.Module":

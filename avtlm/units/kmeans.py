@@ -16,7 +16,14 @@ from avtlm.files import atomic_path
 
 @dataclass(frozen=True)
 class KMeansConfig:
-    """AV-HuBERT's settings."""
+    """The settings of HuBERT and AV-HuBERT, whose script for large runs has mini-batches of 20,000 frames. Small clusters are never
+    reassigned (scikit-learn's ``reassignment_ratio`` is 0).
+
+    Attributes:
+        max_iterations: passes over the frames.
+        restarts: starts by k-means++ of which the best is taken (``n_init``).
+        max_no_improvement: mini-batches in a row without improvement that end the fit.
+    """
 
     clusters: int = 100
     batch_frames: int = 10000
@@ -28,6 +35,9 @@ class KMeansConfig:
     def __post_init__(self) -> None:
         if self.clusters < 2:
             raise ValueError(f"clusters: {self.clusters}; give at least 2.")
+        for name in ("batch_frames", "max_iterations", "restarts", "max_no_improvement"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: {getattr(self, name)}; give at least 1.")
 
 
 @dataclass(frozen=True)
@@ -37,7 +47,14 @@ class KMeans:
     centres: np.ndarray
 
     def assign(self, features: np.ndarray) -> np.ndarray:
-        """Nearest centre of every frame: (frames, dim) -> int32 (frames,)."""
+        """Nearest centre of every frame: (frames, dim) -> int32 (frames,).
+
+        Raises:
+            ValueError: frames of another dim than the centres.
+        """
+        if features.shape[1] != self.centres.shape[1]:
+            width, own = features.shape[1], self.centres.shape[1]
+            raise ValueError(f"k-means: frames of {width} values for centres of {own}; these clusters were fitted on other features.")
         distance = (self.centres**2).sum(1) - 2.0 * features.astype(np.float32) @ self.centres.T
         return distance.argmin(1).astype(np.int32)
 

@@ -6,20 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
-from avtlm import checkpoint, config, systems
 from avtlm.data.manifest import Manifest, Utterance, read_manifest, write_manifest
-from avtlm.frontends.lips import LipEncoderConfig
-from avtlm.frontends.multimodal import FrontEndConfig
-from avtlm.nn.transformer import EncoderConfig
-from avtlm.systems.vatlm import VATLMConfig
 from avtlm.units.discovery import units
 from avtlm.units.features import mfcc, mfcc_features, model_features
 from avtlm.units.kmeans import KMeans, KMeansConfig, fit
 from avtlm.units.labels import read_labels, write_labels
 from avtlm.units.text_to_units import frame_phones, label_text, learn, timed_phones
 from tests.made_corpus import FRAMES, LETTERS, MadeCorpus, make_corpus
+from tests.units.made_encoder import save_encoder
 
 SMALL = KMeansConfig(clusters=6, restarts=3)
 
@@ -31,18 +26,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> MadeCorpus:
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An untrained VATLM in a folder."""
-    folder = tmp_path_factory.mktemp("model") / "model"
-    lips = LipEncoderConfig(size=22, stem_channels=4, widths=(4,), blocks=(1,), strides=(2,))
-    settings = VATLMConfig(
-        frontends=FrontEndConfig(lips=lips, phones=0),
-        encoder=EncoderConfig(dim=16, layers=2, heads=2, feed_forward_dim=16, position_kernel=4, position_groups=2),
-        units=7,
-    )
-    torch.manual_seed(0)
-    card = {"system": "vatlm", "task": "pretrain", "model": config.to_dict(settings)}
-    checkpoint.save_model(folder, systems.find("vatlm").build(settings), card)
-    return folder
+    return save_encoder(tmp_path_factory.mktemp("model") / "model")
 
 
 # Clusters -------------------------------------------------------------------------------------------------------------------------------
