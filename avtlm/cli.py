@@ -94,20 +94,34 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _units(options: argparse.Namespace) -> int:
-    from avtlm.units.discovery import units
+    from avtlm.units.discovery import units, units_shard
+    from avtlm.units.dump import Shard
     from avtlm.units.kmeans import KMeansConfig
 
+    where: dict[str, Any] = {"model": options.model, "layer": options.layer, "modality": options.modality, "dump": options.dump}
+    where |= {"mfcc_rate": options.rate, "mfcc_normalise": not options.plain_mfcc}
+    where |= {"clusters_from": options.clusters_from, "splits": options.split}
+    if options.shard is not None:
+        done = units_shard(options.manifest, options.out, Shard.parse(options.shard), **where)
+        rest = f"{done.missing} missing" if done.missing else "all there: run it without --shard to put them together"
+        print(f"shard {options.shard}: {done.pieces} pieces done, {rest}\npieces: {done.folder}")
+        return 0
     report = units(
         options.manifest,
         options.out,
-        model=options.model,
-        layer=options.layer,
-        config=KMeansConfig(clusters=options.clusters, seed=options.seed),
-        clusters_from=options.clusters_from,
-        splits=options.split,
+        config=KMeansConfig(
+            clusters=options.clusters,
+            batch_frames=options.batch_frames,
+            max_iterations=options.max_iterations,
+            restarts=options.restarts,
+            max_no_improvement=options.max_no_improvement,
+            seed=options.seed,
+        ),
         fit_split=options.fit_split,
         fraction=options.fraction,
-        modality=options.modality,
+        stream=options.stream,
+        km=options.km,
+        **where,
     )
     print(f"{report.utterances} utterances, {report.frames} frames at {report.rate:g} Hz")
     print(f"{report.units_used} of {report.units} units in use, perplexity {report.perplexity:.1f}")
@@ -306,6 +320,18 @@ def _parser() -> argparse.ArgumentParser:
     units.add_argument("--fraction", type=float, default=1.0, metavar="X", help="fit on this share of its utterances (default: 1)")
     units.add_argument("--modality", choices=["av", "a", "v"], default="av", help="what the model sees (default: av)")
     units.add_argument("--seed", type=int, default=0)
+    units.add_argument("--rate", type=float, choices=[25, 50, 100], default=25, help="MFCC units per second (default: 25)")
+    units.add_argument("--plain-mfcc", action="store_true", help="MFCC as HuBERT's and AV-HuBERT's, not normalised over the utterance")
+    units.add_argument("--km", action="store_true", help="also write fairseq's layout, in FOLDER/km")
+    large = units.add_argument_group("large corpora", "The defaults of the clustering are HuBERT's and AV-HuBERT's.")
+    large.add_argument("--stream", action="store_true", help="never hold all features in memory; go on where a stopped call was")
+    large.add_argument("--dump", metavar="DIR", help="keep the features here, for more than one clustering (implies --stream)")
+    large.add_argument("--shard", metavar="I/N", help="do one part of the dump, or of the labels with --clusters-from; then run without")
+    large.add_argument("--batch-frames", type=int, default=10000, metavar="N", help="frames of a mini-batch (default: 10000)")
+    large.add_argument("--restarts", type=int, default=20, metavar="N", help="starts, the best of which is taken (default: 20)")
+    large.add_argument("--max-iterations", type=int, default=100, metavar="N", help="passes over the frames at most (default: 100)")
+    improved = "end after so many mini-batches without improvement (default: 100)"
+    large.add_argument("--max-no-improvement", type=int, default=100, metavar="N", help=improved)
 
     transcribe = verb(
         "transcribe",

@@ -75,8 +75,9 @@ def test_the_surface_of_the_command_line_is_frozen() -> None:
     }
     assert surface == {
         "train": ["--debug", "config", "overrides"],
-        "units": ["--clusters", "--clusters-from", "--debug", "--fit-split", "--fraction", "--layer", "--modality", "--model", "--seed",
-                  "--split", "manifest", "out"],
+        "units": ["--batch-frames", "--clusters", "--clusters-from", "--debug", "--dump", "--fit-split", "--fraction", "--km", "--layer",
+                  "--max-iterations", "--max-no-improvement", "--modality", "--model", "--plain-mfcc", "--rate", "--restarts", "--seed",
+                  "--shard", "--split", "--stream", "manifest", "out"],
         "transcribe": ["--debug", "--geometry", "--json", "--modality", "--model", "--out", "--srt", "--vtt", "files"],
         "evaluate": ["--debug", "--json", "--limit", "--modality", "--model", "--noise", "--noise-dir", "--out", "--plot", "--seed",
                      "--snr", "--split", "manifest"],
@@ -287,6 +288,21 @@ def test_units_are_made_from_a_manifest(corpus: Path, tmp_path: Path, capsys: py
     assert "6 utterances" in capsys.readouterr().out
     files = sorted(path.name for path in (tmp_path / "units").iterdir())
     assert files == ["kmeans.json", "kmeans.safetensors", "manifest.report.json", "manifest.units"]
+
+
+def test_units_of_a_large_corpus_are_made_in_parts(corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    common = ["units", str(corpus), str(tmp_path / "units"), "--dump", str(tmp_path / "dump"), "--clusters", "4", "--fit-split", "test"]
+    assert cli.main([*common, "--shard", "2/2"]) == 0
+    assert "shard 2/2: 0 pieces done, 1 missing" in capsys.readouterr().out
+    assert cli.main([*common, "--shard", "1/2"]) == 0
+    assert "shard 1/2: 1 pieces done, all there: run it without --shard" in capsys.readouterr().out
+    assert cli.main([*common, "--km"]) == 0
+    text = capsys.readouterr().out
+    assert "6 utterances" in text
+    assert "4 units in use, perplexity" in text
+    assert (tmp_path / "units" / "km" / "dict.km.txt").read_text() == "0 1\n1 1\n2 1\n3 1\n"
+    assert "shard: '3'; write it as 2/8" in failure(capsys, *common, "--shard", "3")
+    assert "shard: 3/2" in failure(capsys, *common, "--shard", "3/2")
 
 
 def test_an_unforeseen_error_says_how_to_see_more(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
