@@ -20,6 +20,7 @@ from avtlm.convert.fairseq import HEAD, UNITS, ConversionError
 from avtlm.convert.names.inverse import official_key
 from avtlm.convert.options import OptionError, Options
 from avtlm.convert.options.avhubert import WIDTHS, WITHOUT_EFFECT, encoder, official_criterion, official_decoder, official_encoder
+from avtlm.data.inputs import CROP
 from avtlm.files import atomic_path
 from avtlm.frontends.lips import GREY_MEAN, GREY_STD
 from avtlm.recognizer import RecognizerConfig
@@ -72,9 +73,9 @@ def to_fairseq(folder: str | Path, output: str | Path) -> Path:
 
 def _pretrained(folder: Path, system: str, model: dict[str, Any], weights: dict[str, Tensor]) -> dict[str, Any]:
     settings = config.load(systems.find(system).config_class(), model)
-    dictionaries = _dictionaries(folder, system, settings)
+    cfg = _pretraining_cfg(folder, system, settings)
     state = {official_key(name, fine_tuned=False): tensor for name, tensor in weights.items()}
-    return _container(_pretraining_cfg(folder, system, settings), state, dictionaries)
+    return _container(cfg, state, _dictionaries(folder, system, settings))
 
 
 def _fine_tuned(folder: Path, system: str, model: dict[str, Any], weights: dict[str, Tensor]) -> dict[str, Any]:
@@ -122,7 +123,7 @@ def _pretraining_cfg(folder: Path, system: str, settings: AVHubertConfig) -> dic
         model["input_modality"] = "image"  # the official default refers to an option that its task has not got
     normalise = frontends.audio_normalise == "frame"
     options = Options({**model, **criterion, "normalize": normalise}, "cfg.model", WITHOUT_EFFECT)
-    understood = encoder(options, text, settings.units, frontends.phones, frontends.lips.size)
+    understood = encoder(options, text, settings.units, frontends.phones)
     ours, theirs = _flat(config.to_dict(settings)), _flat(config.to_dict(understood))
     lost = [key for key in ours if ours[key] != theirs.get(key) and not key.startswith(TRAINING_ONLY)]
     if lost:
@@ -131,7 +132,7 @@ def _pretraining_cfg(folder: Path, system: str, settings: AVHubertConfig) -> dic
         logger.warning(
             "%s: the official code fixes the widths of the lip encoder and VATLM's 46 phones; edit it to load this model.", folder
         )
-    task = _task(system, normalise, frontends.lips.size) | {"labels": ["km"], "label_rate": model["label_rate"], "sample_rate": 25}
+    task = _task(system, normalise) | {"labels": ["km"], "label_rate": model["label_rate"], "sample_rate": 25}
     return _cfg(task, {"_name": NAMES[system], **model}, {"_name": NAMES[system], **criterion})
 
 
@@ -167,7 +168,7 @@ def _fine_tuning_cfg(system: str, heads: RecognizerConfig, settings: AVHubertCon
     return _cfg(task, model, {"_name": "ctc"} if heads.decoder is None else smoothed)
 
 
-def _task(system: str, normalise: bool, size: int) -> dict[str, Any]:
+def _task(system: str, normalise: bool) -> dict[str, Any]:
     """The task's options, but for those of the labels."""
     return {
         "_name": f"{NAMES[system]}_pretraining",
@@ -182,7 +183,7 @@ def _task(system: str, normalise: bool, size: int) -> dict[str, Any]:
         "pad_audio": True,
         "stack_order_audio": 4,
         "image_aug": True,
-        "image_crop_size": size,
+        "image_crop_size": CROP,
         "image_mean": GREY_MEAN,
         "image_std": GREY_STD,
         "modalities": ["video", "audio"],

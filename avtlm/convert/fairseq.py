@@ -24,6 +24,7 @@ from avtlm.convert.names.vatlm import FINE_TUNED, rename_key
 from avtlm.convert.options import OptionError, Options
 from avtlm.convert.options.avhubert import DECODER, WITHOUT_EFFECT, decoder, encoder, released_options
 from avtlm.convert.pickles import StoredTensor
+from avtlm.data.inputs import CROP
 from avtlm.frontends.lips import GREY_MEAN, GREY_STD
 from avtlm.recognizer import DecodingConfig, Recognizer, RecognizerConfig
 from avtlm.systems.avhubert import AVHubertConfig
@@ -164,7 +165,7 @@ def _fine_tuned(file: Container, system: str, head: str, pretrained: str | Path 
         encoder=config.to_dict(settings),
         ctc_weight=1.0 if head == "ctc" else 0.0,
         decoder=None if head == "ctc" else decoder(options),
-        label_smoothing=float(criterion.get("label_smoothing") or 0.0),
+        label_smoothing=0.0 if head == "ctc" else float(criterion.get("label_smoothing") or 0.0),
         dropout=options.take("final_dropout", 0.0),
         freeze_encoder_steps=options.take("freeze_finetune_updates", 0),
         modality_dropout=0.0,
@@ -211,9 +212,9 @@ def _encoder_cfg(file: Container, system: str, shapes: Mapping[str, tuple[int, .
 def _encoder_config(file: Container, cfg: Mapping[str, Any], system: str, shapes: Mapping[str, tuple[int, ...]]) -> AVHubertConfig:
     """Our configuration of the encoder, from a configuration of pre-training; sizes of tables from their tensors."""
     task, criterion = group(cfg, "task", file.path), group(cfg, "criterion", file.path)
-    for key, ours in (("image_mean", GREY_MEAN), ("image_std", GREY_STD)):
+    for key, ours in (("image_crop_size", CROP), ("image_mean", GREY_MEAN), ("image_std", GREY_STD)):
         if task.get(key, ours) != ours:
-            raise OptionError(f"cfg.task: {key} is {task[key]}; avtlm normalises lip crops with {ours}.")
+            raise OptionError(f"cfg.task: {key} is {task[key]}; avtlm cuts and normalises lip crops with {ours}.")
     if len(file.units) > 1:
         raise OptionError(f"it predicts {len(file.units)} sets of units; avtlm's models predict one.")
     symbols = len(file.units[0]) if file.units else None
@@ -231,7 +232,7 @@ def _encoder_config(file: Container, cfg: Mapping[str, Any], system: str, shapes
         if criterion.get(key) is not None and (key != "banlance_loss_weights" or system == "vatlm"):
             values[key] = criterion[key]
     options = Options(values, "cfg.model", WITHOUT_EFFECT)
-    settings = encoder(options, system == "vatlm", units, phones, int(task.get("image_crop_size") or 88))
+    settings = encoder(options, system == "vatlm", units, phones)
     options.finish()
     return settings
 

@@ -42,14 +42,14 @@ def _same(*words: str) -> dict[str, str]:
     return {word: word for word in words}
 
 
-def lip_encoder(options: Options, size: int = 88) -> LipEncoderConfig:
-    """``resnet_widths`` is fixed in the official code; models narrowed for tests state it. ``size`` is the task's ``image_crop_size``."""
+def lip_encoder(options: Options) -> LipEncoderConfig:
+    """``resnet_widths`` is fixed in the official code; models narrowed for tests state it."""
     widths = tuple(options.take("resnet_widths", WIDTHS))
     activation = options.choose("resnet_relu_type", "prelu", _same("prelu", "relu"))
-    return LipEncoderConfig(size=size, stem_channels=widths[0], widths=widths, activation=activation)
+    return LipEncoderConfig(stem_channels=widths[0], widths=widths, activation=activation)
 
 
-def encoder(options: Options, text: bool, units: int, phones: int = 0, size: int = 88, official_losses: bool = False) -> AVHubertConfig:
+def encoder(options: Options, text: bool, units: int, phones: int = 0, official_losses: bool = False) -> AVHubertConfig:
     """The pre-training model.
 
     Args:
@@ -58,7 +58,6 @@ def encoder(options: Options, text: bool, units: int, phones: int = 0, size: int
         text: VATLM instead of AV-HuBERT.
         units: classes of the prediction head.
         phones: rows of the text front-end (VATLM).
-        size: side of the lip crops in pixels.
         official_losses: also take over what changes losses and batch statistics alone: front-ends that run over padding, and VATLM's
             penalty by running totals.
 
@@ -66,10 +65,10 @@ def encoder(options: Options, text: bool, units: int, phones: int = 0, size: int
         OptionError: an option that our model cannot honour.
     """
     with options.blamed():
-        return _encoder(options, text, units, phones, size, official_losses)
+        return _encoder(options, text, units, phones, official_losses)
 
 
-def _encoder(options: Options, text: bool, units: int, phones: int, size: int, official_losses: bool) -> AVHubertConfig:
+def _encoder(options: Options, text: bool, units: int, phones: int, official_losses: bool) -> AVHubertConfig:
     take = options.take
     dim, final_dim = take("encoder_embed_dim", 768), take("final_dim", 0)
     options.require("apply_mask", False)
@@ -96,7 +95,7 @@ def _encoder(options: Options, text: bool, units: int, phones: int, size: int, o
         "frontends": FrontEndConfig(
             audio_dim=audio_dim,
             audio_normalise="frame" if take("normalize", True) else "none",
-            lips=lip_encoder(options, size),
+            lips=lip_encoder(options),
             phones=phones,
             fusion=options.choose("modality_fuse", "concat", _same("concat", "add")),
             layers=take("sub_encoder_layers", 0),
