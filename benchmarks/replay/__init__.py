@@ -12,7 +12,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from avtlm.convert.options import OptionError
-from benchmarks.replay import avhubert, checkpoints, decoding, evaluation, lips, preparation, speech_encoders
+from benchmarks.replay import avhubert, checkpoints, decoding, evaluation, lips, preparation, speech_encoders, transformers_models
 from benchmarks.replay.case import Case, CaseError, Check, Comparison, read_case
 
 
@@ -26,7 +26,7 @@ class Adapter:
 
 ADAPTERS = [
     Adapter(fits, replay)
-    for part in (avhubert, checkpoints, preparation, lips, decoding, evaluation, speech_encoders)
+    for part in (avhubert, checkpoints, preparation, lips, decoding, evaluation, speech_encoders, transformers_models)
     for fits, replay in part.ADAPTERS
 ]
 

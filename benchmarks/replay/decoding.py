@@ -1,6 +1,7 @@
 """Cases of searches: CTC prefix scores, beam search with an attention decoder."""
 
 from dataclasses import dataclass
+from itertools import zip_longest
 
 import torch
 from torch import Tensor
@@ -8,7 +9,10 @@ from torch import Tensor
 from avtlm.decoding.align import ctc_align
 from avtlm.decoding.beam import BeamOptions, attention_beam
 from avtlm.decoding.ctc_prefix import PrefixScorer
-from benchmarks.replay.case import Case, Check
+from avtlm.decoding.greedy import ctc_greedy
+from avtlm.decoding.lexicon import LexiconDecoder, LexiconOptions, read_lexicon
+from avtlm.decoding.ngram import NGram
+from benchmarks.replay.case import Case, CaseError, Check
 
 LOG_ZERO = -1e9  # ESPnet writes -1e10 for log 0; only what lies above this is a score
 
@@ -155,7 +159,41 @@ def espnet_case(case: Case, check: Check) -> None:
         scores("subset.local", local)
 
 
+def lexicon_case(case: Case, check: Check) -> None:
+    """Flashlight's search through fairseq: symbols without repeats and blanks, with the frames where they begin."""
+    ids = {symbol: number for number, symbol in enumerate(["<s>", "<pad>", "</s>", "<unk>", *case.description["letters"]])}
+    model, lexicon = NGram.read(case.folder / "lm.arpa"), read_lexicon(case.folder / "lexicon.txt", ids)
+    emissions, blank, bound = case.inputs["emissions"], 0, case.bound("score")
+    for number, setting in enumerate(case.config["options"]):
+        known = {"beam", "nbest", "beamthreshold", "lmweight", "wordscore", "silweight"}
+        if set(setting) - known:
+            raise CaseError(f"case.json: options {number} hold {sorted(set(setting) - known)}, which this adapter does not know.")
+        options = LexiconOptions(
+            setting["beam"],
+            setting["beamthreshold"],
+            setting["lmweight"],
+            setting["wordscore"],
+            setting["silweight"],
+            setting["nbest"],
+        )
+        decoder = LexiconDecoder(lexicon, model, options, blank, ids["|"])
+        for row, expected in enumerate(case.description["results"][number]):
+            found, name = decoder.decode(emissions[row]), f"opt{number}.utt{row}"
+            scores = torch.tensor([each.score for each in found])
+            check.close(f"{name}.scores", scores, bound)
+            starts = [[i for i, s in enumerate(each.path) if s != blank and (i == 0 or s != each.path[i - 1])] for each in found]
+            tokens = [[each.path[i] for i in start] for each, start in zip(found, starts, strict=True)]
+            check.equal(f"{name}.best_tokens", torch.tensor(tokens[0]))
+            official = [(each["words"], each["tokens"], each["timesteps"]) for each in expected]
+            ours = [(list(each.words), letters, start) for each, letters, start in zip(found, tokens, starts, strict=True)]
+            check.value(f"{name}: n best that differ", sum(a != b for a, b in zip_longest(ours, official)), 0.0, 0.0)
+    for row, frames in enumerate(emissions):
+        [best] = ctc_greedy(frames[None].log_softmax(-1), torch.tensor([len(frames)]))
+        check.equal(f"viterbi.utt{row}", torch.tensor(best.tokens))
+
+
 ADAPTERS = [
+    (lambda case: "flashlight_decoder" in case.official and "letters" in case.description, lexicon_case),
     (lambda case: "table-driven decoder" in case.official and "CTC" not in case.official and "att" in case.inputs, beam_case),
     (lambda case: "exhaustive enumeration" in case.official and "prefixes" in case.outputs, enumerated_case),
     (lambda case: "CTCPrefixScore" in case.official and "choices" in case.inputs, espnet_case),

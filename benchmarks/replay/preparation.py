@@ -5,6 +5,8 @@ import re
 import numpy as np
 import torch
 
+from avtlm.convert.options import Options
+from avtlm.convert.options.wav2vec2 import LENGTHS
 from avtlm.data.dataset import Item, collate, cut
 from avtlm.data.inputs import CROP, InputFormat
 from avtlm.data.noise import mean_noise, mix_at_snr
@@ -109,6 +111,62 @@ def mask_case(case: Case, check: Check) -> None:
         check.close(f"mean_masked_fraction{index}", mean, float(share[1]) if share else 0.02)
 
 
+class GeneratorDraws:
+    """Random numbers as fairseq takes them from a numpy generator of each row."""
+
+    def __init__(self, seed: int, epoch: int, index: int) -> None:
+        self.generator = np.random.default_rng(int(hash((seed, epoch, index)) % 1e6))
+
+    def uniform(self) -> float:
+        return self.generator.random()
+
+    def choose(self, below: int, count: int) -> list[int]:
+        return [int(place) for place in self.generator.choice(below, count, replace=False)]
+
+    def integers(self, low: int, high: int, count: int) -> list[int]:
+        return [int(number) for number in self.generator.integers(low, high, size=count)]
+
+    def normal(self, mean: float, deviation: float, count: int) -> list[float]:
+        return [float(number) for number in self.generator.normal(mean, deviation, size=count)]
+
+    def poisson(self, mean: float, count: int) -> list[int]:
+        return [int(number) for number in self.generator.poisson(mean, size=count)]
+
+    def weighted(self, weights: list[int]) -> int:
+        return int(self.generator.choice(len(weights), p=np.array(weights) / sum(weights)))
+
+
+def generator_mask_case(case: Case, check: Check) -> None:
+    """Masks from the official generators are equal."""
+    if case.bound("masks") != 0:
+        raise CaseError("case.json: masks are compared exactly here.")
+    for number, setting in enumerate(case.config["cases"]):
+        where = f"cases.{number}"
+        options = Options({**setting, **setting.get("kw", {})}, f"case.json: config.{where}", {"seed"})
+        options.take("kw", {})
+        rows, frames = options.take("shape")
+        lengths = setting.get("lens") or [frames] * rows
+        options.require("num_mask_ver", 2)
+        same = options.take("require_same_masks", True)
+        spans = SpanMaskConfig(
+            prob=options.take("mask_prob"),
+            length=options.take("mask_length"),
+            min_spans=options.take("min_masks", 0),
+            lengths=options.choose("mask_type", "static", LENGTHS),  # type: ignore[arg-type]
+            spread=float(options.take("mask_other", 0.0)),
+            overlap=not options.take("no_overlap", False),
+            min_space=options.take("min_space", 0),
+            starts="inside" if options.take("idc_select_ver", 1) == 1 else "anywhere",
+            equal_by="filling" if options.take("add_masks", False) else "thinning",
+            dropout=options.take("mask_dropout", 0.0),
+        )
+        for key in ("lens", "epoch", "indices"):
+            options.take(key, [])
+        options.finish()
+        draws = [GeneratorDraws(setting["seed"], setting["epoch"], index) for index in setting["indices"]]
+        check.equal(f"mask_{number}", span_mask(torch.tensor(lengths), frames, spans, draws, same))
+
+
 def collate_case(case: Case, check: Check) -> None:
     rate, inputs = float(case.config.get("label_rate", FRAME_RATE)), case.inputs
     rows = range(len(case.config["lens"]))
@@ -162,6 +220,7 @@ def video_case(case: Case, check: Check) -> None:
 
 
 ADAPTERS = [
+    (lambda case: case.official.startswith("fairseq.data.data_utils.compute_mask_indices"), generator_mask_case),
     (lambda case: case.official.startswith("AVHubertDataset.load_feature"), audio_case),
     (lambda case: case.official.startswith("AVHubertDataset.add_noise / select_noise"), noise_case),
     (lambda case: case.official == "compute_mask_indices" and "avhubert" in case.source, mask_case),

@@ -1,0 +1,156 @@
+"""CTC search over the words of a lexicon with an n-gram language model, as flashlight's LexiconDecoder finds them (arXiv 1812.06864).
+
+What is unusual here:
+- A hypothesis is scored by its best alignment, not by the sum over alignments: emissions + ``lm_weight`` * log10 of the language model +
+  ``word_score`` for every word + ``silence_score`` for every silent frame.
+- Spellings end in the silence symbol, and a word counts when that has been emitted. More silence is free between words.
+- While a word is spelled, the best that may become of it counts already (smearing by the maximum of the words' scores at the start of a
+  sentence); that only steers the pruning.
+
+Written for exactness and small vocabularies: every step is a loop over dictionaries.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from torch import Tensor
+
+from avtlm.decoding.ngram import END, NGram
+
+
+@dataclass(frozen=True)
+class LexiconOptions:
+    """Weights and pruning; ``threshold`` bounds how much worse than the best a hypothesis may be, ``nbest`` how many are given out."""
+
+    beam: int = 500
+    threshold: float = 50.0
+    lm_weight: float = 2.0
+    word_score: float = -1.0
+    silence_score: float = 0.0
+    nbest: int = 1
+
+
+@dataclass(frozen=True)
+class Spelled:
+    """Words, their score, and the symbol of every frame of the best alignment between two artificial silences."""
+
+    words: tuple[str, ...]
+    score: float
+    path: tuple[int, ...]
+
+
+@dataclass
+class _Node:
+    """A prefix of spellings: what may come next, which words end here, and the best score of any word that goes through."""
+
+    children: dict[int, "_Node"] = field(default_factory=dict)
+    words: list[str] = field(default_factory=list)
+    best: float = float("-inf")
+
+
+@dataclass(frozen=True)
+class _Hypothesis:
+    score: float
+    node: _Node
+    symbol: int
+    blank: bool
+    words: tuple[str, ...]
+    before: "_Hypothesis | None"
+
+
+def read_lexicon(path: str | Path, ids: Mapping[str, int]) -> list[tuple[str, tuple[int, ...]]]:
+    """Words with spellings from lines ``word <tab> symbols separated by blanks``.
+
+    Raises:
+        ValueError: a symbol without an id, or a line without a spelling, by its number.
+    """
+    found = []
+    for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), 1):
+        word, _, spelling = line.partition("\t")
+        symbols = spelling.split()
+        unknown = [symbol for symbol in symbols if symbol not in ids]
+        if not symbols or unknown:
+            problem = f"symbol {unknown[0]!r} is not in the vocabulary" if unknown else "expected a word, a tab, and its symbols"
+            raise ValueError(f"{path}, line {number}: {problem}.")
+        found.append((word, tuple(ids[symbol] for symbol in symbols)))
+    return found
+
+
+class LexiconDecoder:
+    """A lexicon as a tree, and the search over it.
+
+    Args:
+        lexicon: words with spellings; a word may have several.
+        model: scores words.
+        blank, silence: symbols of CTC's blank and of the space between words.
+    """
+
+    def __init__(
+        self, lexicon: Iterable[tuple[str, Sequence[int]]], model: NGram, options: LexiconOptions, blank: int, silence: int
+    ) -> None:
+        self.model, self.options, self.blank, self.silence = model, options, blank, silence
+        self.root = _Node()
+        for word, spelling in lexicon:
+            score, path = model.score(model.start, word), [self.root]
+            for symbol in spelling:
+                path.append(path[-1].children.setdefault(symbol, _Node()))
+            path[-1].words.append(word)
+            for node in path:
+                node.best = max(node.best, score)
+
+    def decode(self, emissions: Tensor) -> list[Spelled]:
+        """The best word sequences of one utterance, best first; emissions (frames, symbols), log-probabilities or logits."""
+        options = self.options
+        alive = [_Hypothesis(0.0, self.root, self.silence, False, (), None)]
+        for frame in emissions.tolist():
+            grown: dict[tuple[tuple[str, ...], int, int, bool], _Hypothesis] = {}
+            for hypothesis in alive:
+                for each in self._continued(hypothesis, frame):
+                    key = (each.words, id(each.node), each.symbol, each.blank)
+                    if key not in grown or each.score > grown[key].score:
+                        grown[key] = each
+            ranked = sorted(grown.values(), key=lambda each: -each.score)[: options.beam]
+            alive = [each for each in ranked if each.score >= ranked[0].score - options.threshold]
+        whole = [each for each in alive if each.node is self.root] or alive
+        found: dict[tuple[str, ...], Spelled] = {}
+        for each in whole:
+            score = each.score + options.lm_weight * self.model.score(self._context(each.words), END)
+            if each.words not in found or score > found[each.words].score:
+                found[each.words] = Spelled(each.words, score, (*_path(each), self.silence))
+        return sorted(found.values(), key=lambda each: -each.score)[: options.nbest]
+
+    def _continued(self, at: _Hypothesis, frame: list[float]) -> Iterable[_Hypothesis]:
+        """What one more frame makes of a hypothesis: a new symbol, a new word, the same symbol again, or blank."""
+        options, inside = self.options, at.node is not self.root
+        counted = at.node.best if inside else 0.0
+        for symbol, node in at.node.children.items():
+            score = at.score + frame[symbol] + (options.silence_score if symbol == self.silence else 0.0)
+            if node.children and (at.blank or symbol != at.symbol):
+                yield _Hypothesis(score + options.lm_weight * (node.best - counted), node, symbol, False, at.words, at)
+            # Two words of the same single symbol need a blank between them.
+            if inside or symbol != at.symbol:
+                for word in node.words:
+                    rise = options.lm_weight * (self.model.score(self._context(at.words), word) - counted) + options.word_score
+                    yield _Hypothesis(score + rise, self.root, symbol, False, (*at.words, word), at)
+        if not at.blank or not inside:
+            symbol = at.symbol if inside else self.silence
+            score = at.score + frame[symbol] + (options.silence_score if symbol == self.silence else 0.0)
+            yield _Hypothesis(score, at.node, symbol, False, at.words, at)
+        yield _Hypothesis(at.score + frame[self.blank], at.node, self.blank, True, at.words, at)
+
+    def _context(self, words: tuple[str, ...]) -> tuple[str, ...]:
+        context = self.model.start
+        for word in words[-self.model.order :]:
+            context = self.model.extend(context, word)
+        return context
+
+
+def _path(hypothesis: _Hypothesis) -> list[int]:
+    """Symbols from the first artificial silence to the last frame."""
+    symbols: list[int] = []
+    at: _Hypothesis | None = hypothesis
+    while at is not None:
+        symbols.append(at.symbol)
+        at = at.before
+    return symbols[::-1]
