@@ -35,6 +35,7 @@ class Progress:
 
     Attributes:
         centres, counts: float64 (clusters, dim), and the frames (clusters,) that each has seen.
+        starts: finished ones; the best of them, whose mean squared distance is ``start``, gave the centres.
         passes: finished ones; ``position`` groups of the next are done.
         steps: mini-batches so far.
         average: moving average of the mean squared distance to the centres; ``best`` was its lowest, ``idle`` mini-batches ago.
@@ -42,6 +43,8 @@ class Progress:
 
     centres: np.ndarray
     counts: np.ndarray
+    starts: int = 0
+    start: float | None = None
     passes: int = 0
     position: int = 0
     steps: int = 0
@@ -99,12 +102,11 @@ def fit_stream(
         ValueError: fewer frames than clusters, or frames that are not finite.
     """
     path = None if state is None else Path(state)
+    save = _Saver(path, identity, save_seconds)
     progress = Progress.load(path, identity) if path is not None else None
-    if progress is None:
-        progress = _start(read, groups, config)
-        if path is not None:
-            progress.save(path, identity)
-    total, saved = config.max_iterations * len(groups), time.monotonic()
+    if progress is None or progress.starts < config.restarts:
+        progress = _start(read, groups, config, progress, save)
+    total = config.max_iterations * len(groups)
     done = progress.passes * len(groups) + progress.position
     with bar(f"k-means, at most {config.max_iterations} passes", total, done) as shown:
         while progress.passes < config.max_iterations and progress.idle < config.max_no_improvement:
@@ -119,9 +121,7 @@ def fit_stream(
             advanced = progress.position - before
             if progress.position == len(order):
                 progress.passes, progress.position = progress.passes + 1, 0
-            if path is not None and time.monotonic() - saved >= save_seconds:
-                progress.save(path, identity)
-                saved = time.monotonic()
+            save(progress)
             distance = "" if progress.average is None else f"mean squared distance {progress.average:.5g}, "
             shown.advance(advanced, f"{distance}{progress.idle} of {config.max_no_improvement} without improvement")
     return KMeans(progress.centres.astype(np.float32)), progress
@@ -158,8 +158,21 @@ def _observe(progress: Progress, distance: float, size: int, frames: float) -> N
         progress.idle += 1
 
 
-def _start(read: Read, groups: Sequence[int], config: KMeansConfig) -> Progress:
-    """The best of several k-means++ starts, on three mini-batches of frames (at least three frames a cluster), judged on as many others."""
+class _Saver:
+    """Saves a state, not too often; without a path it does nothing."""
+
+    def __init__(self, path: Path | None, identity: str, seconds: float) -> None:
+        self.path, self.identity, self.seconds, self.last = path, identity, seconds, time.monotonic()
+
+    def __call__(self, progress: Progress) -> None:
+        if self.path is not None and time.monotonic() - self.last >= self.seconds:
+            progress.save(self.path, self.identity)
+            self.last = time.monotonic()
+
+
+def _start(read: Read, groups: Sequence[int], config: KMeansConfig, begun: Progress | None, save: _Saver) -> Progress:
+    """The best of several k-means++ starts, on three mini-batches of frames (at least three frames a cluster), judged on as many others;
+    ``begun`` has done some of them."""
     from sklearn.cluster import kmeans_plusplus
 
     size = 3 * max(config.batch_frames, config.clusters)
@@ -169,16 +182,17 @@ def _start(read: Read, groups: Sequence[int], config: KMeansConfig) -> Progress:
     pool = pool[np.random.default_rng(seed_for(config.seed, "pool")).permutation(len(pool))].astype(np.float32)
     # A pool that is smaller than asked for is all there is; the starts are then judged on the frames they were drawn from.
     drawn, judged = (pool[:size], pool[size : 2 * size]) if len(pool) >= 2 * size else (pool, pool)
-    best: tuple[float, np.ndarray] | None = None
-    with bar("k-means++ starts", config.restarts) as shown:
-        for restart in range(config.restarts):
+    progress = begun or Progress(np.zeros((config.clusters, pool.shape[1])), np.zeros(config.clusters))
+    with bar("k-means++ starts", config.restarts, progress.starts) as shown:
+        for restart in range(progress.starts, config.restarts):
             centres, _ = kmeans_plusplus(drawn, config.clusters, random_state=seed_for(config.seed, "restart", restart) % 2**32)
             distance = KMeans(centres).inertia(judged)
-            if best is None or distance < best[0]:
-                best = distance, centres
+            if progress.start is None or distance < progress.start:
+                progress.centres, progress.start = centres.astype(np.float64), distance
+            progress.starts += 1
+            save(progress)
             shown.advance()
-    assert best is not None, "no restarts"
-    return Progress(best[1].astype(np.float64), np.zeros(config.clusters))
+    return progress
 
 
 def _order(groups: Sequence[int], seed: int, *what: object) -> list[int]:

@@ -179,3 +179,26 @@ def test_assignment_of_one_utterance_is_that_of_all() -> None:
     assert isinstance(clusters, KMeans)
     one_by_one = np.concatenate([clusters.assign(frames) for group in groups for frames in group])
     assert np.array_equal(one_by_one, clusters.assign(together(groups)))
+
+
+def test_a_kill_between_starts_loses_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import sklearn.cluster
+
+    groups, state, done = corpus(spread=3.0), tmp_path / "state.safetensors", 0
+    expected = fit_stream(groups.__getitem__, range(24), 1000, SMALL)[0].centres
+    original = sklearn.cluster.kmeans_plusplus
+
+    def counted(*arguments: object, **more: object) -> object:
+        nonlocal done
+        if done == 3 and not state.with_name("killed").exists():
+            state.with_name("killed").touch()
+            raise KilledError
+        done += 1
+        return original(*arguments, **more)
+
+    monkeypatch.setattr(sklearn.cluster, "kmeans_plusplus", counted)
+    with pytest.raises(KilledError):
+        fit_stream(groups.__getitem__, range(24), 1000, SMALL, state, "same", save_seconds=0)
+    found = fit_stream(groups.__getitem__, range(24), 1000, SMALL, state, "same", save_seconds=0)[0].centres
+    assert np.array_equal(found, expected)
+    assert done == SMALL.restarts
