@@ -113,7 +113,23 @@ class Task:
             state = (stat.st_size, stat.st_mtime_ns)
         except OSError:
             state = (0, 0)
-        return hashlib.sha256(repr((self.source, state, dataclasses.astuple(self.options))).encode()).hexdigest()[:16]
+        span = (self.span,) if self.span else ()
+        return hashlib.sha256(repr((self.source, state, dataclasses.astuple(self.options), *span)).encode()).hexdigest()[:16]
+
+    @property
+    def span(self) -> tuple[float, float | None] | None:
+        """Start and end in seconds of a part of the clip, as the readers of LRS2 and LRS3 give it (``extra["span"]``); None is all.
+
+        Raises:
+            InputError: it is something else.
+        """
+        found = self.utterance.extra.get("span")
+        if found is None:
+            return None
+        match found:
+            case [int() | float() as start, int() | float() | None as end] if start >= 0 and (end is None or end > start):
+                return float(start), None if end is None else float(end)
+        raise InputError(f"utterance '{self.utterance.id}' has the span {found!r}; give [start, end] in seconds, end null for the rest.")
 
     @property
     def video(self) -> str:
@@ -137,7 +153,8 @@ def run(
 
     Args:
         inputs: a folder (all video files below it; a ``.txt`` beside a clip is its transcript), a folder with a ``manifest.jsonl``, a
-            manifest, one clip, or a list of clips. Rows of a manifest without video are carried over as they are.
+            manifest, one clip, or a list of clips. Rows of a manifest without video are carried over as they are; of a row with
+            ``extra["span"]`` that part of its video is taken (see `Task.span`).
         out_dir: where crops, sound, manifest and reports go.
         workers: processes; default: one for each core. 0 works in this process.
         geometry: see :class:`Options`.
@@ -162,6 +179,8 @@ def run(
     out = Path(out_dir)
     root, clips, rest = find_clips(inputs)
     tasks = [Task(str(path), utterance, str(out), chosen) for path, utterance in clips]
+    for task in tasks:
+        _ = task.span  # a wrong one is found before hours of work
     out.mkdir(parents=True, exist_ok=True)
     records = _work_off(tasks, out, str(root) if root else None, default_workers() if workers is None else workers)
     manifest = _finish(out, tasks, records, rest)
@@ -192,6 +211,7 @@ def make_crops(provider: LandmarkProvider, task: Task) -> dict[str, Any]:
             max_interpolated=options.max_interpolated,
             min_frames=options.min_frames,
             damaged="keep" if options.keep_damaged else "refuse",
+            span=task.span,
         )
         if options.format == "mp4":
             write_clip(out / task.video, clip.crops, crf=options.crf)
@@ -285,7 +305,7 @@ def _finish(out: Path, tasks: list[Task], records: dict[str, dict[str, Any]], re
                     video_frames=record["frames"],
                     audio_samples=record["samples"],
                     sample_rate=SAMPLE_RATE,
-                    extra=task.utterance.extra | {"source": task.source, "geometry": task.options.geometry},
+                    extra=_extra(task),
                 )
             )
     failed = {task.utterance.id: records[task.utterance.id]["reason"] for task in tasks if records[task.utterance.id]["status"] != "done"}
@@ -305,6 +325,12 @@ def _finish(out: Path, tasks: list[Task], records: dict[str, dict[str, Any]], re
     carried = [dataclasses.replace(row, audio=os.path.relpath(row.audio, out.resolve()) if row.audio else None) for row in rest]
     write_manifest(out / "manifest.jsonl", Manifest(out, (*rows, *carried)))
     return out / "manifest.jsonl"
+
+
+def _extra(task: Task) -> dict[str, Any]:
+    """What is known besides, and where the crops come from. The span is that of the source, not of the crops."""
+    extra = {"source_span" if key == "span" else key: value for key, value in task.utterance.extra.items()}
+    return extra | {"source": task.source, "geometry": task.options.geometry}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

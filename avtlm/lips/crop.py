@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from avtlm.data.media import FPS, SAMPLE_RATE, FrameStream, MediaError, read_track
+from avtlm.data.media import FPS, SAMPLE_RATE, FrameStream, MediaError, fit, read_track
 from avtlm.lips.align import AlignmentError, CropPlan, cut, interpolate_missing, plan_crops
 from avtlm.lips.landmarks import FaceMesh, LandmarkProvider
 from avtlm.lips.tracking import FaceTrack, follow_face
@@ -73,10 +73,12 @@ class LipClip:
 
 @dataclass
 class _Pictures:
-    """Frames that can be gone through more than once, from memory while they fit there."""
+    """Frames from ``first`` up to ``last`` that can be gone through more than once, from memory while they fit there."""
 
     stream: FrameStream
     limit: int
+    first: int = 0
+    last: int | None = None
     kept: list[np.ndarray] = field(default_factory=list)
     complete: bool = False
 
@@ -85,7 +87,9 @@ class _Pictures:
             yield from self.kept
             return
         self.kept, size = [], 0
-        for picture in self.stream:
+        for number, picture in enumerate(self.stream):  # to the end of the file in any case: only then it is known to be whole
+            if number < self.first or (self.last is not None and number >= self.last):
+                continue
             size += picture.nbytes
             if size <= self.limit:
                 self.kept.append(picture)
@@ -104,6 +108,7 @@ def extract_lips(
     min_frames: int = 5,
     damaged: str = "refuse",
     threads: int = 1,
+    span: tuple[float, float | None] | None = None,
 ) -> LipClip:
     """Lip crops, sound and report of one clip.
 
@@ -116,6 +121,7 @@ def extract_lips(
         min_frames: refuse shorter clips.
         damaged: ``"refuse"`` or ``"keep"`` a file that delivers fewer frames than it promises.
         threads: decoder threads; 0 takes all cores, which pays for one large clip.
+        span: only the frames from ``int(25 start)`` up to ``int(25 end)``, times in seconds, and their sound; None is the end of the clip.
 
     Raises:
         LipError: no face, too few faces, too short, black or frozen.
@@ -123,8 +129,9 @@ def extract_lips(
         MissingExtra: mediapipe or OpenCV is not installed.
     """
     provider = provider or FaceMesh()
-    pictures = _Pictures(FrameStream(path, damaged=damaged, threads=threads), MEMORY)
-    track = follow_face(pictures, provider, path)
+    first, last = (int(span[0] * FPS), None if span[1] is None else int(span[1] * FPS)) if span else (0, None)
+    pictures = _Pictures(FrameStream(path, damaged=damaged, threads=threads), MEMORY, first, last)
+    track = follow_face(pictures, provider, path, first if span else None)
     info = pictures.stream.info
     warnings = list(info["warnings"])
     interpolated = _check_track(path, track, max_interpolated, min_frames)
@@ -142,7 +149,10 @@ def extract_lips(
     crops = _cut_all(path, pictures, plan)
     sound = None
     if audio:
-        sound, notes = read_track(path, start=info["first_time"], samples=round(len(crops) * SAMPLE_RATE / FPS))
+        samples = round(len(crops) * SAMPLE_RATE / FPS)
+        sound, notes = read_track(path, start=info["first_time"], samples=None if span else samples)
+        if span and sound is not None:
+            sound = fit(sound[round(first * SAMPLE_RATE / FPS) :], samples)
         warnings.extend(notes)
     source = {key: info[key] for key in ("source_fps", "source_frames", "width", "height", "rotation", "codec")}
     report = ClipReport(str(path), geometry, len(crops), track.faces, track.box, interpolated, plan.shifted, source, tuple(warnings))

@@ -58,22 +58,23 @@ class _Path:
         return float(np.linalg.norm(centre - self.centre)) / (REACH * max(self.side, 1.0) * min(1 + 0.5 * (look - self.last - 1), 4))
 
 
-def follow_face(pictures: Iterable[np.ndarray], provider: LandmarkProvider, path: str | Path) -> FaceTrack:
+def follow_face(pictures: Iterable[np.ndarray], provider: LandmarkProvider, path: str | Path, first: int | None = None) -> FaceTrack:
     """Landmarks of the main face of a clip.
 
     Args:
         pictures: the frames in order; iterated a second time when more than one face turns up.
         provider: finds the faces.
         path: the clip, for the provider.
+        first: number in the clip of the first picture, if they are a part of it; None if they are all.
 
     Raises:
         MediaError: the frames cannot be decoded, or a landmark file does not fit.
     """
-    track = _follow(pictures, provider, Path(path), several=False)
-    return track or _follow(pictures, provider, Path(path), several=True) or _nothing(0, 0, 0)
+    track = _follow(pictures, provider, Path(path), first, several=False)
+    return track or _follow(pictures, provider, Path(path), first, several=True) or _nothing(0, 0, 0)
 
 
-def _follow(pictures: Iterable[np.ndarray], provider: LandmarkProvider, path: Path, several: bool) -> FaceTrack | None:
+def _follow(pictures: Iterable[np.ndarray], provider: LandmarkProvider, path: Path, first: int | None, several: bool) -> FaceTrack | None:
     """None as soon as more than one face is seen and ``several`` is False."""
     provider.begin(path, several)
     tracks: list[_Path] = []
@@ -84,11 +85,12 @@ def _follow(pictures: Iterable[np.ndarray], provider: LandmarkProvider, path: Pa
             return None
         if index % provider.stride:
             continue
-        faces = provider.find(index, picture)
+        faces = provider.find((first or 0) + index, picture)
         most = max(most, len(faces))
         _link(tracks, looked, index, faces)
         looked += 1
-    provider.end(count)
+    if first is None:
+        provider.end(count)
     if not tracks:
         return _nothing(count, looked, 0)
     best = max(tracks, key=lambda track: track.area)

@@ -1,6 +1,6 @@
 """GRID: 34 talkers who each say 1,000 sentences of six words (Cooke et al. 2006, JASA 120).
 
-    python -m preprocess.corpora.grid --root GRID --out DIR [--protocol overlapped|unseen|one_talker] [--talker s1]
+    python -m preprocess.corpora grid --root GRID --out DIR [--protocol overlapped|unseen|one_talker] [--talker s1]
 
 Any of the layouts in use is read: ``s1/*.mpg`` (Zenodo), ``s1/video/mpg_6000/*.mpg`` (Sheffield; the larger picture is taken where there
 are two), clips with their ``.align`` beside them, alignments in ``s1/align/``, ``alignments/s1/`` or in an ``alignments*.tar.gz`` at the
@@ -16,14 +16,13 @@ import re
 import sys
 import tarfile
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from avtlm.data.manifest import Manifest, Utterance, write_manifest
+from avtlm.data.manifest import Utterance
 from avtlm.data.seeds import seed_for
-from avtlm.files import write_text
 from preprocess.clips import VIDEO_FILES
+from preprocess.corpora.reading import Reading, command
 
 WORDS = (
     {"b": "bin", "l": "lay", "p": "place", "s": "set"},
@@ -51,16 +50,6 @@ swio3a swiu4n swiu6p swwc4n swwc6p
 """
 HELD_OUT_COUNT, VALID_COUNT = 100, 40
 VALID_SHARE = 0.05
-SHOWN = 10  # lines on the screen; left_out.tsv has them all
-
-
-@dataclass(frozen=True)
-class Reading:
-    """What was found: rows in the order of their ids, what was left out and why (path -> reason), and remarks on the whole."""
-
-    rows: tuple[Utterance, ...]
-    left_out: dict[str, str] = field(default_factory=dict)
-    remarks: tuple[str, ...] = ()
 
 
 def transcript_of(code: str) -> str | None:
@@ -216,31 +205,12 @@ def _number(speaker: str) -> int:
     return int(speaker[1:])
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m preprocess.corpora.grid", description="Write the manifest of GRID.")
-    parser.add_argument("--root", required=True, metavar="DIR", help="folder with the talkers' folders in it")
-    parser.add_argument("--out", required=True, metavar="DIR", help="where manifest.jsonl goes")
-    parser.add_argument("--protocol", choices=PROTOCOLS, default="overlapped", help="how it is split (default: overlapped)")
-    parser.add_argument("--talker", default="s1", metavar="NAME", help="of one_talker (default: s1)")
-    options = parser.parse_args(arguments)
-    try:
-        reading = read(options.root, options.protocol, options.talker)
-        target = Path(options.out) / "manifest.jsonl"
-        write_manifest(target, Manifest(Path(options.root).resolve(), reading.rows))
-        write_text(target.with_name("left_out.tsv"), "".join(f"{path}\t{reason}\n" for path, reason in reading.left_out.items()))
-    except (ValueError, OSError, tarfile.TarError) as error:
-        print(f"grid: {error}", file=sys.stderr)
-        return 1
-    for remark in reading.remarks:
-        print(f"grid: {remark}.", file=sys.stderr)
-    for number, (path, reason) in enumerate(reading.left_out.items()):
-        if number == SHOWN:
-            print(f"grid: and {len(reading.left_out) - SHOWN} more, in {target.with_name('left_out.tsv')}.", file=sys.stderr)
-            break
-        print(f"grid: left out {path}: {reason}.", file=sys.stderr)
-    splits = Counter(row.split for row in reading.rows)
-    print(f"{target}: {len(reading.rows)} clips ({', '.join(f'{count} {name}' for name, count in sorted(splits.items()))})")
-    return 0
+def main(arguments: Sequence[str] | None = None) -> int:
+    def add_options(parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("--protocol", choices=PROTOCOLS, default="overlapped", help="how it is split (default: overlapped)")
+        parser.add_argument("--talker", default="s1", metavar="NAME", help="of one_talker (default: s1)")
+
+    return command("grid", "Write the manifest of GRID.", read, add_options, arguments)
 
 
 if __name__ == "__main__":

@@ -144,6 +144,23 @@ def _points(count: int) -> np.ndarray:
     return np.repeat(found[None], count, axis=0)
 
 
+def test_landmarks_of_a_whole_clip_serve_its_parts(tmp_path: Path) -> None:
+    path = write_media(tmp_path / "clip.mp4", talking(0.8), audio=tone(0.8))
+    points = _points(20) + np.linspace(0, 6, 20)[:, None, None]  # so that it matters which landmarks belong to which picture
+    (tmp_path / "points").mkdir()
+    np.save(tmp_path / "points" / "clip.npy", points)
+    files = LandmarkFiles(tmp_path / "points")
+    whole, part = extract_lips(path, files, "auto_avsr"), extract_lips(path, files, "auto_avsr", span=(0.2, 0.72))
+    assert part.crops.shape == (13, 96, 96)
+    assert part.audio is not None
+    assert whole.audio is not None
+    np.testing.assert_array_equal(part.audio, whole.audio[5 * 640 : 18 * 640])
+    # The smoothing looks at neighbours, which the ends of a part have fewer of: the middle is the same.
+    np.testing.assert_array_equal(part.crops[6], whole.crops[11])
+    with pytest.raises(LipError, match="has only 0 frames"):
+        extract_lips(path, files, span=(3.0, None))
+
+
 def test_landmark_files_of_every_kind_give_the_same_crops(tmp_path: Path) -> None:
     path = write_media(tmp_path / "clips.mp4", talking(0.4))
     points = _points(10)

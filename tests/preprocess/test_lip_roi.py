@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from avtlm.data.manifest import Manifest, Utterance, read_manifest, validate, write_manifest
-from avtlm.data.media import read_lip_crops
+from avtlm.data.media import read_audio, read_lip_crops
 from preprocess import lip_roi
 from preprocess.clips import InputError, find_clips
 from preprocess.lip_roi import NothingUsableError, main, run
@@ -155,6 +155,27 @@ def test_fields_of_a_manifest_are_carried_over(corpus: Path, tmp_path: Path) -> 
     assert made[0].video_frames == 10
     assert made.path(made[1].audio or "").resolve() == (corpus / "speech" / "b.wav").resolve()
     assert made[2].phones == "t eh k s t"
+
+
+def test_a_span_is_cut_out_of_its_clip(corpus: Path, tmp_path: Path) -> None:
+    rows = tuple(Utterance(name, video="s1/two.mp4", extra={"span": span}) for name, span in (("a", [0.0, 0.25]), ("b", [0.25, None])))
+    write_manifest(tmp_path / "in.jsonl", Manifest(corpus, rows))
+    first, second = read_manifest(run(tmp_path / "in.jsonl", tmp_path / "parts", workers=0))
+    whole = read_manifest(run([corpus / "s1" / "two.mp4"], tmp_path / "whole", workers=0))
+    assert [row.video_frames for row in (first, second, *whole)] == [6, 6, 12]
+    sounds = [read_audio(tmp_path / name) for name in ("parts/audio/a.wav", "parts/audio/b.wav", "whole/audio/two.wav")]
+    np.testing.assert_array_equal(np.concatenate(sounds[:2]), sounds[2])
+    (tmp_path / "parts" / "video" / "a.mp4").unlink()
+    run(tmp_path / "in.jsonl", tmp_path / "parts", workers=0)
+    assert (tmp_path / "parts" / "video" / "a.mp4").exists()
+
+
+@pytest.mark.parametrize("span", [[1.0], [2.0, 1.0], "all", [-1, 2], [0, "end"]])
+def test_a_span_that_is_none_is_refused_before_the_work(span: object, corpus: Path, tmp_path: Path) -> None:
+    write_manifest(tmp_path / "in.jsonl", Manifest(corpus, (Utterance("a", video="s1/one.mp4", extra={"span": span}),)))
+    with pytest.raises(InputError, match=r"utterance 'a' has the span .*; give \[start, end\] in seconds"):
+        run(tmp_path / "in.jsonl", tmp_path / "out", workers=0)
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_command_says_what_happened(corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
