@@ -116,6 +116,8 @@ def mask_of(tensors: Mapping[str, Tensor]) -> InputMask:
     video, source = tensors.get("mask_video"), tensors.get("video_sub_index")
     if video is not None and source is None and len(video) > 1:
         raise CaseError("inputs.safetensors: hidden video frames without video_sub_index, the frames that stand in for them.")
+    if video is not None and source is not None:  # it speaks of hidden frames only
+        source = torch.where(video, source, torch.arange(video.shape[1]))
     return InputMask(tensors.get("mask_audio"), video, source, tensors.get("mask_feature"))
 
 

@@ -1,4 +1,4 @@
-"""What a replay of the stored cases does not show: names of tensors, and options beside those that were recorded."""
+"""AV-HuBERT and VATLM beside what a replay of the stored cases shows: names of tensors, and options that were not recorded."""
 
 from dataclasses import replace
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from avtlm.convert.names.vatlm import rename, rename_key
-from avtlm.systems.vatlm import VATLM
+from avtlm.systems.avhubert import AVHubert
 from benchmarks.parity import CASES
 from benchmarks.replay.avhubert import batch_of, mask_of, pretrained
 from benchmarks.replay.case import Case, read_case
@@ -14,11 +14,13 @@ from benchmarks.replay.case import Case, read_case
 
 @pytest.fixture(scope="module")
 def case() -> Case:
-    return read_case(CASES / "vatlm" / "pretrain_av_input_mask")
+    return read_case(CASES / "avhubert" / "pretrain")
 
 
-def test_every_official_tensor_has_a_place_and_every_tensor_of_ours_is_filled(case: Case) -> None:
-    assert set(rename(case.state)) == set(pretrained(case).state_dict())
+@pytest.mark.parametrize(("name", "mask_audio"), [("avhubert/pretrain", True), ("vatlm/pretrain_unified", False)])
+def test_every_official_tensor_has_a_place_and_every_tensor_of_ours_is_filled(name: str, mask_audio: bool) -> None:
+    stored = read_case(CASES / name)
+    assert set(rename(stored.state, mask_audio)) == set(pretrained(stored).state_dict())
 
 
 def test_a_foreign_key_is_refused_by_name() -> None:
@@ -46,7 +48,7 @@ def test_official_names_have_ours(official: str, ours: str | None) -> None:
 
 
 def test_weight_on_visible_frames_adds_the_official_unmasked_loss(case: Case) -> None:
-    model = VATLM(replace(pretrained(case).config, visible_weight=1.0))
+    model = AVHubert(replace(pretrained(case).config, visible_weight=1.0))
     model.load_state_dict(rename(case.state))
     loss = model.eval().masked_losses(batch_of(case.inputs), mask_of(case.inputs))["masked_prediction"]
     expected = case.outputs["av.loss_m_0"] + case.outputs["av.loss_u_0"]
