@@ -9,6 +9,7 @@ What is unusual here:
 Both formats of torch are read: zip archives (since 1.6) and the older row of pickles followed by raw storages.
 """
 
+import math
 import mmap
 import pickle
 import struct
@@ -87,7 +88,7 @@ class StoredTensor:
         sizes = (self.offset, *self.shape, *self.stride)
         good = len(self.shape) == len(self.stride) and all(type(size) is int and size >= 0 for size in sizes)
         last = self.offset + sum((size - 1) * step for size, step in zip(self.shape, self.stride, strict=False))
-        if not good or (0 not in self.shape and last >= self.storage.count):
+        if not good or (0 not in self.shape and max(last + 1, math.prod(self.shape)) > self.storage.count):
             raise TorchFileError(f"{self.storage.file.path} is damaged: a tensor of shape {list(self.shape)} lies beyond its storage.")
         if 0 in self.shape:
             return torch.empty(self.shape, dtype=self.dtype)
