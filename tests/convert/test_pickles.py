@@ -261,7 +261,8 @@ def test_files_of_other_kinds_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("offset", "shape", "stride"), [(2, (2,), (1,)), (0, (4,), (1,)), (0, (2, 2), (2, 1)), (-1, (1,), (1,)), (0, (1,), ()), (0, (10**12,), (0,))]
+    ("offset", "shape", "stride"),
+    [(2, (2,), (1,)), (0, (4,), (1,)), (0, (2, 2), (2, 1)), (-1, (1,), (1,)), (0, (1,), ()), (0, (10**12,), (0,))],
 )
 def test_a_tensor_beyond_its_storage_is_refused(tmp_path: Path, offset: int, shape: tuple[int, ...], stride: tuple[int, ...]) -> None:
     path = tmp_path / "model.pt"
