@@ -60,6 +60,8 @@ def pseudo_labels(
     if not 0.0 <= min_confidence <= 1.0:
         raise ValueError(f"min_confidence: {min_confidence} is not between 0 and 1.")
     recognizer = load_recognizer(model)
+    if recognizer.inputs.video_size is None and modality != "a":
+        raise ValueError(f"modality: {modality!r} was asked for, but this model hears only; choose a.")
     task: Any = "audio" if modality == "a" else "audio_video"
     source = Source(str(manifest), task, split=split, cache=False, max_seconds=float("inf"), min_seconds=0.0)
     dataset = ClipDataset(source, inputs=systems.input_format(recognizer.encoder), training=False)

@@ -12,6 +12,7 @@ from avtlm.data.dataset import ClipDataset, Source, collate, crop_together
 from avtlm.data.manifest import Manifest, read_manifest, write_manifest
 from avtlm.data.media import write_wav
 from avtlm.evaluation.evaluate import evaluate
+from avtlm.pseudo_labels import pseudo_labels
 from avtlm.systems import load, load_encoder
 from avtlm.training.loop import TrainConfig, Trainer
 from avtlm.transcribe import transcribe
@@ -136,6 +137,9 @@ def test_ctc_on_a_pretrained_model_reads_the_made_corpus_and_carries_no_heads(co
     assert evaluate(corpus.sound, recogniser, ["a"], split="train").conditions[0].texts
     with pytest.raises(ValueError, match="this model hears only"):
         evaluate(corpus.sound, recogniser, ["av"])
+    with pytest.raises(ValueError, match="this model hears only"):
+        pseudo_labels(corpus.sound, recogniser, tmp_path / "labels.jsonl")
+    assert pseudo_labels(corpus.sound, recogniser, tmp_path / "labels.jsonl", "a").failed == {}
     row = read_manifest(corpus.sound)[0]
     path = corpus.sound.parent / str(row.audio)
     [found] = transcribe([path], recogniser)
