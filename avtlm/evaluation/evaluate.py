@@ -81,11 +81,9 @@ class Evaluation:
         """The table as text: a row for every modality (and kind of noise, if there are several), a column for every condition."""
         from rich.console import Console
 
-        rate, names = self.conditions[0].rate, list(dict.fromkeys(condition.name for condition in self.conditions))
-        title = f"Word error rate, % (95 % interval): {rate.utterances} utterances, {rate.words} words"
-        table = rate_table(self.to_json(), names, title)
+        names = list(dict.fromkeys(condition.name for condition in self.conditions))
         console = Console(file=io.StringIO(), width=50 + 20 * len(names))
-        console.print(table)
+        console.print(rate_table(self.to_json(), names))
         assert isinstance(console.file, io.StringIO)
         return console.file.getvalue().rstrip()
 

@@ -126,7 +126,10 @@ def _panel(axes: "Axes", report: Mapping[str, Any], highest: float, unit: str = 
             [(places[name], row[name], intervals.get(modality, {}).get(name)) for name in names if name in row],
             CLEAN in row,
         )
-    ends = _spread({modality: row[[name for name in names if name in row][-1]] for modality, row in rates.items()}, gap=highest * 0.06)
+    ends = _spread(
+        {modality: row[[name for name in names if name in row][-1]] for modality, row in rates.items()},
+        gap=highest * (0.06 if unit else 0.08),
+    )
     for modality, height in ends.items():
         at = (max(places.values()) + 0.22, height)
         axes.annotate(NAMES[modality], at, color=COLOURS[modality], fontsize=11, fontweight="bold", va="center", annotation_clip=False)

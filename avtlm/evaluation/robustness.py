@@ -38,18 +38,19 @@ def _mean(row: Mapping[str, float]) -> float:
     return round(sum(noisy) / len(noisy), 2)
 
 
-def rate_table(report: Mapping[str, Any], names: Sequence[str], title: str) -> "Table":
+def rate_table(report: Mapping[str, Any], names: Sequence[str]) -> "Table":
     """A report as a table for the terminal.
 
     Args:
-        report: of one kind of noise, or of several: then every input has a row for each kind, and one for their mean.
+        report: of one kind of noise, with intervals, or of several: then every input has a row for each kind, and one for their mean.
         names: the conditions in the order of the columns.
     """
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left")
-    table.add_column("input")
     several = "by_noise" in report
+    what = "Word error rate, %" if several else "Word error rate, % (95 % interval)"
+    table = Table(title=f"{what}: {report['utterances']} utterances, {report['words']} words", title_justify="left")
+    table.add_column("input")
     if several:
         table.add_column("noise")
     for name in names:
@@ -61,14 +62,13 @@ def rate_table(report: Mapping[str, Any], names: Sequence[str], title: str) -> "
     table.add_column("mean", justify="right")
     for modality, row in report["wer"].items():
         if "a" not in modality:  # noise does not change what is seen
-            cell = _cell(row[CLEAN], next(iter(report["by_noise"].values()))["interval_95"][modality][CLEAN])
-            table.add_row(INPUTS[modality], "any", cell, *[""] * (len(names) - 1), f"{row[CLEAN]:.1f}", end_section=True)
+            table.add_row(INPUTS[modality], "any", *(f"{row[name]:.1f}" for name in (*names, CLEAN)), end_section=True)
             continue
         for noise, cells in report["by_noise"].items():
-            shown = [_cell(cells["wer"][modality][name], cells["interval_95"][modality][name]) for name in names]
-            table.add_row(INPUTS[modality], noise, *shown, f"{report['mean'][noise][modality]:.1f}")
-        shown = [f"{row[name]:.1f}" for name in names]
-        table.add_row(INPUTS[modality], "mean", *shown, f"{report['mean'][ALL][modality]:.1f}", end_section=True)
+            rates = [*(cells["wer"][modality][name] for name in names), report["mean"][noise][modality]]
+            table.add_row(INPUTS[modality], noise, *(f"{rate:.1f}" for rate in rates))
+        rates = [*(row[name] for name in names), report["mean"][ALL][modality]]
+        table.add_row(INPUTS[modality], "mean", *(f"{rate:.1f}" for rate in rates), end_section=True)
     return table
 
 
