@@ -5,11 +5,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from avtlm import checkpoint, config, systems
 from avtlm.data.manifest import Manifest, Utterance, read_manifest
+from avtlm.frontends.waveform import WaveformConfig
+from avtlm.nn.transformer import EncoderConfig
+from avtlm.systems.hubert import HubertConfig
+from avtlm.units.discovery import units
 from avtlm.units.features import FeatureConfig, Features, batches, in_batches, mfcc, mfcc_features
+from avtlm.units.kmeans import KMeansConfig
+from avtlm.units.labels import read_labels
 from tests.made_corpus import MadeCorpus
 from tests.units.made_encoder import save_encoder
 
@@ -41,6 +49,20 @@ def test_an_encoder_says_at_which_rate_it_works(made: MadeCorpus, tmp_path: Path
     assert Features(read_manifest(made.clips), features).rate == 25
     monkeypatch.setattr(vatlm.VATLM, "frame_rate", 50.0, raising=False)
     assert Features(read_manifest(made.clips), features).rate == 50
+
+
+@pytest.mark.parametrize("manifest", ["clips", "sound"])
+def test_a_speech_encoder_gives_units_at_50_hertz(manifest: str, made: MadeCorpus, tmp_path: Path) -> None:
+    waveform = WaveformConfig(widths=(8, 8), kernels=(10, 64), strides=(5, 64))
+    settings = HubertConfig(waveform=waveform, encoder=EncoderConfig(dim=8, layers=2, heads=2, feed_forward_dim=8, position_kernel=4,
+                                                                     position_groups=2), units=9)  # fmt: skip
+    torch.manual_seed(0)
+    card = {"system": "hubert", "task": "pretrain", "model": config.to_dict(settings)}
+    checkpoint.save_model(tmp_path / "model", systems.find("hubert").build(settings), card)
+    path = getattr(made, manifest)
+    report = units(path, tmp_path / "units", tmp_path / "model", 1, KMeansConfig(4, restarts=1), dump=tmp_path / "dump")
+    assert report.rate == 50
+    read_labels(report.labels).check(read_manifest(path), rate=50)
 
 
 def test_what_does_not_go_together_is_refused() -> None:
