@@ -73,10 +73,21 @@ class InputMask:
 
 @dataclass(frozen=True)
 class Fused:
-    """Joined features before norm and projection (batch, frames, width), and the valid frames of each row (batch,)."""
+    """Joined features before norm and projection.
+
+    Attributes:
+        joined: (batch, frames, width).
+        lengths: valid frames of each row, (batch,).
+        present: which rows hold which modality, bool (batch,) by name; what modality dropout hid counts as missing.
+    """
 
     joined: Tensor
     lengths: Tensor
+    present: dict[str, Tensor]
+
+    def first(self, frames: int) -> "Fused":
+        """The same, cut at the end."""
+        return Fused(self.joined[:, :frames], self.lengths.clamp(max=frames), self.present)
 
 
 class MultimodalFrontEnd(nn.Module):
@@ -152,14 +163,15 @@ class MultimodalFrontEnd(nn.Module):
         clock = [lengths[name] for name in ("audio", "video") if name in lengths] or [lengths["text"]]
         valid = torch.stack(clock).amax(0)
         frames = max(features[name].shape[1] for name in features if name != "text" or len(features) == 1)
+        present: dict[str, Tensor] = {}
         for name, feature in features.items():
             if self.norms is not None:
                 feature = self.norms[name](feature)
-            there = (lengths[name] > 0) & keep.get(name, torch.ones_like(lengths[name], dtype=torch.bool))
+            present[name] = there = (lengths[name] > 0) & keep.get(name, torch.ones_like(lengths[name], dtype=torch.bool))
             beyond = padding_mask(self.computed(lengths[name], feature.shape[1]), feature.shape[1])
             feature = feature.masked_fill((beyond | ~there[:, None])[..., None], 0.0)
             features[name] = fit(feature.transpose(0, 1), frames).transpose(0, 1)
-        return Fused(self.fusion.join(features), valid)
+        return Fused(self.fusion.join(features), valid, present)
 
     def _encode(self, x: Tensor, encoder: Encoder | None, lengths: Tensor, gradient_scale: float) -> Tensor:
         if encoder is not None:
@@ -191,7 +203,7 @@ def _own_encoder(layer: EncoderConfig | None, layers: int) -> Encoder | None:
     if layers == 0:
         return None
     assert layer is not None, "front-ends with layers of their own need the encoder's configuration"
-    return Encoder(replace(layer, layers=layers))
+    return Encoder(replace(layer, layers=layers, experts=(), joint_layers=0))
 
 
 def _blank_padding(video: Tensor, lengths: Tensor) -> Tensor:

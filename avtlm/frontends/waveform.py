@@ -21,8 +21,8 @@ from torch import Tensor, nn
 
 from avtlm.frontends.filterbank import SAMPLE_RATE
 from avtlm.nn.attention import padding_mask
+from avtlm.nn.feed_forward import ACTIVATIONS, Activation
 from avtlm.nn.gradient import ScaleGradient
-from avtlm.nn.transformer import ACTIVATIONS, Activation
 
 
 @dataclass(frozen=True)

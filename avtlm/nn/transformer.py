@@ -11,7 +11,6 @@ What is unusual here:
 Papers: Vaswani et al. 2017; Baevski et al. 2020 (section 2); Shi et al. 2022, AV-HuBERT (section 3).
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -20,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from avtlm.nn.attention import attend, padding_mask
+from avtlm.nn.feed_forward import EXPERTS, JOINT, Activation, ExpertFeedForward, FeedForward, Routing
 from avtlm.nn.positions import (
     LearnedPositions,
     PositionalConvolution,
@@ -28,15 +28,6 @@ from avtlm.nn.positions import (
     SinusoidalPositions,
     StackedPositionalConvolution,
 )
-
-Activation = Literal["gelu", "gelu_tanh", "relu", "tanh", "linear"]
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "gelu": F.gelu,
-    "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),  # fairseq's gelu_fast and gelu_accurate
-    "relu": F.relu,
-    "tanh": torch.tanh,
-    "linear": lambda x: x,
-}
 
 
 @dataclass(frozen=True)
@@ -48,6 +39,9 @@ class EncoderConfig:
         relative_buckets: adds WavLM's gated relative positions with so many buckets; 0 adds none.
         relative_distance: see RelativePositions.
         compute_padding: let stacked positional convolutions see padding, as the official code does.
+        experts: kinds of input that have feed-forward parts of their own, of audio, video, text and joint (several of them at once, and
+            what is not named); none are plain layers, as in every official model. See feed_forward.py.
+        joint_layers: of the layers with experts, so many last ones have the joint expert alone, for every kind of input.
     """
 
     dim: int = 768
@@ -66,10 +60,16 @@ class EncoderConfig:
     relative_buckets: int = 0
     relative_distance: int = 800
     compute_padding: bool = False
+    experts: tuple[str, ...] = ()
+    joint_layers: int = 0
 
     def __post_init__(self) -> None:
         _check_heads(self.dim, self.heads)
         _check_probabilities(self, "dropout", "attention_dropout", "activation_dropout", "layer_drop")
+        if self.experts and (not set(self.experts) <= set(EXPERTS) or JOINT not in self.experts):
+            raise ValueError(f"experts: {', '.join(self.experts)}; choose among {', '.join(EXPERTS)}, and joint has to be among them.")
+        if not 0 <= self.joint_layers <= (self.layers if self.experts else 0):
+            raise ValueError(f"joint_layers: {self.joint_layers}; give 0, or with experts at most all {self.layers} layers.")
         if self.position_blocks < 1 or self.relative_buckets < 0:
             raise ValueError(f"position_blocks: {self.position_blocks}, relative_buckets: {self.relative_buckets}; give at least 1 and 0.")
 
@@ -150,39 +150,36 @@ class Attention(nn.Module):
         return self.output(out.flatten(-2))
 
 
-class FeedForward(nn.Module):
-    def __init__(self, dim: int, hidden: int, activation: str, activation_dropout: float) -> None:
-        super().__init__()
-        self.expand = nn.Linear(dim, hidden)
-        self.contract = nn.Linear(hidden, dim)
-        self.activation = ACTIVATIONS[activation]
-        self.dropout = nn.Dropout(activation_dropout)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.contract(self.dropout(self.activation(self.expand(x))))
-
-
 class EncoderLayer(nn.Module):
     """Self-attention and feed-forward, each around a residual, normed before (``norm_first``) or after."""
 
-    def __init__(self, config: EncoderConfig) -> None:
+    def __init__(self, config: EncoderConfig, experts: tuple[str, ...] = ()) -> None:
         super().__init__()
         self.norm_first = config.norm_first
         self.self_attention = Attention(config.dim, config.heads, config.attention_dropout, gated=config.relative_buckets > 0)
         self.self_attention_norm = nn.LayerNorm(config.dim)
-        self.feed_forward = FeedForward(config.dim, config.feed_forward_dim, config.activation, config.activation_dropout)
+        sizes = (config.dim, config.feed_forward_dim, config.activation, config.activation_dropout)
+        self.feed_forward = ExpertFeedForward(experts, lambda: FeedForward(*sizes)) if experts else FeedForward(*sizes)
         self.feed_forward_norm = nn.LayerNorm(config.dim)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x: Tensor, lengths: Tensor | None, bias: Tensor | None = None, kept: list[Tensor] | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        lengths: Tensor | None,
+        bias: Tensor | None = None,
+        kept: list[Tensor] | None = None,
+        routing: Routing | None = None,
+    ) -> Tensor:
         """(batch, frames, dim) -> the same. What the feed-forward part puts out, before dropout and residual, is appended to ``kept``."""
+        chosen = (routing or Routing(),) if isinstance(self.feed_forward, ExpertFeedForward) else ()
         if self.norm_first:
             x = x + self.dropout(self.self_attention(self.self_attention_norm(x), lengths=lengths, bias=bias))
-            y = self.feed_forward(self.feed_forward_norm(x))
+            y = self.feed_forward(self.feed_forward_norm(x), *chosen)
             out = x + self.dropout(y)
         else:
             x = self.self_attention_norm(x + self.dropout(self.self_attention(x, lengths=lengths, bias=bias)))
-            y = self.feed_forward(x)
+            y = self.feed_forward(x, *chosen)
             out = self.feed_forward_norm(x + self.dropout(y))
         if kept is not None:
             kept.append(y)
@@ -204,7 +201,11 @@ class Encoder(nn.Module):
             self.positions = StackedPositionalConvolution(config.dim, *sizes, config.compute_padding)
         else:
             self.positions = PositionalConvolution(config.dim, config.position_kernel, config.position_groups)
-        self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.layers))
+        own = config.layers - config.joint_layers
+        experts = (
+            [config.experts if index < own else (JOINT,) for index in range(config.layers)] if config.experts else [()] * config.layers
+        )
+        self.layers = nn.ModuleList(EncoderLayer(config, names) for names in experts)
         self.norm = nn.LayerNorm(config.dim)
         self.dropout = nn.Dropout(config.dropout)
         self.layers.apply(initialise_like_bert)
@@ -213,20 +214,26 @@ class Encoder(nn.Module):
             self.relative = RelativePositions(config.heads, config.relative_buckets, config.relative_distance)
             self.relative.apply(initialise_like_bert)
 
-    def forward(self, x: Tensor, lengths: Tensor | None, output_layer: int | None = None) -> Tensor:
+    def forward(self, x: Tensor, lengths: Tensor | None, output_layer: int | None = None, routing: Routing | None = None) -> Tensor:
         """Encode (batch, frames, dim) of the given lengths.
 
         Args:
+            routing: which experts the rows go through; the joint ones by default. Plain layers don't ask.
             output_layer: stop after this layer, counted from 1, and return what it puts out, without the final norm of a pre-norm encoder
                 (also for the last layer: this is what clustering uses).
 
         Raises:
             ValueError: output_layer is not a layer of this encoder.
         """
-        return self.hidden_states(x, lengths, output_layer)[-1]
+        return self.hidden_states(x, lengths, output_layer, routing=routing)[-1]
 
     def hidden_states(
-        self, x: Tensor, lengths: Tensor | None, output_layer: int | None = None, kept: list[Tensor] | None = None
+        self,
+        x: Tensor,
+        lengths: Tensor | None,
+        output_layer: int | None = None,
+        kept: list[Tensor] | None = None,
+        routing: Routing | None = None,
     ) -> list[Tensor]:
         """The input of the first layer, the output of every layer, and, for the whole pre-norm stack, the normed output in the last
         place.
@@ -248,7 +255,7 @@ class Encoder(nn.Module):
         for layer in self.layers[:output_layer]:
             # Dropping whole layers costs nothing to draw: one number per layer, from the global generator that dropout uses too.
             if not (self.training and self.config.layer_drop > 0 and torch.rand(()) < self.config.layer_drop):
-                x = layer(x, lengths, bias, kept)
+                x = layer(x, lengths, bias, kept, routing)
             states.append(x)
         if output_layer is None and self.config.norm_first:
             states[-1] = self.norm(x)

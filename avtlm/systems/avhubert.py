@@ -23,6 +23,7 @@ from avtlm.frontends.filterbank import FRAME_RATE
 from avtlm.frontends.fusion import keep_modalities
 from avtlm.frontends.multimodal import FrontEndConfig, Fused, InputMask, MultimodalFrontEnd
 from avtlm.nn.attention import padding_mask
+from avtlm.nn.feed_forward import Routing, route
 from avtlm.nn.transformer import Encoder, EncoderConfig
 from avtlm.objectives.loss import Loss
 from avtlm.objectives.masked_prediction import UnitPredictor, masked_prediction_loss, units_of_frames
@@ -138,7 +139,11 @@ class AVHubert(nn.Module):
             mask, keep: input masks and modality dropout (fine-tuning draws its own); None hides nothing.
         """
         fused = self.frontends.join(batch, mask, keep)
-        return self.encoder(self.frontends.fuse(fused), fused.lengths, output_layer), fused.lengths
+        return self.encoder(self.frontends.fuse(fused), fused.lengths, output_layer, self._routing(fused)), fused.lengths
+
+    def _routing(self, fused: Fused) -> Routing | None:
+        """Rows with one modality to its expert, if the encoder has experts."""
+        return route(fused.present) if self.config.encoder.experts else None
 
     # Masks (section 3.2) -------------------------------------------------------------------------------------------------------------
 
@@ -189,7 +194,7 @@ class AVHubert(nn.Module):
         fused = self.frontends.join(batch, mask, keep, self.config.feature_gradient_scale)
         units = units_of_frames(batch.targets["units"], fused.joined.shape[1], self.config.label_rate / FRAME_RATE)
         frames = units.shape[1]
-        fused = Fused(fused.joined[:, :frames], fused.lengths.clamp(max=frames))
+        fused = fused.first(frames)
         penalised = ~padding_mask(self.frontends.computed(fused.lengths, frames), frames)
         squares = fused.joined.float().square().mean(-1) * penalised
         x = projected = self.frontends.fuse(fused)
@@ -200,7 +205,7 @@ class AVHubert(nn.Module):
         hidden = mask.hidden(frames)
         return Prediction(
             projected,
-            self.encoder(x, fused.lengths),
+            self.encoder(x, fused.lengths, routing=self._routing(fused)),
             units,
             torch.zeros_like(units, dtype=torch.bool) if hidden is None else hidden,
             padding_mask(fused.lengths, frames),

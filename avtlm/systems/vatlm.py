@@ -4,7 +4,7 @@ What is unusual here:
 - It is AV-HuBERT (avhubert.py) with a third slot for phones: [audio, video, phones] are concatenated, and an absent modality is a block of
   zeros. Four kinds of batches train the same encoder: audio + video, audio alone, audio + text, text alone. Their targets come from one
   inventory of units (section III-C).
-- No modality experts: one plain Transformer sees every input.
+- No modality experts: one plain Transformer sees every input. (``encoder.experts`` is an extension of this library, off by default.)
 - The released ``input`` masking only works with video and audio present. Here it masks the modalities that are there, their union is in the
   loss, and text alone is masked behind the fusion with zeros. ``feature`` masking (the other released type) always masks behind the fusion,
   with a learned vector.

@@ -12,6 +12,7 @@ from avtlm import config, systems
 from avtlm.data.dataset import ClipDataset, Source, choose
 from avtlm.data.inputs import InputFormat
 from avtlm.data.manifest import read_manifest
+from avtlm.nn.feed_forward import spread
 from avtlm.protocols import DropsHeads, PredictsUnits
 from avtlm.recognizer import Recognizer, RecognizerConfig
 from avtlm.text.vocabulary import Tokenizer, Vocabulary
@@ -150,12 +151,12 @@ def check_inventory(model: nn.Module, datasets: Mapping[str, ClipDataset], phone
 
 
 def load_except(model: nn.Module, weights: dict[str, Tensor], fresh: Sequence[str]) -> None:
-    """Copy weights, strictly, into all but the modules named in ``fresh``.
+    """Copy weights, strictly, into all but the modules named in ``fresh``; plain layers give theirs to every expert of the model.
 
     Raises:
         ValueError: names or shapes differ elsewhere, or ``fresh`` names nothing.
     """
-    own = model.state_dict()
+    own, weights = model.state_dict(), spread(model, weights)
     for name in fresh:
         if not any(key.startswith(name + ".") or key == name for key in own):
             raise ValueError(

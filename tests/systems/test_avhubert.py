@@ -37,6 +37,7 @@ OPTIONS = {
     "add": {"frontends": replace(TINY.frontends, fusion="add")},
     "own layers": {"frontends": replace(TINY.frontends, layers=1)},
     "post-norm": {"encoder": replace(TINY.encoder, norm_first=False)},
+    "experts": {"encoder": replace(TINY.encoder, experts=("audio", "video", "joint"), joint_layers=1)},
 }
 
 
@@ -106,6 +107,17 @@ def test_vatlm_without_phones_computes_what_avhubert_computes() -> None:
     one, two = (each.losses(batch(), torch.Generator().manual_seed(3)) for each in (model, twin.eval()))
     assert one["masked_prediction"].value == two["masked_prediction"].value
     assert one["feature_penalty"].value == two["feature_penalty"].value
+
+
+def test_experts_are_chosen_by_what_is_seen_and_modality_dropout_counts() -> None:
+    model, whole = tiny(encoder=replace(TINY.encoder, experts=("audio", "video", "joint"))), batch((12, 12))
+    silenced = {"audio": torch.tensor([True, False]), "video": torch.tensor([True, True])}
+    with torch.no_grad():
+        for module in model.encoder.layers[0].feed_forward.experts["video"].parameters():  # type: ignore[union-attr, index]
+            module.mul_(3.0)
+        dropped = model.encode(whole, keep=silenced)[0]
+        torch.testing.assert_close(dropped[0], model.encode(whole)[0][0], atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(dropped[1], model.encode(whole.only("v"))[0][1], atol=1e-5, rtol=1e-5)
 
 
 def test_of_units_at_100_hz_every_fourth_is_predicted() -> None:

@@ -63,3 +63,17 @@ def test_features_for_clustering_pass_no_final_norm(case: Case) -> None:
         last, _ = model.encode(batch, output_layer=3)
         whole, _ = model.encode(batch)
     assert torch.equal(model.encoder.norm(last), whole)
+
+
+@pytest.mark.parametrize(("name", "mask_audio"), [("avhubert/pretrain", True), ("vatlm/pretrain_unified", False)])
+def test_official_weights_load_into_every_expert_and_equal_experts_compute_the_official_model(name: str, mask_audio: bool) -> None:
+    stored = read_case(CASES / name)
+    plain = pretrained(stored)
+    experts = replace(plain.config.encoder, experts=("audio", "video", "text", "joint"), joint_layers=1)
+    multipath = type(plain)(replace(plain.config, encoder=experts)).eval()
+    multipath.load_state_dict(rename(stored.state, mask_audio))
+    inputs = {key.removeprefix("videoaudio."): tensor for key, tensor in stored.inputs.items()}
+    for modality in ("av", "a", "v"):
+        batch = batch_of(inputs).only(modality)
+        with torch.no_grad():
+            assert torch.equal(multipath.encode(batch)[0], plain.encode(batch)[0]), modality

@@ -185,7 +185,7 @@ def fairseq(
     )
 
 
-def _relative(options: Options) -> dict[str, int]:
+def _relative(options: Options) -> dict[str, Any]:
     """WavLM's own code: relative positions, which these models have with gates."""
     if not options.take("relative_position_embedding", False):
         return {}
