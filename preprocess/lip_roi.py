@@ -52,7 +52,7 @@ class Options:
         crf: quality of the mp4, lower is better; AV-HuBERT's crops have 20.
         landmarks: folder of landmark files to use instead of a detector.
         model: ``face_landmarker.task`` for mediapipe 1 instead of FaceMesh.
-        stride: find landmarks in every n-th frame and interpolate.
+        stride: find landmarks in every n-th frame (in all while the face moves fast) and interpolate.
         refine: FaceMesh with attention at the lips.
         max_interpolated: refuse clips whose face is missing in a larger share of the pictures looked at.
         min_frames: refuse shorter clips.
@@ -64,7 +64,7 @@ class Options:
     crf: int = 20
     landmarks: str | None = None
     model: str | None = None
-    stride: int = 2
+    stride: int = 3
     refine: bool = True
     max_interpolated: float = 0.25
     min_frames: int = 5

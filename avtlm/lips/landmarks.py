@@ -44,7 +44,7 @@ class LandmarkProvider(Protocol):
     """What the tracker needs of a landmark detector.
 
     Attributes:
-        stride: every n-th picture is shown to :meth:`find`; landmarks in between are interpolated.
+        stride: every n-th picture is shown to :meth:`find`, and more while the face moves fast; landmarks in between are interpolated.
     """
 
     stride: int
@@ -67,7 +67,7 @@ class FaceMesh:
 
     Args:
         refine: use the mesh with attention at eyes and lips, 25 % slower and better at the lips.
-        stride: look at every n-th picture only.
+        stride: look at every n-th picture only, at all of them while the face moves fast.
         confidence: least score of the face detector.
         tracking_confidence: least score to stay with a face without detecting it again.
 
@@ -75,7 +75,7 @@ class FaceMesh:
         MissingExtra: mediapipe is missing, or is a release without FaceMesh.
     """
 
-    def __init__(self, refine: bool = True, stride: int = 2, confidence: float = 0.5, tracking_confidence: float = 0.5) -> None:
+    def __init__(self, refine: bool = True, stride: int = 3, confidence: float = 0.5, tracking_confidence: float = 0.5) -> None:
         if stride < 1:
             raise ValueError(f"stride={stride}: expected 1 or more.")
         self.stride = stride
@@ -126,7 +126,7 @@ class TasksLandmarker:
 
     Args:
         model: path of a ``face_landmarker.task`` file.
-        stride: look at every n-th picture only.
+        stride: look at every n-th picture only, at all of them while the face moves fast.
         confidence: least score of detector, landmarks and tracking.
 
     Raises:
@@ -134,7 +134,7 @@ class TasksLandmarker:
         MediaError: there is no such model file.
     """
 
-    def __init__(self, model: str | Path, stride: int = 2, confidence: float = 0.5) -> None:
+    def __init__(self, model: str | Path, stride: int = 3, confidence: float = 0.5) -> None:
         if stride < 1:
             raise ValueError(f"stride={stride}: expected 1 or more.")
         if not Path(model).is_file():

@@ -15,6 +15,7 @@ from avtlm.lips.landmarks import LandmarkProvider
 
 SURVEY = 25  # pictures between two counts of the faces in view
 REACH = 1.0  # a face may move by this share of its box side from one look to the next
+RESTLESS = 0.04  # a face that moved by more than this share of its side in a picture is looked at again in the next one
 
 
 @dataclass(frozen=True)
@@ -45,12 +46,16 @@ class _Path:
     last: int = 0
     centre: np.ndarray = field(default_factory=lambda: np.zeros(2))
     side: float = 0.0
+    speed: float = 0.0  # in sides a picture
 
     def add(self, look: int, index: int, points: np.ndarray) -> None:
         low, high = points.min(axis=0), points.max(axis=0)
+        centre, side = (low + high) / 2, float((high - low).max())
+        if self.faces:
+            self.speed = float(np.linalg.norm(centre - self.centre)) / max(side, 1.0) / (index - next(reversed(self.faces)))
         self.faces[index] = points
         self.area += float(np.prod(high - low))
-        self.last, self.centre, self.side = look, (low + high) / 2, float((high - low).max())
+        self.last, self.centre, self.side = look, centre, side
 
     def distance(self, look: int, points: np.ndarray) -> float:
         """Distance of a face from here in units of what it may have moved; above 1 it is another face."""
@@ -78,39 +83,41 @@ def _follow(pictures: Iterable[np.ndarray], provider: LandmarkProvider, path: Pa
     """None as soon as more than one face is seen and ``several`` is False."""
     provider.begin(path, several)
     tracks: list[_Path] = []
-    looked = count = most = 0
+    looks: list[int] = []
+    count = most = due = 0
     for index, picture in enumerate(pictures):
         count += 1
         if not several and index % SURVEY == 0 and provider.count(picture) > 1:
             return None
-        if index % provider.stride:
+        if index < due:
             continue
         faces = provider.find((first or 0) + index, picture)
         most = max(most, len(faces))
-        _link(tracks, looked, index, faces)
-        looked += 1
+        _link(tracks, len(looks), index, faces)
+        looks.append(index)
+        calm = all(track.speed <= RESTLESS for track in tracks if track.last == len(looks) - 1)
+        due = index + (provider.stride if calm else 1)
     if first is None:
         provider.end(count)
     if not tracks:
-        return _nothing(count, looked, 0)
+        return _nothing(count, len(looks), 0)
     best = max(tracks, key=lambda track: track.area)
     seen = np.stack(list(best.faces.values()))
     points = np.full((count, 68, 2), np.nan)
     points[list(best.faces)] = seen
     low, high = seen.min(axis=1), seen.max(axis=1)
     box = np.concatenate([low.mean(axis=0), (high - low).mean(axis=0)])
-    gap = _longest_gap([index in best.faces for index in range(0, count, provider.stride)], provider.stride, count)
-    return FaceTrack(points, looked, len(best.faces), gap, most, (float(box[0]), float(box[1]), float(box[2]), float(box[3])))
+    gap = _longest_gap([index in best.faces for index in looks], looks, count)
+    return FaceTrack(points, len(looks), len(best.faces), gap, most, (float(box[0]), float(box[1]), float(box[2]), float(box[3])))
 
 
-def _longest_gap(seen: list[bool], stride: int, count: int) -> tuple[int, int]:
-    longest = begin = 0
-    gap = (0, 0)
-    for look, present in enumerate([*seen, True]):
-        if present:
-            if look - begin > longest:
-                longest, gap = look - begin, (begin * stride, min(look * stride, count))
-            begin = look + 1
+def _longest_gap(seen: list[bool], looks: list[int], count: int) -> tuple[int, int]:
+    gap, begin = (0, 0), None
+    for present, index in [*zip(seen, looks, strict=True), (True, count)]:
+        if not present:
+            begin = index if begin is None else begin
+        elif begin is not None:
+            gap, begin = max(gap, (begin, index), key=lambda stretch: stretch[1] - stretch[0]), None
     return gap
 
 
