@@ -9,7 +9,7 @@ What is unusual here:
 
 import functools
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -51,6 +51,7 @@ def attend(
     lengths: Tensor | None = None,
     query_lengths: Tensor | None = None,
     bias: Tensor | None = None,
+    bias_scale: Tensor | None = None,
     causal: bool = False,
     dropout: float = 0.0,
     backend: Backend = "auto",
@@ -60,9 +61,10 @@ def attend(
     Args:
         query: (batch, queries, heads, head_dim), or packed (total_queries, heads, head_dim).
         key, value: (batch, keys, heads, head_dim), or packed (total_keys, heads, head_dim).
-        lengths: valid keys of each sequence, (batch,). Required for packed input.
+        lengths: valid keys of each sequence, (batch,). Required for packed input, and best on the CPU then, because they are read.
         query_lengths: valid queries of each sequence for packed input; equal to ``lengths`` when left out.
         bias: additive, broadcastable to (batch, heads, queries, keys) (padded form also for packed input: each sequence takes its corner).
+        bias_scale: multiplies the bias for each query and head, (batch, queries, heads), or packed (total_queries, heads).
         causal: query i sees keys up to i (+ keys - queries, so that a cache works).
         dropout: probability of dropping an attention weight; the caller passes 0 in evaluation.
         backend: ``auto``, ``sdpa``, ``xformers`` or ``reference`` (softmax written out in float32).
@@ -80,7 +82,12 @@ def attend(
     if packed:
         assert lengths is not None
         counts = lengths.tolist()
-        return _packed(query, key, value, counts if query_lengths is None else query_lengths.tolist(), counts, bias, causal, dropout, name)
+        queries = counts if query_lengths is None else query_lengths.tolist()
+        if name == "xformers":
+            return _xformers_packed(query, key, value, queries, counts, causal, dropout)
+        return _one_by_one(query, key, value, queries, counts, bias, bias_scale, causal, dropout, name)
+    if bias is not None and bias_scale is not None:
+        bias = bias_scale.transpose(1, 2)[..., None] * bias
     if name == "xformers":
         return _xformers_padded(query, key, value, lengths, bias, causal, dropout)
     mask = _additive_mask(query, key, lengths, bias, causal)
@@ -114,31 +121,50 @@ def _reference(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, d
     return (weights @ value.float()).to(query.dtype)
 
 
-def _packed(
+def _one_by_one(
     query: Tensor,
     key: Tensor,
     value: Tensor,
     queries: list[int],
     keys: list[int],
     bias: Tensor | None,
+    bias_scale: Tensor | None,
     causal: bool,
     dropout: float,
-    name: str,
+    backend: Backend,
 ) -> Tensor:
-    if name == "xformers":
-        from xformers.ops import fmha
-
-        mask = fmha.BlockDiagonalMask.from_seqlens(queries, keys)
-        block = mask.make_causal_from_bottomright() if causal else mask
-        return fmha.memory_efficient_attention(query[None], key[None], value[None], attn_bias=block, p=dropout)[0]
+    """Packed attention, sequence by sequence."""
+    if bias is not None and bias.dim() < 4:
+        bias = bias[None]
+    scales = [None] * len(queries) if bias_scale is None else bias_scale.split(queries)
     pieces = []
-    for row, (q, k, v) in enumerate(zip(query.split(queries), key.split(keys), value.split(keys), strict=True)):
+    for row, (q, k, v, scale) in enumerate(zip(query.split(queries), key.split(keys), value.split(keys), scales, strict=True)):
         if len(q) == 0:
             continue
-        corner = None if bias is None else bias[row if bias.shape[0] > 1 else 0, :, : len(q), : len(k)][None]
-        one: Backend = "reference" if name == "reference" else "sdpa"
-        pieces.append(attend(q[None], k[None], v[None], bias=corner, causal=causal, dropout=dropout, backend=one)[0])
+        corner = None if bias is None else bias[row if len(bias) > 1 else 0, :, : len(q), : len(k)][None]
+        factor = None if scale is None else scale[None]
+        one = attend(q[None], k[None], v[None], bias=corner, bias_scale=factor, causal=causal, dropout=dropout, backend=backend)
+        pieces.append(one[0])
     return torch.cat(pieces) if pieces else torch.zeros_like(query)
+
+
+def _xformers_packed(
+    query: Tensor, key: Tensor, value: Tensor, queries: list[int], keys: list[int], causal: bool, dropout: float
+) -> Tensor:
+    from xformers.ops import fmha
+
+    there = [pair for pair in zip(queries, keys, strict=True) if any(pair)]
+    mask = _block_diagonal(tuple(count for count, _ in there), tuple(count for _, count in there), causal, query.device)
+    return fmha.memory_efficient_attention(query[None], key[None], value[None], attn_bias=mask, p=dropout)[0]
+
+
+@functools.lru_cache(maxsize=8)
+def _block_diagonal(queries: tuple[int, ...], keys: tuple[int, ...], causal: bool, device: torch.device) -> Any:
+    """xformers' mask, kept because all layers of an encoder ask for the same one."""
+    from xformers.ops import fmha
+
+    mask = fmha.BlockDiagonalMask.from_seqlens(queries, keys, device=device)
+    return mask.make_causal_from_bottomright() if causal else mask
 
 
 def _xformers_padded(

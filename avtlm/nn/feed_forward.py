@@ -45,6 +45,10 @@ class Routing:
 
     parts: tuple[tuple[str, Tensor | None], ...] = ((JOINT, None),)
 
+    def of_frames(self, row: Tensor) -> "Routing":
+        """The same for packed frames: ``row`` is the row that each comes from, int (frames of all,)."""
+        return Routing(tuple((name, None if rows is None else torch.isin(row, rows).nonzero().flatten()) for name, rows in self.parts))
+
 
 def route(present: Mapping[str, Tensor]) -> Routing:
     """Rows that hold one modality go to its expert, all others to the joint one.
@@ -72,7 +76,7 @@ class ExpertFeedForward(nn.Module):
         self.register_load_state_dict_pre_hook(_spread)
 
     def forward(self, x: Tensor, routing: Routing) -> Tensor:
-        """x (batch, frames, dim) -> the same."""
+        """x (batch, frames, dim), or packed frames (frames of all, dim) routed one by one -> the same."""
         result: Tensor | None = None
         for name, rows in routing.parts:
             expert = self.experts[name if name in self.experts else JOINT]

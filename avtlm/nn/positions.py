@@ -5,11 +5,39 @@ Positional convolutions (wav2vec 2.0 section 2; data2vec's stack of them), gated
 """
 
 import math
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
+
+from avtlm.nn.packing import Packing
+
+
+class ConvolvesOverTime(Protocol):
+    """What positional convolutions have in common.
+
+    ``reach`` is how many frames on each side one convolution sees; ``compute_padding`` whether its result depends on padding.
+    """
+
+    reach: int
+    compute_padding: bool
+
+    def __call__(self, x: Tensor, padding: Tensor | None = None) -> Tensor: ...
+
+
+def convolve_packed(positions: ConvolvesOverTime, x: Tensor, packing: Packing) -> Tensor:
+    """A positional convolution over packed frames (frames of all, dim) -> the same, equal to the one over the padded batch.
+
+    The sequences are laid end to end with zeros between them, as many as a convolution sees; where that would make more frames than the
+    padded batch has, or the result depends on padding, this is the padded batch.
+    """
+    if positions.compute_padding or packing.rows * (packing.width - positions.reach) <= len(packing.places):
+        laid = packing
+    else:
+        laid = packing.end_to_end(positions.reach)
+    return laid.pack(positions(laid.unpack(x), laid.padding))
 
 
 class PositionalConvolution(nn.Module):
@@ -18,11 +46,14 @@ class PositionalConvolution(nn.Module):
     An even kernel yields one output too many, which is dropped at the end. Initialised N(0, sqrt(4 / (kernel * dim))).
     """
 
+    compute_padding = False
+
     def __init__(self, dim: int, kernel: int = 128, groups: int = 16) -> None:
         super().__init__()
         if dim % groups:
             raise ValueError(f"position_groups: {groups} does not divide dim {dim}; choose a divisor of dim.")
-        conv = nn.Conv1d(dim, dim, kernel, padding=kernel // 2, groups=groups)
+        self.reach = kernel // 2
+        conv = nn.Conv1d(dim, dim, kernel, padding=self.reach, groups=groups)
         nn.init.normal_(conv.weight, 0.0, math.sqrt(4.0 / (kernel * dim)))
         nn.init.zeros_(conv.bias if conv.bias is not None else conv.weight)
         self.conv = parametrizations.weight_norm(conv, dim=2)
@@ -51,7 +82,8 @@ class StackedPositionalConvolution(nn.Module):
         each = max(3, kernel // blocks)
         self.dim = dim
         self.compute_padding = compute_padding
-        self.convs = nn.ModuleList(nn.Conv1d(dim, dim, each, padding=each // 2, groups=groups) for _ in range(blocks))
+        self.reach = each // 2
+        self.convs = nn.ModuleList(nn.Conv1d(dim, dim, each, padding=self.reach, groups=groups) for _ in range(blocks))
 
     def forward(self, x: Tensor, padding: Tensor | None = None) -> Tensor:
         """(batch, frames, dim) -> the same; padded frames, True in ``padding`` (batch, frames), must be zero on entry."""
@@ -109,10 +141,10 @@ class PositionGate(nn.Module):
         self.scale = nn.Parameter(torch.ones(heads))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Inputs of the attention by head, (batch, queries, heads, head_dim) -> factors (batch, heads, queries, 1)."""
+        """Inputs of the attention by head, (..., queries, heads, head_dim) -> factors (..., queries, heads)."""
         update, reset = self.project(x).unflatten(-1, (2, 4)).sum(-1).sigmoid().unbind(-1)
         gate: Tensor = update * (reset * self.scale - 1.0) + 2.0
-        return gate.transpose(1, 2)[..., None]
+        return gate
 
 
 class SinusoidalPositions(nn.Module):

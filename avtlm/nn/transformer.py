@@ -7,6 +7,9 @@ What is unusual here:
 - The decoder follows fairseq's: sinusoids from position 2, tied embeddings, no embedding scale by default. It works on whole sentences
   (training) or step by step with key/value caches (search); the memory's keys and values are projected once per utterance.
 - Lengths, not masks, at the doors; a row of length 0 is allowed.
+- The encoder packs a batch with enough padding on entry and unpacks it on exit (packing.py): no layer works on padding.
+
+Over 400 lines, because encoder and decoder share their attention and its checks.
 
 Papers: Vaswani et al. 2017; Baevski et al. 2020 (section 2); Shi et al. 2022, AV-HuBERT (section 3).
 """
@@ -20,6 +23,7 @@ from torch import Tensor, nn
 
 from avtlm.nn.attention import attend, padding_mask
 from avtlm.nn.feed_forward import EXPERTS, JOINT, Activation, ExpertFeedForward, FeedForward, Routing
+from avtlm.nn.packing import Packing, PackingMode, choose_packing
 from avtlm.nn.positions import (
     LearnedPositions,
     PositionalConvolution,
@@ -27,6 +31,7 @@ from avtlm.nn.positions import (
     RelativePositions,
     SinusoidalPositions,
     StackedPositionalConvolution,
+    convolve_packed,
 )
 
 
@@ -38,7 +43,9 @@ class EncoderConfig:
         position_blocks: more than 1 stacks positional convolutions as data2vec does (StackedPositionalConvolution).
         relative_buckets: adds WavLM's gated relative positions with so many buckets; 0 adds none.
         relative_distance: see RelativePositions.
-        compute_padding: let stacked positional convolutions see padding, as the official code does.
+        compute_padding: let stacked positional convolutions see padding, and compute padded frames, as the official code does.
+        packing: work on true frames alone: ``always``, ``never`` or, ``auto``, where it is faster and padding is not to be computed; what
+            padded frames of the output hold (zeros, if packed) is the only difference.
         experts: kinds of input that have feed-forward parts of their own, of audio, video, text and joint (several of them at once, and
             what is not named); none are plain layers, as in every official model. See feed_forward.py.
         joint_layers: of the layers with experts, so many last ones have the joint expert alone, for every kind of input.
@@ -60,6 +67,7 @@ class EncoderConfig:
     relative_buckets: int = 0
     relative_distance: int = 800
     compute_padding: bool = False
+    packing: PackingMode = "auto"
     experts: tuple[str, ...] = ()
     joint_layers: int = 0
 
@@ -135,18 +143,24 @@ class Attention(nn.Module):
     def forward(
         self, x: Tensor, memory: Tensor | None = None, lengths: Tensor | None = None, bias: Tensor | None = None, causal: bool = False
     ) -> Tensor:
-        """x (batch, queries, dim) over itself or over memory (batch, keys, memory_dim) of the given lengths -> like x."""
+        """x (batch, queries, dim) over itself or over memory (batch, keys, memory_dim) of the given lengths -> like x; x may be packed."""
         source = x if memory is None else memory
-        if self.gate is not None and bias is not None:
-            bias = self.gate(self.split(x)) * bias
-        return self.weigh(x, self.split(self.key(source)), self.split(self.value(source)), lengths, bias, causal)
+        scale = None if self.gate is None or bias is None else self.gate(self.split(x))
+        return self.weigh(x, self.split(self.key(source)), self.split(self.value(source)), lengths, bias, causal, scale)
 
     def weigh(
-        self, x: Tensor, key: Tensor, value: Tensor, lengths: Tensor | None = None, bias: Tensor | None = None, causal: bool = False
+        self,
+        x: Tensor,
+        key: Tensor,
+        value: Tensor,
+        lengths: Tensor | None = None,
+        bias: Tensor | None = None,
+        causal: bool = False,
+        bias_scale: Tensor | None = None,
     ) -> Tensor:
-        """The same with keys and values (batch, keys, heads, head_dim) already projected."""
-        dropout = self.dropout if self.training else 0.0
-        out = attend(self.split(self.query(x)), key, value, lengths=lengths, bias=bias, causal=causal, dropout=dropout)
+        """The same with keys and values (batch, keys, heads, head_dim) already projected; see attend."""
+        query, dropout = self.split(self.query(x)), self.dropout if self.training else 0.0
+        out = attend(query, key, value, lengths=lengths, bias=bias, bias_scale=bias_scale, causal=causal, dropout=dropout)
         return self.output(out.flatten(-2))
 
 
@@ -171,7 +185,10 @@ class EncoderLayer(nn.Module):
         kept: list[Tensor] | None = None,
         routing: Routing | None = None,
     ) -> Tensor:
-        """(batch, frames, dim) -> the same. What the feed-forward part puts out, before dropout and residual, is appended to ``kept``."""
+        """(batch, frames, dim), or packed (frames of all, dim) with frames routed one by one -> the same.
+
+        What the feed-forward part puts out, before dropout and residual, is appended to ``kept``.
+        """
         chosen = (routing or Routing(),) if isinstance(self.feed_forward, ExpertFeedForward) else ()
         if self.norm_first:
             x = x + self.dropout(self.self_attention(self.self_attention_norm(x), lengths=lengths, bias=bias))
@@ -225,7 +242,8 @@ class Encoder(nn.Module):
         Raises:
             ValueError: output_layer is not a layer of this encoder.
         """
-        return self.hidden_states(x, lengths, output_layer, routing=routing)[-1]
+        states, packing = self._run(x, lengths, output_layer, None, routing)
+        return states[-1] if packing is None else packing.unpack(states[-1])
 
     def hidden_states(
         self,
@@ -241,25 +259,45 @@ class Encoder(nn.Module):
         Args:
             kept: is appended what the feed-forward part of every layer puts out, before dropout and residual (data2vec's targets).
         """
+        outputs: list[Tensor] | None = None if kept is None else []
+        states, packing = self._run(x, lengths, output_layer, outputs, routing)
+        if packing is not None:
+            states = [packing.unpack(state) for state in states]
+        if kept is not None and outputs is not None:
+            kept += outputs if packing is None else [packing.unpack(output) for output in outputs]
+        return states
+
+    def _run(
+        self, x: Tensor, lengths: Tensor | None, output_layer: int | None, kept: list[Tensor] | None, routing: Routing | None
+    ) -> tuple[list[Tensor], Packing | None]:
+        """The states and, if they are packed, how."""
+        config = self.config
         if output_layer is not None and not 1 <= output_layer <= len(self.layers):
             raise ValueError(f"output_layer: {output_layer} is not between 1 and {len(self.layers)}, the number of encoder layers.")
-        padding = None if lengths is None else padding_mask(lengths, x.shape[1])
-        if padding is not None:
-            x = x.masked_fill(padding[..., None], 0.0)
-        x = x + self.positions(x, padding)
-        if not self.config.norm_first:
+        mode: PackingMode = "never" if config.packing == "auto" and config.compute_padding else config.packing
+        packing = choose_packing(mode, lengths, x.shape[1], x.device, biased=self.relative is not None)
+        bias = None if self.relative is None else self.relative(x.shape[1])
+        if packing is not None:
+            x = packing.pack(x)
+            x = x + convolve_packed(self.positions, x, packing)
+            lengths, routing = packing.lengths, None if routing is None else routing.of_frames(packing.sequence)
+        else:
+            padding = None if lengths is None else padding_mask(lengths, x.shape[1])
+            if padding is not None:
+                x = x.masked_fill(padding[..., None], 0.0)
+            x = x + self.positions(x, padding)
+        if not config.norm_first:
             x = self.norm(x)
         x = self.dropout(x)
         states = [x]
-        bias = None if self.relative is None else self.relative(x.shape[1])
         for layer in self.layers[:output_layer]:
             # Dropping whole layers costs nothing to draw: one number per layer, from the global generator that dropout uses too.
-            if not (self.training and self.config.layer_drop > 0 and torch.rand(()) < self.config.layer_drop):
+            if not (self.training and config.layer_drop > 0 and torch.rand(()) < config.layer_drop):
                 x = layer(x, lengths, bias, kept, routing)
             states.append(x)
-        if output_layer is None and self.config.norm_first:
+        if output_layer is None and config.norm_first:
             states[-1] = self.norm(x)
-        return states
+        return states, packing
 
 
 def initialise_like_bert(module: nn.Module) -> None:

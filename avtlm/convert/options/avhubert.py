@@ -58,8 +58,8 @@ def encoder(options: Options, text: bool, units: int, phones: int = 0, official_
         text: VATLM instead of AV-HuBERT.
         units: classes of the prediction head.
         phones: rows of the text front-end (VATLM).
-        official_losses: also take over what changes losses and batch statistics alone: front-ends that run over padding, and VATLM's
-            penalty by running totals.
+        official_losses: also take over what changes losses, batch statistics and padded frames alone: that all runs over padding, and
+            VATLM's penalty by running totals.
 
     Raises:
         OptionError: an option that our model cannot honour.
@@ -115,6 +115,7 @@ def _encoder(options: Options, text: bool, units: int, phones: int, official_los
             layer_drop=take("encoder_layerdrop", 0.0),
             position_kernel=take("conv_pos", 128),
             position_groups=take("conv_pos_groups", 16),
+            compute_padding=official_losses,
         ),
         "units": units,
         "final_dim": final_dim if final_dim > 0 else dim,
