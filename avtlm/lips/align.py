@@ -6,9 +6,10 @@
   and moved back to the centroid of frame t; the crop is centred on the smoothed mouth.
 - ``auto_avsr_mediapipe``: the same from four points: right eye, left eye, nose tip, mouth centre.
 
-The 256 x 256 frame is never made: the window of the crop lies on whole pixels of it, so warping straight into the window gives the same
-picture.
-OpenCV is needed for the warp and for the robust estimate.
+The 256 x 256 frame is made only as far as the window of the crop reaches. AV-HuBERT's warp is scikit-image's: exact positions, values in
+double precision on [0, 1], cut to whole grey levels. auto_avsr's is OpenCV's, which rounds positions to 1/32 pixel counted from the
+frame's origin, so that the frame has to begin there.
+OpenCV is needed for the latter and for the robust estimate.
 """
 
 from dataclasses import dataclass
@@ -24,10 +25,9 @@ FRAME = 256  # side of the reference frame of the mean face
 CROP = 96
 GEOMETRIES = ("avhubert", "auto_avsr", "auto_avsr_mediapipe")
 AVHUBERT_POINTS = (33, 36, 39, 42, 45)
-AVHUBERT_WINDOW = 12
+WINDOW = 12  # frames that landmarks are averaged over, in both pipelines
 AUTO_AVSR_POINTS = (28, 33, 36, 39, 42, 45, 48, 54)
-AUTO_AVSR_HALF_WINDOW = 6
-AUTO_AVSR_SLACK = 53  # pixels that the crop centre may lie off the middle of the reference frame
+AUTO_AVSR_SLACK = 5  # pixels beyond half a crop that its centre may lie off the middle of the reference frame
 MOUTH = slice(48, 68)
 
 
@@ -43,13 +43,15 @@ class CropPlan:
         matrices: float64 ``(frames, 2, 3)``, source pixels to the 256 x 256 reference frame.
         corners: int ``(frames, 2)``, x and y of the upper left pixel of the crop in the reference frame.
         shifted: number of frames whose crop centre lay too near the border and was moved.
-        truncate: cut values to whole grey levels as scikit-image code does, instead of rounding them as OpenCV does.
+        truncate: warp exactly and cut values to whole grey levels as AV-HuBERT does, instead of as OpenCV does.
+        size: side of the crop in pixels.
     """
 
     matrices: np.ndarray
     corners: np.ndarray
     shifted: int
     truncate: bool
+    size: int = CROP
 
 
 @cache
@@ -119,13 +121,24 @@ def four_points(points: np.ndarray) -> np.ndarray:
     return np.stack([points[:, [36, 39]].mean(1), points[:, [42, 45]].mean(1), points[:, 30], points[:, MOUTH].mean(1)], axis=1)
 
 
-def plan_crops(points: np.ndarray, geometry: str = "avhubert", minimum_frames: int = 1) -> CropPlan:
+def plan_crops(
+    points: np.ndarray,
+    geometry: str = "avhubert",
+    minimum_frames: int = 1,
+    *,
+    size: int = CROP,
+    window: int = WINDOW,
+    reference: np.ndarray | None = None,
+) -> CropPlan:
     """Transforms and crop windows for a clip.
 
     Args:
         points: float ``(frames, 68, 2)`` without missing frames; ``(frames, 4, 2)`` too for ``auto_avsr_mediapipe``.
         geometry: one of :data:`GEOMETRIES`.
-        minimum_frames: auto_avsr's RetinaFace path drops clips of fewer than 12 frames; give 12 to do the same.
+        minimum_frames: auto_avsr's RetinaFace path drops clips of fewer frames than its window; give 12 to do the same.
+        size: side of the crop, an even number of pixels; published models take crops of 96.
+        window: frames that landmarks are averaged over.
+        reference: mean face to align with, ``(68, 2)`` in the 256 x 256 frame; :func:`mean_face` if None.
 
     Raises:
         AlignmentError: too few frames or degenerate landmarks.
@@ -133,43 +146,48 @@ def plan_crops(points: np.ndarray, geometry: str = "avhubert", minimum_frames: i
     """
     if geometry not in GEOMETRIES:
         raise ValueError(f"geometry {geometry!r} is unknown; choose one of {', '.join(GEOMETRIES)}.")
+    if size < 2 or size % 2 or size > FRAME or window < 1:
+        raise ValueError(f"size {size}, window {window}: give an even size up to {FRAME} pixels and a window of at least one frame.")
     if len(points) < minimum_frames:
         raise AlignmentError(f"{len(points)} frames are too few; at least {minimum_frames} are needed.")
+    face = mean_face() if reference is None else reference
     if geometry == "avhubert":
-        return _plan_avhubert(points)
+        return _plan_avhubert(points, face, size, window)
     if geometry == "auto_avsr_mediapipe" and points.shape[1] == 68:
         points = four_points(points)
-    return _plan_auto_avsr(points)
+    return _plan_auto_avsr(points, face, size, window)
 
 
-def _plan_avhubert(points: np.ndarray) -> CropPlan:
-    window = min(len(points), AVHUBERT_WINDOW)
+def _plan_avhubert(points: np.ndarray, face: np.ndarray, size: int, window: int) -> CropPlan:
+    window = min(len(points), window)
     stable = points[:, AVHUBERT_POINTS, :]
-    sums = np.cumsum(np.concatenate([np.zeros_like(stable[:1]), stable]), axis=0)
-    matrices = similarity((sums[window:] - sums[:-window]) / window, mean_face()[AVHUBERT_POINTS, :])
+    means = np.stack([stable[first : first + window].mean(axis=0) for first in range(len(stable) - window + 1)])
+    matrices = similarity(means, face[AVHUBERT_POINTS, :])
     matrices = np.concatenate([matrices, np.repeat(matrices[-1:], window - 1, axis=0)])  # the last frames re-use the last window
     centres = transform(matrices, points[:, MOUTH]).mean(axis=1)
-    corners = np.array([avhubert_corner(x, y) for x, y in centres])
-    half = CROP // 2
-    return CropPlan(matrices, corners, int(((centres < half) | (centres > FRAME - half)).any(axis=1).sum()), truncate=True)
+    corners = np.array([avhubert_corner(x, y, size) for x, y in centres])
+    half = size // 2
+    outside = ((centres < half) | (centres > FRAME - half)).any(axis=1)
+    return CropPlan(matrices, corners, int(outside.sum()), truncate=True, size=size)
 
 
-def _plan_auto_avsr(points: np.ndarray) -> CropPlan:
+def _plan_auto_avsr(points: np.ndarray, face: np.ndarray, size: int, window: int) -> CropPlan:
     count = len(points)
-    half = np.minimum(AUTO_AVSR_HALF_WINDOW, np.minimum(np.arange(count), count - 1 - np.arange(count)))
+    half = np.minimum(window // 2, np.minimum(np.arange(count), count - 1 - np.arange(count)))
     smooth = np.stack([points[t - h : t + h + 1].mean(axis=0) for t, h in enumerate(half)])
     smooth += points.mean(axis=1, keepdims=True) - smooth.mean(axis=1, keepdims=True)
     if points.shape[1] == 4:
-        groups = [mean_face()[part].mean(axis=0) for part in (slice(36, 42), slice(42, 48), slice(31, 36), MOUTH)]
+        groups = [face[part].mean(axis=0) for part in (slice(36, 42), slice(42, 48), slice(31, 36), MOUTH)]
         matrices = robust_similarity(smooth, np.stack(groups))
         centres = transform(matrices, smooth)[:, 3]
     else:
-        matrices = robust_similarity(smooth[:, AUTO_AVSR_POINTS, :], mean_face()[AUTO_AVSR_POINTS, :])
+        matrices = robust_similarity(smooth[:, AUTO_AVSR_POINTS, :], face[AUTO_AVSR_POINTS, :])
         centres = transform(matrices, smooth[:, MOUTH]).mean(axis=1)
     # One frame off the middle would make auto_avsr drop the whole clip; here its window is moved and counted.
-    inside = centres.clip(FRAME / 2 - AUTO_AVSR_SLACK, FRAME / 2 + AUTO_AVSR_SLACK)
-    corners = np.array([auto_avsr_corner(x, y) for x, y in inside])
-    return CropPlan(matrices, corners, int((inside != centres).any(axis=1).sum()), truncate=False)
+    slack = size // 2 + AUTO_AVSR_SLACK
+    inside = centres.clip(FRAME / 2 - slack, FRAME / 2 + slack)
+    corners = np.array([auto_avsr_corner(x, y, size) for x, y in inside])
+    return CropPlan(matrices, corners, int((inside != centres).any(axis=1).sum()), truncate=False, size=size)
 
 
 def transform(matrices: np.ndarray, points: np.ndarray) -> np.ndarray:
@@ -177,54 +195,82 @@ def transform(matrices: np.ndarray, points: np.ndarray) -> np.ndarray:
     return points @ matrices[:, :, :2].transpose(0, 2, 1) + matrices[:, None, :, 2]
 
 
-def avhubert_corner(x: float, y: float) -> tuple[int, int]:
-    """Upper left pixel of AV-HuBERT's crop; a centre too near the border is moved, so that the crop always has 96 x 96 pixels."""
-    half = CROP // 2
-    centre = [min(max(value, half), FRAME - half) for value in (x, y)]
+def avhubert_corner(x: float, y: float, size: int = CROP, frame: tuple[int, int] = (FRAME, FRAME)) -> tuple[int, int]:
+    """Upper left pixel of AV-HuBERT's crop in a ``frame`` of (width, height); a centre too near the border is moved, so that the crop
+    always has all its pixels."""
+    half = size // 2
+    centre = [min(max(value, half), side - half) for value, side in zip((x, y), frame, strict=True)]
     return round(centre[0]) - half, round(centre[1]) - half
 
 
-def auto_avsr_corner(x: float, y: float) -> tuple[int, int]:
-    """Upper left pixel of auto_avsr's crop.
+def auto_avsr_corner(x: float, y: float, size: int = CROP, frame: tuple[int, int] = (FRAME, FRAME)) -> tuple[int, int]:
+    """Upper left pixel of auto_avsr's crop in a ``frame`` of (width, height).
 
     Raises:
-        AlignmentError: the centre lies more than 53 pixels off the middle of the reference frame.
+        AlignmentError: the centre lies too far off the middle of the frame: 5 pixels more than half a crop.
     """
-    if abs(x - FRAME / 2) > AUTO_AVSR_SLACK or abs(y - FRAME / 2) > AUTO_AVSR_SLACK:
-        raise AlignmentError(f"the mouth lies at ({x:.0f}, {y:.0f}) of the aligned frame, too far off its middle for a crop.")
-    return round(x - CROP // 2), round(y - CROP // 2)
+    half = size // 2
+    for value, side in zip((x, y), frame, strict=True):
+        if abs(value - side / 2) > half + AUTO_AVSR_SLACK or value < half or value > side - half:
+            raise AlignmentError(f"the mouth lies at ({x:.0f}, {y:.0f}) of the aligned frame, too far off its middle for a crop.")
+    return round(x - half), round(y - half)
 
 
-def cut(picture: np.ndarray, matrix: np.ndarray, corner: np.ndarray | tuple[int, int], truncate: bool) -> np.ndarray:
-    """Warp one frame straight into its crop window: bilinear, black outside the picture.
+def cut(picture: np.ndarray, matrix: np.ndarray, corner: np.ndarray | tuple[int, int], truncate: bool, size: int = CROP) -> np.ndarray:
+    """Warp one frame into its crop window: bilinear, black outside the picture.
 
     Args:
         picture: uint8 ``(height, width)`` or ``(height, width, 3)``.
         matrix: ``(2, 3)``, source pixels to the reference frame.
         corner: x and y of the window in the reference frame.
-        truncate: see :class:`CropPlan`.
+        truncate, size: see :class:`CropPlan`.
 
     Returns:
-        uint8 ``(96, 96)`` or ``(96, 96, 3)``.
+        uint8 ``(size, size)`` or ``(size, size, 3)``.
     """
+    if truncate:
+        return _warp_exactly(picture, matrix, corner, size)
     cv2 = opencv()
-    inverse = cv2.invertAffineTransform(matrix)
-    inverse[:, 2] += inverse[:, :2] @ np.asarray(corner, float)
-    # Only the part of the picture under the window is touched; float pictures are four times as large.
-    ends = inverse @ np.array([[0, CROP, 0, CROP], [0, 0, CROP, CROP], [1, 1, 1, 1]], float)
-    low = np.floor(ends.min(axis=1)).astype(int) - 2
-    high = np.ceil(ends.max(axis=1)).astype(int) + 3
-    height, width = picture.shape[:2]
-    left, top = (max(0, int(low[0])), max(0, int(low[1])))
-    part = picture[top : min(height, int(high[1])), left : min(width, int(high[0]))]
-    if not part.size:
-        return np.zeros((CROP, CROP, *picture.shape[2:]), np.uint8)
-    inverse[:, 2] -= left, top
-    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    if not truncate:
-        crop: np.ndarray = cv2.warpAffine(part, inverse, (CROP, CROP), flags=flags)
-        return crop
-    return cv2.warpAffine(part.astype(np.float32), inverse, (CROP, CROP), flags=flags).astype(np.uint8)
+    left, top = (int(value) for value in corner)
+    whole: np.ndarray = cv2.warpAffine(picture, matrix, (left + size, top + size), flags=cv2.INTER_LINEAR)
+    return whole[top:, left:]
+
+
+def _warp_exactly(picture: np.ndarray, matrix: np.ndarray, corner: np.ndarray | tuple[int, int], size: int) -> np.ndarray:
+    """As scikit-image warps: no rounding of positions, double precision, black around the picture."""
+    inverse = np.linalg.inv(np.vstack([matrix, (0.0, 0.0, 1.0)]))
+    columns, rows = np.arange(size) + corner[0], np.arange(size)[:, None] + corner[1]
+    places, shares, lows, edges = [], [], [], []
+    for axis, side in enumerate(picture.shape[1::-1]):
+        position = inverse[axis, 0] * columns + inverse[axis, 1] * rows + inverse[axis, 2]
+        ends = position[[0, 0, -1, -1], [0, -1, 0, -1]]
+        if ends.min() < 0 or ends.max() >= side - 1:
+            np.clip(position, -1.0, side, out=position)  # further out it is black as well
+        place = np.floor(position).astype(np.int32)
+        low, high = int(place.min()), int(place.max()) + 2
+        places.append(place)
+        shares.append((position - place).reshape(size, size, *[1] * (picture.ndim - 2)))
+        lows.append(low)
+        edges.append((low, high, (max(0, -low), max(0, high - side))))
+    (left, right, beside), (top, bottom, above) = edges
+    part = picture[max(top, 0) : max(bottom, 0), max(left, 0) : max(right, 0)] * (1.0 / 255.0)
+    if any((*beside, *above)):
+        part = np.pad(part, [above, beside, *[(0, 0)] * (picture.ndim - 2)])
+    stride, flat = part.shape[1], part.reshape(-1, *picture.shape[2:])
+    corner_pixel = (places[1] - lows[1]) * stride + (places[0] - lows[0])
+    across, down = shares
+    upper, lower = (_between(flat[start:].take(corner_pixel, 0), flat[start + 1 :].take(corner_pixel, 0), across) for start in (0, stride))
+    warped = _between(upper, lower, down)
+    warped *= 255.0
+    return warped.astype(np.uint8)
+
+
+def _between(one: np.ndarray, other: np.ndarray, share: np.ndarray) -> np.ndarray:
+    """``share`` of the way from ``one`` to ``other``, in the memory of ``one``."""
+    one *= 1.0 - share
+    other *= share
+    one += other
+    return one
 
 
 def opencv() -> Any:

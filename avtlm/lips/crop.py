@@ -181,7 +181,7 @@ def _centre(track: FaceTrack) -> str:
 
 def _cut_all(path: str | Path, pictures: _Pictures, plan: CropPlan) -> np.ndarray:
     frames = zip(pictures, plan.matrices, plan.corners, strict=True)
-    crops = np.stack([cut(picture, matrix, corner, plan.truncate) for picture, matrix, corner in frames])
+    crops = np.stack([cut(picture, matrix, corner, plan.truncate, plan.size) for picture, matrix, corner in frames])
     if float(np.median(crops.std(axis=(1, 2)))) < FLAT:
         raise LipError(path, "the crops of the mouth are black or blank.")
     if float(np.abs(np.diff(crops.astype(np.int16), axis=0)).mean()) < FROZEN:

@@ -7,6 +7,7 @@ are arguments or come from a numpy generator. (For the recipes of this library s
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 
@@ -18,12 +19,12 @@ AUDIO_MASK = (6400, 16000)
 AUDIO_SNRS = (-5, 0, 5, 10, 15, 20, 999999)  # auto_avsr's noise levels in training, in dB; the last means none
 
 
-def cut_window(crops: np.ndarray, left: int, top: int) -> np.ndarray:
-    """``(frames, ..., 96, 96)`` to ``(frames, ..., 88, 88)``."""
-    return crops[..., top : top + SIDE, left : left + SIDE]
+def cut_window(crops: np.ndarray, left: int, top: int, side: int = SIDE) -> np.ndarray:
+    """``(frames, ..., 96, 96)`` to ``(frames, ..., side, side)``; the models take 88."""
+    return crops[..., top : top + side, left : left + side]
 
 
-def normalise(crops: np.ndarray) -> np.ndarray:
+def normalise(crops: np.ndarray, mean: float = MEAN, deviation: float = DEVIATION) -> np.ndarray:
     """uint8 ``(frames, height, width)``, or RGB ``(frames, 3, height, width)``, or the same divided by 255, to float32 model input.
 
     Returns:
@@ -32,12 +33,14 @@ def normalise(crops: np.ndarray) -> np.ndarray:
     values = crops.astype(np.float32) / np.float32(255) if crops.dtype == np.uint8 else crops
     if values.ndim == 4:
         values = np.tensordot(values, GREY_WEIGHTS, axes=([1], [0]))
-    return ((values - np.float32(MEAN)) / np.float32(DEVIATION)).astype(np.float32)
+    return ((values - np.float32(mean)) / np.float32(deviation)).astype(np.float32)
 
 
-def evaluation_video(crops: np.ndarray) -> np.ndarray:
-    """The centre of the crops, normalised: the same for both systems."""
-    left, top = (crops.shape[-1] - SIDE) // 2, (crops.shape[-2] - SIDE) // 2
+def evaluation_video(crops: np.ndarray, system: Literal["avhubert", "auto_avsr"] = "avhubert") -> np.ndarray:
+    """The centre of the crops, normalised. From an odd number of spare pixels AV-HuBERT leaves the fewer at the left and at the top,
+    auto_avsr (as torchvision) an even number of them."""
+    spare = crops.shape[-1] - SIDE, crops.shape[-2] - SIDE
+    left, top = (round(pixels / 2) if system == "auto_avsr" else pixels // 2 for pixels in spare)
     return normalise(cut_window(crops, left, top))
 
 

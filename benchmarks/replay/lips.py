@@ -1,21 +1,39 @@
 """Cases of lip alignment, crops and auto_avsr's transforms."""
 
 import re
-from typing import Any
 
 import numpy as np
 import torch
 
 from avtlm.lips import transforms
-from avtlm.lips.align import CROP, AlignmentError, auto_avsr_corner, avhubert_corner, cut, interpolate_missing, mean_face, plan_crops
+from avtlm.lips.align import CROP, WINDOW, AlignmentError, CropPlan, auto_avsr_corner, avhubert_corner, cut, interpolate_missing, plan_crops
 from benchmarks.replay.case import Case, CaseError, Check
 
 INTERPOLATION = 1e-9
-OURS = "cv2.warpAffine on float images + truncation"  # the row of AV-HuBERT's tolerances that speaks of our kind of warp
+OURS = "exact bilinear in float + truncation"  # the row of AV-HuBERT's tolerances that speaks of our kind of warp
+KNOWN = {"clips", "centres", "window_margin", "crop", "crop_height", "crop_width"}  # "clips" tells how the pictures were drawn
 
 
-def crops(frames: np.ndarray, plan: Any) -> torch.Tensor:
-    return torch.from_numpy(np.stack([cut(*each, plan.truncate) for each in zip(frames, plan.matrices, plan.corners, strict=True)]))
+def settings(case: Case) -> tuple[int, int]:
+    """Side of the crop and frames of the smoothing window.
+
+    Raises:
+        CaseError: an option that is not one of these.
+    """
+    config = case.config
+    if set(config) - KNOWN:
+        raise CaseError(f"case.json: config: options that avtlm does not know: {', '.join(sorted(set(config) - KNOWN))}.")
+    stored = next((tensor for name, tensor in case.outputs.items() if re.fullmatch(r"crops\d+.*|.*\.patch\d+", name)), None)
+    sides = {config[key] for key in ("crop", "crop_height", "crop_width") if key in config}
+    sides |= set() if stored is None or sides else {*stored.shape[stored.dim() - 2 :]} if stored.dim() == 2 else {*stored.shape[1:3]}
+    if len(sides) > 1:
+        raise CaseError(f"case.json: crops of {' x '.join(map(str, sides))} pixels; avtlm cuts squares.")
+    return sides.pop() if sides else CROP, config.get("window_margin", WINDOW)
+
+
+def crops(frames: np.ndarray, plan: CropPlan) -> torch.Tensor:
+    planned = zip(frames, plan.matrices, plan.corners, strict=True)
+    return torch.from_numpy(np.stack([cut(*each, plan.truncate, plan.size) for each in planned]))
 
 
 def pictures(case: Case, check: Check, name: str, ours: torch.Tensor, largest: float) -> None:
@@ -28,21 +46,28 @@ def pictures(case: Case, check: Check, name: str, ours: torch.Tensor, largest: f
     check.value(f"{name}: share of pixels that differ", different, 0.0, 1.0 - share)
 
 
-def check_mean_face(case: Case) -> None:
-    if not np.array_equal(mean_face(), case.inputs["mean_face"].numpy()):
-        raise CaseError("inputs.safetensors: mean_face is not the published one.")
-
-
 def clips(case: Case) -> list[str]:
     return sorted(name.removeprefix("landmarks") for name in case.inputs if name.startswith("landmarks"))
 
 
+def dropped(case: Case, check: Check, clip: str, ours: bool) -> bool:
+    """Whether no crops are compared, because the official code or we have none; that both have none is a comparison."""
+    official = f"dropped{clip}" in case.outputs and bool(case.outputs[f"dropped{clip}"])
+    if official or ours:
+        check.value(f"dropped{clip}", ours, official, 0.0)
+    return official or ours
+
+
 def avhubert_case(case: Case, check: Check) -> None:
-    check_mean_face(case)
+    size, window = settings(case)
     for clip in clips(case):
-        points = interpolate_missing(case.inputs[f"landmarks{clip}"].numpy())
+        try:
+            points = interpolate_missing(case.inputs[f"landmarks{clip}"].numpy())
+        except AlignmentError:
+            dropped(case, check, clip, True)
+            continue
         check.close(f"interpolated{clip}", torch.from_numpy(points), INTERPOLATION)
-        plan = plan_crops(points, "avhubert")
+        plan = plan_crops(points, "avhubert", size=size, window=window, reference=case.inputs["mean_face"].numpy())
         official = case.outputs[f"similarity{clip}"]
         ours = torch.from_numpy(plan.matrices[: len(official)])
         last_row = torch.tensor([0.0, 0.0, 1.0], dtype=ours.dtype).expand(len(ours), 1, 3)
@@ -54,18 +79,18 @@ def avhubert_case(case: Case, check: Check) -> None:
 
 
 def auto_avsr_case(case: Case, check: Check) -> None:
-    check_mean_face(case)
+    size, window = settings(case)
     mediapipe = "mediapipe" in case.source
+    geometry, least = ("auto_avsr_mediapipe", 1) if mediapipe else ("auto_avsr", window)
     for clip in clips(case):
-        points = interpolate_missing(case.inputs[f"landmarks{clip}"].numpy())
-        dropped = f"dropped{clip}" in case.outputs
         try:
-            plan = plan_crops(points, "auto_avsr_mediapipe" if mediapipe else "auto_avsr", minimum_frames=1 if mediapipe else 12)
+            points = interpolate_missing(case.inputs[f"landmarks{clip}"].numpy())
+            plan = plan_crops(points, geometry, least, size=size, window=window, reference=case.inputs["mean_face"].numpy())
         except AlignmentError:
-            check.equal(f"dropped{clip}", 1)
+            dropped(case, check, clip, True)
             continue
-        if dropped:
-            check.equal(f"dropped{clip}", 0)
+        # Where we move a window, the official code gives up the whole clip.
+        if dropped(case, check, clip, plan.shifted > 0):
             continue
         check.close(f"interpolated{clip}", torch.from_numpy(points), INTERPOLATION)
         check.close(f"affine{clip}", torch.from_numpy(plan.matrices), case.bound("affine_abs"))
@@ -84,7 +109,7 @@ def _grey(picture: np.ndarray, order: str) -> np.ndarray:
 
 def transforms_case(case: Case, check: Check) -> None:
     bound, config = case.bound("abs"), case.config
-    video = transforms.evaluation_video(case.inputs["frames_rgb"].numpy())
+    video = transforms.evaluation_video(case.inputs["frames_rgb"].numpy(), "auto_avsr")
     check.close("video_test", torch.from_numpy(video)[:, None], bound)
     check.equal("n_mask", transforms.mask_count(len(video), config["stride"]))
     starts = iter(config["starts"])
@@ -102,17 +127,19 @@ def transforms_case(case: Case, check: Check) -> None:
 
 def windows_case(case: Case, check: Check) -> None:
     """Where the crop lies around a given mouth."""
+    size, image = settings(case)[0], case.inputs["image"]
+    frame = (image.shape[1], image.shape[0])
     for number, (x, y) in enumerate(case.inputs["centres"].tolist()):
         for system, corner in (("avhubert", avhubert_corner), ("autoavsr", auto_avsr_corner)):
             refused = f"{system}.error{number}"
             try:
-                left, top = corner(x, y)
+                left, top = corner(x, y, size, frame)
             except AlignmentError:
-                check.equal(refused, 1)
+                check.value(refused, 1, refused in case.outputs, 0.0)
                 continue
             if refused in case.outputs:
                 check.equal(refused, 0)
-            check.equal(f"{system}.patch{number}", case.inputs["image"][top : top + CROP, left : left + CROP])
+            check.equal(f"{system}.patch{number}", image[top : top + size, left : left + size])
 
 
 ADAPTERS = [

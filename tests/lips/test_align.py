@@ -4,10 +4,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import ndimage
 
 from avtlm.lips.align import (
     CROP,
     AlignmentError,
+    auto_avsr_corner,
+    avhubert_corner,
     cut,
     interpolate_missing,
     mean_face,
@@ -37,11 +40,32 @@ def test_warping_into_the_window_equals_cutting_the_warped_frame(
     matrix = scale * np.array([[np.cos(turn), -np.sin(turn), 0.0], [np.sin(turn), np.cos(turn), 0.0]])
     matrix[:, 2] = np.array([128 + x, 128 + y]) - matrix[:, :2] @ (80, 60)
     corner = int(generator.integers(0, 160)), int(generator.integers(0, 160))
-    whole = cv2.warpAffine(picture.astype(np.float32) if truncate else picture, matrix, (256, 256), flags=cv2.INTER_LINEAR).astype(np.uint8)
+    if truncate:
+        inverse = np.linalg.inv(np.vstack([matrix, (0, 0, 1)]))
+        x, y = np.meshgrid(np.arange(256.0), np.arange(256.0))
+        rows, columns = (inverse[axis, 0] * x + inverse[axis, 1] * y + inverse[axis, 2] for axis in (1, 0))
+        whole = ndimage.map_coordinates(picture.astype(float), [rows, columns], order=1, mode="grid-constant")
+    else:
+        whole = cv2.warpAffine(picture, matrix, (256, 256), flags=cv2.INTER_LINEAR)
     expected = whole[corner[1] : corner[1] + CROP, corner[0] : corner[0] + CROP]
-    difference = np.abs(cut(picture, matrix, corner, truncate).astype(int) - expected)
-    # OpenCV rounds source positions to 1/32 pixel, differently for another origin: a grey level or two, more only at the border.
-    assert np.quantile(difference, 0.98) <= 3
+    found = cut(picture, matrix, corner, truncate)
+    # OpenCV rounds positions to 1/32 pixel, which shows where they are not counted from the same corner; a value near a whole number may be
+    # cut to either side of it.
+    assert np.abs(found - (expected - 0.5 if truncate else expected)).max() <= (0.5 + 1e-6 if truncate else 0)
+
+
+def test_positions_are_not_rounded_and_values_are_cut_to_whole_levels_as_scikit_image_does() -> None:
+    picture = np.array([[0, 100], [200, 255]], np.uint8)
+    matrix = np.array([[1.0, 0.0, 48.27], [0.0, 1.0, 48.61]])
+    found = cut(picture, matrix, (48, 48), truncate=True)
+    across, down = 1 - 0.27, 1 - 0.61
+    inside = (1 - down) * (across * 100) + down * ((1 - across) * 200 + across * 255)
+    assert found[1, 1] == int(inside)
+    assert found[0, 1] == int(down * across * 100)  # blends into the black above
+    assert not found[3:].any()
+    coloured = cut(np.stack([picture] * 3, axis=-1), matrix, (48, 48), truncate=True)
+    assert np.array_equal(coloured, np.stack([found] * 3, axis=-1))
+    assert not cut(picture, matrix + np.array([[0, 0, 900], [0, 0, 0]]), (48, 48), truncate=True).any()
 
 
 @settings(max_examples=50, deadline=None)
@@ -80,3 +104,27 @@ def test_a_mouth_at_the_border_is_moved_and_counted() -> None:
     assert plan_crops(points, "avhubert").shifted == 5
     points[:, 48:] -= (0, 170)
     assert plan_crops(points, "auto_avsr").shifted == 5
+
+
+@pytest.mark.parametrize("geometry", ["avhubert", "auto_avsr"])
+def test_other_crop_sizes_windows_and_reference_faces_are_honoured(geometry: str) -> None:
+    points = np.repeat(mean_face()[None], 9, axis=0)
+    points[4] += (3.0, 0.0)
+    usual, small = plan_crops(points, geometry), plan_crops(points, geometry, size=64)
+    assert np.array_equal(usual.matrices, small.matrices)
+    assert np.array_equal(usual.corners + 16, small.corners)
+    assert cut(np.zeros((256, 256), np.uint8), small.matrices[0], small.corners[0], small.truncate, small.size).shape == (64, 64)
+    alone = plan_crops(points, geometry, window=1)  # every frame is aligned by itself
+    aligned = transform(alone.matrices, points)
+    assert np.abs(aligned - mean_face()).max() < 1e-6
+    moved = plan_crops(points, geometry, reference=mean_face() + 5.0)
+    assert np.abs(moved.matrices[:, :, 2] - usual.matrices[:, :, 2] - 5.0).max() < 1e-3
+    with pytest.raises(ValueError, match="size 63, window 12: give an even size"):
+        plan_crops(points, geometry, size=63)
+
+
+def test_where_auto_avsr_gives_up_follows_from_the_size_of_its_crop() -> None:
+    assert auto_avsr_corner(128.0 + 37, 128.0, size=64) == (133, 96)
+    with pytest.raises(AlignmentError, match="too far off its middle"):
+        auto_avsr_corner(128.0 + 37.1, 128.0, size=64)
+    assert avhubert_corner(500.0, -3.0, 64, (300, 200)) == (236, 0)

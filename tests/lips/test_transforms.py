@@ -35,3 +35,11 @@ def test_masks_stay_inside_short_sequences() -> None:
 def test_silent_noise_is_refused() -> None:
     with pytest.raises(ValueError, match="silent"):
         transforms.add_noise(np.ones(5, np.float32), np.zeros(5, np.float32), 0)
+
+
+def test_the_centre_of_an_odd_number_of_spare_pixels_is_that_of_each_system() -> None:
+    crops = np.broadcast_to(np.arange(95, dtype=np.uint8), (1, 91, 95))  # grey levels are columns; 3 and 7 pixels are spare
+    for system, left in (("avhubert", 3), ("auto_avsr", 4)):
+        video = transforms.evaluation_video(crops, system)  # type: ignore[arg-type]
+        assert video.shape == (1, 88, 88)
+        assert video[0, 0, 0] * 0.165 + 0.421 == pytest.approx(left / 255, abs=1e-6)
