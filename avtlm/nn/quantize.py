@@ -18,6 +18,7 @@ class QuantizerConfig:
         shared: all groups take from one codebook.
         depth, factor: layers that score the entries, and the width of the hidden ones in input widths.
         start, end, decay: temperature max(start * decay ** updates, end).
+        hard: in training, take one drawn entry (its gradient is that of the mixture); false takes the mixture itself.
     """
 
     groups: int = 2
@@ -29,6 +30,7 @@ class QuantizerConfig:
     start: float = 2.0
     end: float = 0.5
     decay: float = 0.999995
+    hard: bool = True
 
     def __post_init__(self) -> None:
         if min(self.groups, self.entries, self.depth, self.factor) < 1 or (self.dim is not None and self.dim % self.groups):
@@ -122,7 +124,7 @@ class GumbelQuantizer(nn.Module):
                 noise = -torch.empty_like(logits).exponential_().log()
             soft = ((logits + noise.to(logits.dtype)) / self.temperature).softmax(-1)
             codes = soft.argmax(-1)
-            chosen = torch.zeros_like(soft).scatter(-1, codes[..., None], 1.0) - soft.detach() + soft
+            chosen = torch.zeros_like(soft).scatter(-1, codes[..., None], 1.0) - soft.detach() + soft if config.hard else soft
         vectors = torch.einsum("nge,ged->ngd", chosen, self.books.float()).flatten(1)
         return Quantised(vectors, codes, soft_perplexity, hard_perplexity)
 

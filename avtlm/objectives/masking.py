@@ -112,7 +112,7 @@ def span_mask(
 
     A row of n valid frames gets int(prob * n / length + u) spans with u uniform on [0, 1), at least ``min_spans``, whose starts are
     distinct and drawn from [0, n - length); spans may overlap. With ``same_count`` every row is then thinned to the row with the fewest
-    masked frames by giving single frames back at random, as fairseq does (rows without frames are left out of this).
+    masked frames by giving single frames back at random, as fairseq does (rows without valid frames are left out of this).
 
     Args:
         lengths: valid frames of each row, (batch,).
@@ -144,7 +144,7 @@ def span_mask(
         for start, length in zip(starts, spans, strict=True):
             mask[row, start : min(start + length, valid)] = True
     if each:
-        _even_out(mask, config, each[-1], same_count)
+        _even_out(mask, lengths, config, each[-1], same_count)
     return mask
 
 
@@ -183,19 +183,19 @@ def _starts_apart(lengths: list[int], valid: int, space: int, draws: Draws) -> t
     return starts, placed
 
 
-def _even_out(mask: Tensor, config: SpanMaskConfig, draws: Draws, same_count: bool) -> None:
-    """Equal numbers of hidden frames in all rows that hide any, by giving back or hiding single ones; then ``dropout``."""
-    totals = mask.sum(1)
-    some = totals[totals > 0]
+def _even_out(mask: Tensor, lengths: Tensor, config: SpanMaskConfig, draws: Draws, same_count: bool) -> None:
+    """Equal numbers of hidden frames in all rows that have frames, by giving back or hiding single ones; then ``dropout``."""
+    totals, there = mask.sum(1), lengths > 0
+    some = totals[there]
     target = int(some.min() if config.equal_by == "thinning" else some.max()) if len(some) else 0
-    for row, total in zip(mask, totals.tolist(), strict=True):
-        if total and same_count and total > target:
+    for row, total, frames in zip(mask, totals.tolist(), there.tolist(), strict=True):
+        if frames and same_count and total > target:
             kept = _some(row, target, draws)
             row[:] = False
             row[kept] = True
-        elif total and same_count and total < target:
+        elif frames and same_count and total < target:
             row[_some(~row, target - total, draws)] = True
-        if total and config.dropout:
+        if frames and config.dropout:
             row[_some(row, round(int(row.sum()) * config.dropout), draws)] = False
 
 

@@ -3,9 +3,11 @@
 What is unusual here:
 - Targets are what the feed-forward parts of the teacher's last layers put out, before the residual, normed and averaged.
 - Norms over time leave padding out, so that a target does not depend on its batch; the official code counts it (``over_padding``).
+- The teacher is the encoder alone, over the student's features, or the whole student over the waveform (``TeacherConfig.whole``).
 """
 
 import copy
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -27,12 +29,14 @@ class TeacherConfig:
         decay, end_decay: the teacher keeps ``decay`` of itself in the first update, rising linearly to ``end_decay``.
         anneal_steps: updates that this takes; null takes all of them.
         copy_positions: the teacher's positional convolution is the student's of the moment, not an average.
+        whole: the teacher is all of the student, front-end and heads too, and hears the waveform itself.
     """
 
     decay: float = 0.999
     end_decay: float = 0.9999
     anneal_steps: int | None = 30000
     copy_positions: bool = True
+    whole: bool = False
 
     def __post_init__(self) -> None:
         if not (0.0 <= self.decay <= 1.0 and 0.0 <= self.end_decay <= 1.0) or (self.anneal_steps is not None and self.anneal_steps < 1):
@@ -78,12 +82,20 @@ class TargetConfig:
 
 
 class Teacher(nn.Module):
-    """A copy of an encoder that no gradient changes, in float32 and always in evaluation mode."""
+    """A copy of parts of a student that no gradient changes, in float32 and always in evaluation mode.
 
-    def __init__(self, student: Encoder) -> None:
+    Args:
+        student: has an ``encoder``.
+        parts: what is copied, the encoder among it, under the names that the parts have in the student.
+    """
+
+    encoder: Encoder
+
+    def __init__(self, student: nn.Module, parts: Iterable[str] = ("encoder",)) -> None:
         super().__init__()
-        self.encoder = copy.deepcopy(student)
-        self.encoder.requires_grad_(False)
+        for name in parts:
+            setattr(self, name, copy.deepcopy(getattr(student, name)))
+        self.requires_grad_(False)
         self.eval()
 
     def train(self, mode: bool = True) -> "Teacher":
@@ -92,12 +104,12 @@ class Teacher(nn.Module):
         return super().train(False)
 
     @torch.no_grad()
-    def follow(self, student: Encoder, decay: float, copy_positions: bool = True) -> None:
+    def follow(self, student: nn.Module, decay: float, copy_positions: bool = True) -> None:
         """One step of the average: decay * teacher + (1 - decay) * student; at a decay of 1 nothing moves."""
         if decay >= 1.0:
             return
-        own, others = dict(self.encoder.named_parameters()), dict(student.named_parameters())
-        names = [name for name in own if not (copy_positions and name.startswith("positions."))]
+        own, others = dict(self.named_parameters()), dict(student.named_parameters())
+        names = [name for name in own if not (copy_positions and name.startswith("encoder.positions."))]
         torch._foreach_mul_([own[name] for name in names], decay)
         torch._foreach_add_([own[name] for name in names], [others[name] for name in names], alpha=1.0 - decay)
         for name in own.keys() - set(names):

@@ -2,7 +2,7 @@
 
 What is unusual here:
 - The teacher is a moving average of the encoder alone (objectives/regression.py); it hears the student's own features, unmasked and without
-  dropout. It is part of the model's weights, so that a resumed run goes on with it.
+  dropout. It is part of the model's weights, so that a resumed run goes on with it. A whole teacher (``teacher.whole``) hears the waveform.
 - It moves at the start of a step, on the student of the step before, as the official code's does; without accumulation there is no
   difference to moving after each update.
 - Training stops when targets or predictions collapse to a constant (the official guard).
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from avtlm.data.batching import Batch
 from avtlm.frontends.multimodal import InputMask
-from avtlm.frontends.waveform import WaveformConfig
+from avtlm.frontends.waveform import WaveformConfig, WaveformFrontEnd
 from avtlm.nn.transformer import EncoderConfig
 from avtlm.objectives.loss import Loss
 from avtlm.objectives.masking import SpanMaskConfig
@@ -60,8 +60,14 @@ class Data2Vec(SpeechEncoder):
     def __init__(self, config: Data2VecConfig) -> None:
         super().__init__(config)
         self.regress: nn.Linear | None = nn.Linear(config.encoder.dim, config.encoder.dim)
-        self.teacher: Teacher | None = Teacher(self.encoder)
+        self.teacher: Teacher | None = None
+        self._make_teacher()
         self._spreads: dict[str, Tensor] = {}
+
+    def _make_teacher(self) -> None:
+        """A copy of the student as it is, or of its encoder."""
+        names = [name for name, _ in self.named_children() if name != "teacher"]
+        self.teacher = Teacher(self, (*names, "feature_mask") if self.config.teacher.whole else ("encoder",))
 
     def drop_heads(self) -> None:
         """Remove the teacher and the head."""
@@ -74,7 +80,7 @@ class Data2Vec(SpeechEncoder):
             FloatingPointError: targets or predictions have become constant.
         """
         if self.teacher is not None:
-            self.teacher.follow(self.encoder, self.config.teacher.decay_at(step, steps), self.config.teacher.copy_positions)
+            self.teacher.follow(self, self.config.teacher.decay_at(step, steps), self.config.teacher.copy_positions)
         if step > GUARDED_FROM and step % GUARDED_EVERY == 0:
             config = self.config
             for name, least in (("target_spread", config.min_target_spread), ("prediction_spread", config.min_prediction_spread)):
@@ -92,7 +98,7 @@ class Data2Vec(SpeechEncoder):
     def masked_losses(self, batch: Batch, mask: InputMask) -> dict[str, Loss]:
         """The same with given masks, so that a stored case can be replayed."""
         heard, hidden, encoded = self.see(batch, mask)
-        loss = self.regression(heard, hidden, encoded)
+        loss = self.regression(batch, heard, hidden, encoded)
         loss.logs["masked_loss"] = loss.logs["regression_loss"]
         return {"regression": loss}
 
@@ -102,12 +108,23 @@ class Data2Vec(SpeechEncoder):
         hidden = self.hidden_frames(heard, mask)
         return heard, hidden, self.encoder(self.hide(heard.projected, mask), heard.lengths)[hidden]
 
-    def regression(self, heard: Heard, hidden: Tensor, encoded: Tensor) -> Loss:
+    def targets(self, batch: Batch, heard: Heard) -> Tensor:
+        """What the teacher makes of the unmasked clips: (batch, frames, dim), float32."""
+        assert self.teacher is not None, "a model without its teacher cannot be trained further"
+        projected = heard.projected
+        if self.config.teacher.whole:
+            assert batch.audio is not None
+            assert batch.audio_lengths is not None
+            with torch.no_grad():
+                frontend: WaveformFrontEnd = self.teacher.frontend  # type: ignore[assignment]
+                projected = frontend(frontend.convolve(batch.audio, batch.audio_lengths))[1]
+        return self.teacher.targets(projected, heard.lengths, self.config.targets)
+
+    def regression(self, batch: Batch, heard: Heard, hidden: Tensor, encoded: Tensor) -> Loss:
         """The loss of the student's hidden frames (n, dim) against the teacher."""
         config = self.config
         assert self.regress is not None, "a model without its head cannot be trained further"
-        assert self.teacher is not None
-        targets = self.teacher.targets(heard.projected, heard.lengths, config.targets)[hidden]
+        targets = self.targets(batch, heard)[hidden]
         loss = regression_loss(self.regress(encoded), targets, config.beta, config.loss_scale)
         self._spreads = {name: loss.logs[name][0] for name in ("target_spread", "prediction_spread")}
         return loss

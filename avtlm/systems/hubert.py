@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from avtlm.data.batching import Batch
+from avtlm.frontends.filterbank import SAMPLE_RATE
 from avtlm.frontends.multimodal import InputMask
 from avtlm.objectives.loss import Loss
 from avtlm.objectives.masked_prediction import UnitPredictor, masked_prediction_loss, units_of_frames
@@ -121,6 +122,6 @@ class Hubert(SpeechEncoder):
             )
         assert batch.audio is not None
         waveform = self.config.waveform
-        frames, rate = int(waveform.frames(torch.tensor(batch.audio.shape[1]))), self.config.label_rate / waveform.frame_rate
+        frames, rate = int(waveform.frames(torch.tensor(batch.audio.shape[1]))), self.config.label_rate * waveform.hop / SAMPLE_RATE
         shortest = min(batch.targets[name].shape[1] for name in names)
         return [units_of_frames(batch.targets[name][:, :shortest], frames, rate) for name in names]

@@ -30,7 +30,7 @@ class MT4SSLConfig(Data2VecConfig):
     Attributes:
         units: classes (for official checkpoints: clusters + 4, the dictionary's special symbols first).
         label_rate: units per second in a batch.
-        regression_weight, classification_weight: of the two losses; 0 leaves one out.
+        regression_weight, classification_weight: of the two losses; 0 leaves one out, its head and the teacher too.
     """
 
     units: int = 504
@@ -55,10 +55,14 @@ class MT4SSL(Data2Vec):
 
     def __init__(self, config: MT4SSLConfig) -> None:
         super().__init__(config)
-        self.classify: nn.Linear | None = nn.Linear(config.encoder.dim, config.units)
-        initialise_like_bert(self.classify)
-        if config.regression_weight == 0:
-            self.teacher = None  # nothing would learn from it
+        self.classify: nn.Linear | None = None
+        if config.classification_weight:
+            self.classify = nn.Linear(config.encoder.dim, config.units)
+            initialise_like_bert(self.classify)
+        if config.regression_weight:
+            self._make_teacher()  # a whole one has both heads
+        else:
+            self.regress = self.teacher = None
 
     @property
     def inventory(self) -> dict[str, int]:
@@ -82,7 +86,7 @@ class MT4SSL(Data2Vec):
         count = torch.tensor(len(encoded), device=encoded.device)
         total, losses = encoded.new_zeros(()), {}
         if config.regression_weight:
-            online = self.regression(heard, hidden, encoded)
+            online = self.regression(batch, heard, hidden, encoded)
             losses["regression"] = Loss(config.regression_weight * online.value, torch.zeros_like(count), online.logs)
             total = total + losses["regression"].value.detach()
         if config.classification_weight:

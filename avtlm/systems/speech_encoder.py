@@ -17,6 +17,7 @@ from avtlm.data.inputs import InputFormat
 from avtlm.frontends.multimodal import InputMask
 from avtlm.frontends.waveform import WaveformConfig, WaveformFrontEnd
 from avtlm.nn.attention import padding_mask
+from avtlm.nn.quantize import Quantised
 from avtlm.nn.transformer import Encoder, EncoderConfig
 from avtlm.objectives.loss import Loss
 from avtlm.objectives.masking import SpanMaskConfig, span_mask
@@ -55,12 +56,14 @@ class Heard:
         convolved, normed: (batch, frames, width).
         projected: (batch, frames, dim), before dropout.
         lengths: valid frames, (batch,).
+        quantised: what ``projected`` was made of, in models that quantise their inputs (wav2vec2.py).
     """
 
     convolved: Tensor
     normed: Tensor
     projected: Tensor
     lengths: Tensor
+    quantised: Quantised | None = None
 
     @property
     def padding(self) -> Tensor:
@@ -141,7 +144,10 @@ class SpeechEncoder(nn.Module):
 
     def hide(self, projected: Tensor, mask: InputMask | None) -> Tensor:
         """Dropout, then masks: what the encoder sees of (batch, frames, dim)."""
-        x = self.frontend.dropout(projected)
+        return self.cover(self.frontend.dropout(projected), mask)
+
+    def cover(self, x: Tensor, mask: InputMask | None) -> Tensor:
+        """The masks alone, over (batch, frames, dim)."""
         if mask is None:
             return x
         frames, channels = mask.fused, mask.channels
@@ -189,10 +195,12 @@ class SpeechEncoder(nn.Module):
         return InputMask(fused=hidden.to(device), channels=silenced)
 
     def hidden_frames(self, heard: Heard, mask: InputMask) -> Tensor:
-        """Frames in the loss: bool (batch, frames), hidden ones that are no padding."""
+        """Frames in the loss: bool (batch, frames), hidden ones that are no padding (the official code takes these as well)."""
         frames = heard.normed.shape[1]
         hidden = mask.hidden(frames)
-        return torch.zeros_like(heard.padding) if hidden is None else hidden & ~heard.padding
+        if hidden is None:
+            return torch.zeros_like(heard.padding)
+        return hidden if self.config.waveform.compute_padding else hidden & ~heard.padding
 
     def feature_penalty(self, heard: Heard, weight: float, count: Tensor) -> Loss:
         """``weight`` times the mean square of the convolutions' output, times the frames in the loss (released settings: 10)."""
@@ -200,7 +208,7 @@ class SpeechEncoder(nn.Module):
         if self.config.waveform.compute_padding:
             penalty = squares.mean()
         else:
-            there = ~heard.padding
+            there = ~padding_mask(heard.lengths, squares.shape[1])
             penalty = (squares * there).sum() / there.sum().clamp(min=1)
         zero = torch.zeros_like(count)
         return Loss(weight * penalty * count, zero, {"feature_penalty": (penalty.detach(), zero + 1)})

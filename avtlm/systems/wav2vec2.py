@@ -6,9 +6,10 @@ What is unusual here:
   as options of the official code.
 - The diversity loss counts the probabilities before noise; the official one of Hugging Face counts chosen codes in evaluation.
 - Frames of a padded row may be hidden in unequal numbers; the official code needs equal ones.
+- The context may be made of quantised frames too (``input_quantizer``); they then stand in for the projection of the convolutions.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
@@ -35,7 +36,11 @@ class Wav2Vec2Config(SpeechEncoderConfig):
         negatives_from: whether those of its clip are other hidden frames or any others.
         target_glu: targets pass a gated linear layer before they are compared.
         target_dropout: of the frames that are quantised.
-        diversity_weight, feature_penalty: of these losses, times the hidden frames.
+        diversity_weight, feature_penalty: of these losses, times the hidden frames. Diversity is that of the targets' codes, or of the
+            inputs' where targets are not quantised.
+        input_quantizer: quantises what the encoder sees; null shows it the frames themselves.
+        shared_quantizer: inputs pass the targets' quantiser (and ``input_quantizer`` stays null).
+        frame_multiple: leave out the last frames of a batch, so that it has a multiple of so many.
     """
 
     quantizer: QuantizerConfig | None = field(default_factory=QuantizerConfig)
@@ -49,6 +54,9 @@ class Wav2Vec2Config(SpeechEncoderConfig):
     target_dropout: float = 0.1
     diversity_weight: float = 0.1
     feature_penalty: float = 10.0
+    input_quantizer: QuantizerConfig | None = None
+    shared_quantizer: bool = False
+    frame_multiple: int = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -56,6 +64,10 @@ class Wav2Vec2Config(SpeechEncoderConfig):
             raise ValueError("negatives: there are none of any kind; give at least 1.")
         if self.code_negatives and self.quantizer is None:
             raise ValueError(f"code_negatives: {self.code_negatives}, but there are no codes without a quantizer; set 0.")
+        if self.shared_quantizer and (self.quantizer is None or self.input_quantizer is not None):
+            raise ValueError("shared_quantizer: inputs pass the targets' quantizer; give a quantizer and no input_quantizer.")
+        if self.frame_multiple < 1:
+            raise ValueError(f"frame_multiple: {self.frame_multiple}; give 1, which leaves all frames, or more.")
 
 
 @dataclass(frozen=True)
@@ -84,16 +96,39 @@ class Wav2Vec2(SpeechEncoder):
         self.target_glu = nn.Linear(final, 2 * final) if config.target_glu else None
         self.project_context: nn.Linear | None = nn.Linear(config.encoder.dim, final)
         self.target_dropout = nn.Dropout(config.target_dropout)
+        self.input_quantizer = self.quantizer if config.shared_quantizer else None
+        if config.input_quantizer is not None:
+            self.input_quantizer = GumbelQuantizer(config.input_quantizer, width, config.encoder.dim)
+        self.project_input: nn.Linear | None = None
+        if self.input_quantizer is not None:
+            self.project_input = nn.Linear(self.input_quantizer.dim, config.encoder.dim)
+            self.frontend.project = nn.Identity()
 
     def drop_heads(self) -> None:
-        """Remove quantiser and projections."""
+        """Remove the targets' quantiser and the projections of targets and context."""
         self.quantizer = self.project_target = self.target_glu = self.project_context = None
 
     def start_step(self, step: int, steps: int) -> None:
-        """Cool the quantiser down."""
+        """Cool the quantisers down."""
         del steps
-        if self.quantizer is not None:
-            self.quantizer.set_updates(step)
+        for quantizer in (self.quantizer, self.input_quantizer):
+            if quantizer is not None:
+                quantizer.set_updates(step)
+
+    def hear(self, batch: Batch, frames: int | None = None) -> Heard:
+        """Run the front-end; inputs are quantised here, after their dropout, where they are to be."""
+        heard = super().hear(batch, frames)
+        kept = heard.normed.shape[1] // self.config.frame_multiple * self.config.frame_multiple
+        heard = replace(heard, normed=heard.normed[:, :kept], projected=heard.projected[:, :kept], lengths=heard.lengths.clamp(max=kept))
+        if self.input_quantizer is None or self.project_input is None:
+            return heard
+        counted = None if self.config.waveform.compute_padding else (~heard.padding).flatten()
+        quantised = self.input_quantizer(self.frontend.dropout(heard.normed).flatten(0, 1), counted)
+        return replace(heard, projected=self.project_input(quantised.vectors).unflatten(0, heard.normed.shape[:2]), quantised=quantised)
+
+    def hide(self, projected: Tensor, mask: InputMask | None) -> Tensor:
+        """As of every speech encoder; quantised inputs have had their dropout."""
+        return super().hide(projected, mask) if self.input_quantizer is None else self.cover(projected, mask)
 
     # Losses (sections 3.2 and 3.3; the penalty is the official code's) ---------------------------------------------------------------
 
@@ -136,22 +171,23 @@ class Wav2Vec2(SpeechEncoder):
         loss = contrastive_loss(logits)
         loss.logs["masked_loss"] = (loss.value.detach(), loss.count)
         found = {"contrastive": loss}
-        if quantised is not None and config.quantizer is not None:
-            codes, zero = config.quantizer.groups * config.quantizer.entries, torch.zeros_like(loss.count)
-            unused = (codes - quantised.soft_perplexity) / codes
-            logs = {"code_perplexity": (quantised.hard_perplexity, zero + 1)}
+        spread, sizes = (quantised, config.quantizer) if quantised is not None else (heard.quantised, config.input_quantizer)
+        if spread is not None and sizes is not None:
+            codes, zero = sizes.groups * sizes.entries, torch.zeros_like(loss.count)
+            unused = (codes - spread.soft_perplexity) / codes
+            logs = {"code_perplexity": (spread.hard_perplexity, zero + 1)}
             found["diversity"] = Loss(config.diversity_weight * unused * loss.count, zero, logs)
         found["feature_penalty"] = self.feature_penalty(heard, config.feature_penalty, loss.count)
         return found
 
     def compare(self, heard: Heard, encoded: Tensor, hidden: Tensor, negatives: Negatives) -> tuple[Tensor, Quantised | None]:
         """Logits of the hidden frames over the truth and their negatives (frames, 1 + negatives), and what was quantised for them."""
+        assert self.project_target is not None
+        assert self.project_context is not None
         everywhere = self.config.negatives_from == "all"
         frames = self.target_dropout(heard.normed)
         frames = frames.flatten(0, 1) if everywhere else frames[hidden]
         counted = (~heard.padding).flatten() if everywhere and not self.config.waveform.compute_padding else None
-        assert self.project_target is not None
-        assert self.project_context is not None
         quantised = None
         if self.quantizer is not None:
             quantised = self.quantizer(frames, counted)

@@ -12,7 +12,17 @@ from typing import Any
 from safetensors import SafetensorError
 
 from avtlm.convert.options import OptionError
-from benchmarks.replay import avhubert, checkpoints, decoding, evaluation, lips, preparation, speech_encoders, transformers_models
+from benchmarks.replay import (
+    avhubert,
+    checkpoints,
+    decoding,
+    evaluation,
+    fine_tuned,
+    lips,
+    preparation,
+    speech_encoders,
+    transformers_models,
+)
 from benchmarks.replay.case import Case, CaseError, Check, Comparison, read_case
 
 
@@ -26,7 +36,7 @@ class Adapter:
 
 ADAPTERS = [
     Adapter(fits, replay)
-    for part in (avhubert, checkpoints, preparation, lips, decoding, evaluation, speech_encoders, transformers_models)
+    for part in (avhubert, checkpoints, preparation, lips, decoding, evaluation, speech_encoders, fine_tuned, transformers_models)
     for fits, replay in part.ADAPTERS
 ]
 
@@ -77,16 +87,17 @@ def replay(folder: Path, name: str) -> Report:
         return Report(name, None, [], {}, f"cannot be read: {error}")
     check = Check(case)
     failure: str | None = None
-    adapter = next((adapter for adapter in ADAPTERS if adapter.fits(case)), None)
-    if adapter is None:
-        failure = f"no adapter for {case.official or case.description.get('what') or 'a case without official_class'}."
-    else:
-        try:
-            adapter.replay(case, check)
-        except (CaseError, OptionError) as error:
-            failure = str(error)
-        except Exception as error:  # a case from elsewhere may ask for anything; what it was is in the report
-            failure = f"{type(error).__name__}: {error}"
+    try:
+        adapter = next((adapter for adapter in ADAPTERS if adapter.fits(case)), None)
+        if adapter is None:
+            raise CaseError(f"no adapter for {case.official or case.description.get('what') or 'a case without official_class'}.")
+        adapter.replay(case, check)
+    except (CaseError, OptionError) as error:
+        failure = str(error)
+    except KeyError as error:
+        failure = f"case.json, or the tensors beside it, lack {error}, which this kind of case needs."
+    except Exception as error:  # a case from elsewhere may ask for anything; what it was is in the report, in one line
+        failure = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
     compared = {comparison.name for comparison in check.comparisons}
     reason = "the case was not run to its end." if failure else "no adapter computes a tensor of this name."
     left = {tensor: reason for tensor in case.outputs if tensor not in compared and tensor not in check.skipped}

@@ -66,13 +66,15 @@ def read_case(folder: Path, name: str | None = None) -> Case:
     """Read a case.
 
     Raises:
-        OSError, ValueError: a file is missing or damaged.
+        OSError, ValueError: a file is missing or damaged, or describes nothing.
     """
     parts = {}
     for part in ("inputs", "outputs", "state"):
         path = folder / f"{part}.safetensors"
         parts[part] = load_file(path) if path.exists() else {}
     description = json.loads((folder / "case.json").read_text(encoding="utf-8"))
+    if not isinstance(description, dict) or not isinstance(description.get("config", {}), dict):
+        raise CaseError("case.json: neither it nor its config may be anything but a mapping.")
     return Case(name or folder.name, folder, description, **parts)
 
 

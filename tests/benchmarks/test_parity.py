@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from benchmarks.parity import CASES, main
 from benchmarks.replay import find_cases, replay
 from benchmarks.replay.case import Case, Check
+from benchmarks.replay.speech_encoders import with_copies
 
 CTC = CASES / "avhubert" / "ctc"
 
@@ -113,6 +114,50 @@ def test_a_tensor_that_nobody_computes_is_told(tmp_path: Path) -> None:
     report = replay(folder, "case")
     assert report.passed
     assert report.skipped == {"av.something_else": "no adapter computes a tensor of this name."}
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "reason"),
+    [
+        ("w2v2_pretrain", {"model": {"layer_type": "conformer"}}, "layer_type is 'conformer'"),
+        ("mt4ssl_pretrain", {"model": {"new_switch": True}}, "options that avtlm does not know: new_switch"),
+        ("mt4ssl_pretrain", {"loss_weights": {"regression": 1.0}}, "config.loss_weights has no weight for classification"),
+        ("w2v2_ctc", {"ctc": {"new_switch": 1}}, "options that avtlm does not know: new_switch"),
+        ("w2v2_ctc", {"w2v_model": {"_name": "data2vec_multi"}}, "data2vec_multi is no model that is replayed"),
+        ("hubert_pretrain", {"model": {"encoder_layers": 2}}, "do not fit the model of case.json"),
+        ("hubert_pretrain", {"model": None}, "lack 'model', which this kind of case needs"),
+        ("w2v2_pretrain", {"model": {"encoder_attention_heads": 5}}, "heads: 5 does not divide dim 48"),
+    ],
+)
+def test_what_a_case_of_a_speech_encoder_cannot_be_replayed_for_is_said_in_one_sentence(
+    tmp_path: Path, name: str, change: dict[str, Any], reason: str
+) -> None:
+    source = CASES / "mt4ssl" / name
+    config = json.loads((source / "case.json").read_text())["config"]
+    for key, values in change.items():
+        if isinstance(values, dict) and isinstance(config.get(key), dict) and key != "loss_weights":
+            config[key] |= values
+        elif values is None:
+            del config[key]
+        else:
+            config[key] = values
+    folder = altered(tmp_path / "case", source)
+    description = json.loads((folder / "case.json").read_text()) | {"config": config}
+    (folder / "case.json").write_text(json.dumps(description))
+    report = replay(folder, "case")
+    assert not report.passed
+    assert report.failure is not None
+    assert reason in report.failure
+    assert "\n" not in report.failure
+
+
+def test_copies_of_the_truth_that_rounding_set_apart_are_compared_again() -> None:
+    inf = float("inf")
+    ours, stored = torch.tensor([[2.0, -inf, 1.0], [3.0, -inf, 1.0]]), torch.tensor([[2.0, 2.5, 1.0], [3.0, -inf, 1.0]])
+    logits, ranked = with_copies(ours, stored)
+    assert logits.tolist() == [[2.0, 2.0, 1.0], [3.0, -inf, 1.0]]
+    assert ranked.tolist() == [[2.0, 2.5, 1.0], [3.0, -inf, 1.0]]
+    assert with_copies(ours, None)[0] is ours
 
 
 def check(**outputs: torch.Tensor) -> Check:

@@ -36,6 +36,17 @@ def test_drawn_codes_have_gradients_for_scores_and_entries() -> None:
         assert parameter.grad.abs().max() > 0
 
 
+def test_soft_codes_are_mixtures_of_entries() -> None:
+    model = quantizer(hard=False).train()
+    noise = torch.zeros(12, 2, 5)
+    model.set_updates(10**7)  # at the lowest temperature
+    found = model(frames(), noise=noise)
+    weights = (model.score[0](frames()).unflatten(-1, (2, 5)) / 0.5).softmax(-1)
+    expected = torch.cat([weights[:, group] @ model.books[group] for group in range(2)], -1)
+    torch.testing.assert_close(found.vectors, expected)
+    assert torch.equal(found.codes, weights.argmax(-1))
+
+
 def test_perplexities_count_the_chosen_frames_alone() -> None:
     model, x = quantizer(), frames()
     counted = torch.arange(12) < 5

@@ -19,6 +19,16 @@ def test_thinned_rows_hide_equally_many_of_their_own_frames() -> None:
         assert not bool(mask[1, 90:].any() or mask[2, 61:].any())
 
 
+def test_a_row_that_hides_nothing_takes_the_masks_of_the_others_but_one_without_frames_does_not() -> None:
+    config = SpanMaskConfig(0.3, 5, min_spans=0)
+    drawn = [span_mask(torch.tensor([120, 6]), 120, config, generator(seed)) for seed in range(20)]
+    assert {tuple(mask.sum(1).tolist()) for mask in drawn} >= {(0, 0)}
+    for seed in range(20):
+        mask = span_mask(torch.tensor([120, 0]), 120, config, generator(seed))
+        assert mask[0].any()
+        assert not mask[1].any()
+
+
 def test_without_thinning_every_run_is_at_least_a_span_long_and_there_are_at_least_two_starts() -> None:
     config = SpanMaskConfig(0.3, 5)
     for seed in range(50):

@@ -42,6 +42,24 @@ def test_the_teacher_moves_by_its_schedule_and_copies_positions() -> None:
     assert torch.equal(after[place], dict(model.encoder.named_parameters())[place])
 
 
+@pytest.mark.parametrize("system", ["data2vec", "mt4ssl"])
+def test_a_whole_teacher_hears_the_waveform_and_all_of_it_moves(system: str) -> None:
+    model, whole = tiny(system, teacher=TeacherConfig(0.5, 0.5, 1, copy_positions=False, whole=True)), batch()
+    expected = {name for name in model.state_dict() if not name.startswith("teacher.")}
+    assert {name.removeprefix("teacher.") for name in model.state_dict()} == expected
+    heard = model.hear(whole)
+    before = model.targets(whole, heard)
+    with torch.no_grad():
+        model.frontend.layers[0].conv.weight += 0.3
+    changed = replace(heard, projected=heard.projected + 1.0)
+    assert torch.equal(model.targets(whole, changed), before)
+    name = "frontend.layers.0.conv.weight"
+    own, student = model.teacher.state_dict()[name].clone(), model.state_dict()[name]
+    model.start_step(1, 10)
+    torch.testing.assert_close(model.teacher.state_dict()[name], 0.5 * own + 0.5 * student)
+    assert not torch.equal(model.targets(whole, heard), before)
+
+
 @pytest.mark.parametrize(("updates", "decay"), [(0, 0.5), (5, 0.7), (10, 0.9), (99, 0.9)])
 def test_decay_rises_to_its_end(updates: int, decay: float) -> None:
     assert TeacherConfig(0.5, 0.9, 10).decay_at(updates, 1000) == pytest.approx(decay)
@@ -71,10 +89,13 @@ def test_mt4ssl_adds_both_losses_and_counts_frames_once() -> None:
     assert count == hidden
     single = tiny("mt4ssl", regression_weight=0.0)
     assert single.teacher is None
+    assert single.regress is None
     only = single.masked_losses(whole, mask)
     assert list(only) == ["classification"]
     assert only["classification"].count == hidden
-    assert list(tiny("mt4ssl", classification_weight=0.0).masked_losses(whole, mask)) == ["regression"]
+    other = tiny("mt4ssl", classification_weight=0.0)
+    assert other.classify is None
+    assert list(other.masked_losses(replace(whole, targets={}), mask)) == ["regression"]
 
 
 def test_mt4ssl_classifies_only_frames_that_have_units() -> None:

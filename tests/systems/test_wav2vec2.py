@@ -8,7 +8,7 @@ import torch
 from avtlm.frontends.multimodal import InputMask
 from avtlm.nn.quantize import QuantizerConfig
 from avtlm.systems.wav2vec2 import Wav2Vec2Config
-from tests.systems.speech_models import batch, tiny
+from tests.systems.speech_models import alone, batch, tiny
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "of the clip": {},
@@ -18,6 +18,10 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "codes alone": {"negatives": 0, "code_negatives": 3},
     "not quantised": {"quantizer": None},
     "deep": {"quantizer": QuantizerConfig(2, 5, dim=6, depth=2, shared=True), "target_glu": True},
+    "quantised inputs": {"input_quantizer": QuantizerConfig(2, 3)},
+    "quantised inputs alone": {"quantizer": None, "input_quantizer": QuantizerConfig(2, 3)},
+    "one quantiser": {"shared_quantizer": True},
+    "frames by fours": {"frame_multiple": 4},
 }
 
 
@@ -30,7 +34,9 @@ def test_every_kind_of_negative_gives_a_loss_with_gradients(changes: dict[str, A
     assert losses["contrastive"].count > 0
     for parameter in (model.project_context.weight, model.project_target.weight, model.feature_mask):
         assert parameter.grad.abs().max() > 0
-    assert ("diversity" in losses) is (model.quantizer is not None)
+    assert ("diversity" in losses) is (model.quantizer is not None or model.input_quantizer is not None)
+    if model.input_quantizer is not None:
+        assert model.input_quantizer.entries.grad.abs().max() > 0
 
 
 def test_negatives_are_other_hidden_frames_of_the_same_clip() -> None:
@@ -75,11 +81,31 @@ def test_the_quantiser_cools_with_the_steps() -> None:
     assert found == [2.0, pytest.approx(2 * 0.9**5), 0.5]
 
 
+def test_quantised_inputs_stay_in_fine_tuning_and_features_do_not_depend_on_the_batch() -> None:
+    for changes in ({"input_quantizer": QuantizerConfig(2, 3)}, {"shared_quantizer": True}):
+        model = tiny("wav2vec2", **changes)
+        model.drop_heads()
+        assert model.quantizer is None
+        model.start_step(5, 10)
+        together, lengths = model.encode(batch())
+        found, _ = model.encode(alone(batch(), 1))
+        torch.testing.assert_close(found[0], together[1, : lengths[1]], atol=1e-4, rtol=1e-4)
+
+
+def test_a_batch_may_lose_its_last_frames() -> None:
+    model = tiny("wav2vec2", frame_multiple=5)
+    encoded, lengths = model.encode(batch())
+    assert encoded.shape[1] == 20
+    assert lengths.tolist() == [20, 14, 18]
+
+
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
         ({"negatives": 0}, "there are none of any kind"),
         ({"quantizer": None, "code_negatives": 1}, "there are no codes without a quantizer"),
+        ({"quantizer": None, "shared_quantizer": True}, "give a quantizer and no input_quantizer"),
+        ({"frame_multiple": 0}, "frame_multiple: 0"),
     ],
 )
 def test_impossible_settings_are_refused(wrong: dict[str, Any], message: str) -> None:

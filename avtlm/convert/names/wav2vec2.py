@@ -57,7 +57,13 @@ _TEACHER: Rules = [
     *_encoder("_ema", "teacher.encoder"),
 ]
 HEADS: dict[str, Rules] = {
-    "wav2vec2": [*_QUANTIZER, (r"final_proj\.(.+)", r"project_context.\1"), (r"target_glu\.0\.(.+)", r"target_glu.\1")],
+    "wav2vec2": [
+        *_QUANTIZER,
+        *((f"input_{theirs}", f"input_{ours}") for theirs, ours in _QUANTIZER if theirs.startswith("quantizer")),
+        (r"project_inp\.(.+)", r"project_input.\1"),
+        (r"final_proj\.(.+)", r"project_context.\1"),
+        (r"target_glu\.0\.(.+)", r"target_glu.\1"),
+    ],
     "hubert": _UNITS,
     "wavlm": _UNITS,
     "data2vec": _TEACHER,
@@ -93,16 +99,19 @@ TRANSFORMERS: Rules = [
 ]
 
 
-def fairseq_name(key: str, system: System) -> str:
+def fairseq_name(key: str, system: System, whole_teacher: bool = False) -> str:
     """Our name for a key of fairseq: of a pre-trained model, or of a Recognizer for one fine-tuned with CTC.
 
-    A teacher's keys stand behind ``_ema.``; in a checkpoint they are a dictionary of their own under that name.
+    A teacher's keys stand behind ``_ema.``; in a checkpoint they are a dictionary of their own under that name. They are those of its
+    encoder, or of a ``whole_teacher``.
 
     Raises:
         ValueError: no such model has that key.
     """
     if key.startswith("w2v_encoder.proj."):
         return "ctc." + key.removeprefix("w2v_encoder.proj.")
+    if whole_teacher and key.startswith("_ema."):
+        return "teacher." + fairseq_name(key.removeprefix("_ema."), system)
     inner = key.removeprefix(FAIRSEQ_CTC)
     return ("encoder." if inner != key else "") + find_name([*FAIRSEQ, *HEADS[system]], inner, system)
 
@@ -125,10 +134,10 @@ def rename(state: Mapping[str, Tensor], system: System, layout: Literal["fairseq
     Raises:
         ValueError: a name that such models do not have.
     """
-    ctc = any(key.startswith("lm_head.") for key in state)
+    ctc, whole = (any(key.startswith(prefix) for key in state) for prefix in ("lm_head.", "_ema.encoder."))
     renamed = {}
     for key, tensor in state.items():
-        name = fairseq_name(key, system) if layout == "fairseq" else hugging_face_name(key, ctc)
+        name = fairseq_name(key, system, whole) if layout == "fairseq" else hugging_face_name(key, ctc)
         # The gate's factors carry empty dimensions there.
         renamed[name] = tensor.flatten() if re.fullmatch(r".+\.gate\.scale", name) else tensor
     return renamed

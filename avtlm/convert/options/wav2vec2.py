@@ -48,6 +48,12 @@ WITHOUT_EFFECT = frozenset(
         *("expand_attention_mask", "normalize", "data"),
     }
 )
+# Options of wav2vec 2.0's own objective, which data2vec and MT4SSL inherit and do not read.
+CONTRASTIVE = (
+    *("dropout_features", "final_dim", "untie_final_proj", "target_glu", "quantize_targets", "quantize_input", "same_quantizer"),
+    *("quantizer_depth", "quantizer_factor", "latent_vars", "latent_groups", "latent_dim", "latent_temp", "num_negatives"),
+    *("negatives_from_everywhere", "cross_sample_negatives", "codebook_negatives", "crop_seq_to_multiple"),
+)
 HF_WITHOUT_EFFECT = frozenset(
     {
         *(
@@ -116,7 +122,6 @@ def fairseq(
     """
     take, teaches = options.take, system in ("data2vec", "mt4ssl")
     options.require("layer_type", "transformer")
-    options.require("crop_seq_to_multiple", 1)
     options.require("use_adp", False)
     options.require("conv_pos_batch_norm", False)
     layers = convolutions(take("conv_feature_layers", CONVOLUTIONS))
@@ -165,6 +170,7 @@ def fairseq(
     target_dropout = take("dropout_features", 0.0)
     if system == "wav2vec2":
         return _contrastive(options, common, final_dim, temperature, target_dropout)
+    take("latent_temp", [])  # a leftover there
     visible, masked = take("pred_nomask_weight", 0.0), take("pred_masked_weight", 1.0)
     penalty = take("loss_weights", [0.0])
     if not units or len(penalty) > 1:
@@ -209,8 +215,6 @@ def _spans(options: Options, name: str, prob: float, least: int) -> SpanMaskConf
 
 def _contrastive(options: Options, common: dict[str, Any], final_dim: int, temperature: float, dropout: float) -> Wav2Vec2Config:
     take = options.take
-    options.require("quantize_input", False)
-    options.require("same_quantizer", False)
     start, end, decay = take("latent_temp", [2, 0.5, 0.999995])
     quantizer = QuantizerConfig(
         groups=take("latent_groups", 2),
@@ -222,9 +226,10 @@ def _contrastive(options: Options, common: dict[str, Any], final_dim: int, tempe
         end=end,
         decay=decay,
     )
-    quantised, weights = take("quantize_targets", False), take("loss_weights", [0.0])
+    quantised, inputs, same = take("quantize_targets", False), take("quantize_input", False), take("same_quantizer", False)
+    weights = take("loss_weights", [0.0])
     # One weight counts for all extra losses; without codes there is no diversity.
-    diversity, penalty = (0.0 if not quantised else float(weights[0]), float(weights[-1])) if weights else (0.0, 0.0)
+    diversity, penalty = (float(weights[0]) if quantised or inputs else 0.0, float(weights[-1])) if weights else (0.0, 0.0)
     return Wav2Vec2Config(
         **common,
         quantizer=quantizer if quantised else None,
@@ -238,22 +243,26 @@ def _contrastive(options: Options, common: dict[str, Any], final_dim: int, tempe
         target_dropout=dropout,
         diversity_weight=diversity,
         feature_penalty=penalty,
+        input_quantizer=quantizer if inputs and not (same and quantised) else None,
+        shared_quantizer=inputs and same and quantised,
+        frame_multiple=take("crop_seq_to_multiple", 1),
     )
 
 
 def _teaching(options: Options, common: dict[str, Any], system: System, units: Sequence[int], official: bool) -> Data2VecConfig:
     take = options.take
-    # These heads are as wide as the encoder, and nothing is quantised.
-    for key in ("dropout_features", "final_dim", "untie_final_proj", "target_glu", "quantize_targets"):
+    # These heads are as wide as the encoder, and nothing is quantised or compared; the class inherits the options all the same.
+    for key in CONTRASTIVE:
         options.take(key, False)
-    options.require("ema_transformer_only", True)
-    anneal = take("ema_anneal_end_step", 0)
+    anneal = take("ema_anneal_end_step", -1)
+    first, last, layers_only = take("ema_decay", 0.999), take("ema_end_decay", 0.9999), take("ema_layers_only", True)
+    # Averaging layers only implies the encoder only. A whole teacher's layers all become targets there, whatever is asked for.
+    whole = not take("ema_transformer_only", True) and not layers_only
+    layers, depth = take("average_top_k_layers", 8), common["encoder"].layers
     common |= {
-        "teacher": TeacherConfig(
-            take("ema_decay", 0.999), take("ema_end_decay", 0.9999), int(anneal) or None, take("ema_layers_only", True)
-        ),
+        "teacher": TeacherConfig(last if anneal == 0 else first, last, int(anneal) if anneal > 0 else None, layers_only, whole),
         "targets": TargetConfig(
-            layers=take("average_top_k_layers", 8),
+            layers=depth if whole else min(layers, depth),
             batch_norm=take("batch_norm_target_layer", False),
             instance_norm=take("instance_norm_target_layer", False),
             group_norm=take("group_norm_target_layer", False),
@@ -276,6 +285,7 @@ def _teaching(options: Options, common: dict[str, Any], system: System, units: S
     return MT4SSLConfig(
         **common,
         units=units[0],
+        label_rate=common["waveform"].frame_rate,  # one label is taken for one frame, whatever rate it was made at
         regression_weight=float(weights.get("regression", 1.0)) if take("mse_loss", True) else 0.0,
         classification_weight=float(weights.get("classification", 1.0)) if take("ce_loss", True) else 0.0,
     )

@@ -63,12 +63,34 @@ def test_single_options_are_honoured() -> None:
     assert (wavlm.encoder.relative_buckets, wavlm.encoder.relative_distance) == (320, 800)
 
 
+def test_quantised_inputs_have_a_quantiser_of_their_own_unless_there_is_one_to_share() -> None:
+    own = translate("wav2vec2", quantize_input=True, quantize_targets=True, latent_vars=9)
+    assert own.input_quantizer == own.quantizer
+    assert not own.shared_quantizer
+    shared = translate("wav2vec2", quantize_input=True, quantize_targets=True, same_quantizer=True)
+    assert (shared.input_quantizer, shared.shared_quantizer) == (None, True)
+    alone = translate("wav2vec2", quantize_input=True, same_quantizer=True, loss_weights=[0.1, 10])
+    assert (alone.quantizer, alone.shared_quantizer, alone.diversity_weight) == (None, False, 0.1)
+    assert alone.input_quantizer is not None
+
+
+def test_a_whole_teacher_is_one_of_which_not_even_the_layers_alone_are_averaged() -> None:
+    whole = translate("data2vec", **TEACHING, ema_transformer_only=False, ema_layers_only=False, average_top_k_layers=3)
+    assert whole.teacher.whole
+    assert whole.targets.layers == 12
+    assert not translate("data2vec", **TEACHING, ema_transformer_only=False).teacher.whole
+
+
+def test_more_layers_than_there_are_become_all_and_no_annealing_the_last_decay() -> None:
+    few = translate("data2vec", **{**TEACHING, "ema_anneal_end_step": 0}, encoder_layers=3, num_negatives=7, latent_vars=5)
+    assert few.targets.layers == 3
+    assert few.teacher.decay_at(0, 100) == few.teacher.end_decay
+
+
 @pytest.mark.parametrize(
     ("system", "values", "message"),
     [
-        ("wav2vec2", {"quantize_input": True}, "quantize_input is True"),
         ("wav2vec2", {"layer_type": "conformer"}, "layer_type is 'conformer'"),
-        ("data2vec", {"ema_transformer_only": False}, "ema_transformer_only is False"),
         ("wav2vec2", {"new_option": 1}, "options that avtlm does not know: new_option"),
         ("hubert", {}, "0 inventories of units"),
         ("mt4ssl", {}, "0 inventories of units"),
