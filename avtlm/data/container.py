@@ -11,6 +11,7 @@ from av.video.stream import VideoStream
 FPS = 25.0
 SAMPLE_RATE = 16000
 LONGEST_HOLE = 60.0  # seconds without picture or sound; a larger jump of the time stamps is damage, and filling it could take all memory
+END_OF_PROGRAM, PACK = 0xB9, 0xBA  # start codes of an MPEG program stream
 # What PyAV was seen to raise on 300 damaged files, next to FFmpegError: no stream of that kind, broken metadata text, an absurd allocation.
 PYAV_ERRORS = (av.error.FFmpegError, IndexError, UnicodeDecodeError, MemoryError, ValueError, OSError)
 
@@ -41,6 +42,29 @@ def open_media(path: str | Path) -> InputContainer:
         return av.open(str(path), metadata_errors="replace")
     except PYAV_ERRORS as error:
         raise MediaError(path, f"is not a media file that can be read ({describe(error)}).") from error
+
+
+def ends_in_a_packet(path: str | Path) -> bool:
+    """Whether an MPEG program stream (.mpg) stops in the middle of a packet.
+
+    Such a file promises no length, so nothing else tells a cut one from a whole one. Files of another structure give False.
+    """
+    size = Path(path).stat().st_size
+    with open(path, "rb") as file:
+        at = 0
+        while at < size:
+            file.seek(at)
+            head = file.read(14)
+            code = head[3] if len(head) >= 4 and head[:3] == b"\0\0\1" else 0
+            if code == PACK:  # MPEG-2 marks itself with 01 and says how many bytes of stuffing follow
+                at += 12 if len(head) < 14 or head[4] >> 6 != 1 else 14 + (head[13] & 7)
+            elif code == END_OF_PROGRAM:
+                return False
+            elif code > END_OF_PROGRAM and len(head) >= 6:
+                at += 6 + int.from_bytes(head[4:6], "big")
+            else:
+                return len(head) < 6 and head == b"\0\0\1"[: len(head)]
+    return at > size
 
 
 def describe(error: BaseException) -> str:

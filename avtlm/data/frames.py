@@ -15,7 +15,7 @@ from av.container import InputContainer
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from avtlm.data.container import FPS, LONGEST_HOLE, PYAV_ERRORS, MediaError, describe, open_media, video_stream
+from avtlm.data.container import FPS, LONGEST_HOLE, PYAV_ERRORS, MediaError, describe, ends_in_a_packet, open_media, video_stream
 
 LUMA_8_BIT = {"yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p", "yuv440p", "nv12", "nv16", "nv21", "gray"}
 FULL_RANGE = 2  # AVCOL_RANGE_JPEG
@@ -30,7 +30,7 @@ class FrameStream:
         path: a media file.
         fps: output rate; the source frame nearest in time is taken, so frames are dropped or repeated, never blended.
         colour: RGB instead of grey (slower).
-        damaged: ``"refuse"`` raises at the end when the file delivers fewer frames than its header promises, ``"keep"`` only warns.
+        damaged: ``"refuse"`` raises at the end when the file is cut off or has fewer frames than it promises, ``"keep"`` only warns.
         threads: decoder threads; 1 is best for small pictures and in worker processes, 0 takes all cores.
 
     Raises:
@@ -58,6 +58,7 @@ class FrameStream:
             stream.codec_context.thread_count = self.threads
             if self.threads != 1:
                 stream.thread_type = "AUTO"
+            self._cut = container.format.name == "mpeg" and ends_in_a_packet(self.path)
             yield from self._resample(stream, timed_frames(container, stream, self.path, self.info))
 
     def _resample(self, stream: VideoStream, frames: Iterator[tuple[float, VideoFrame]]) -> Iterator[np.ndarray]:
@@ -118,9 +119,14 @@ class FrameStream:
             if listed > count + 1:
                 warnings.append(f"the file lists {listed} frames but shows {count} (an edit list, or damage)")
             listed = 0
-        if listed > count + 1 or promised > seconds + max(0.12, 2.5 / rate):
+        short = listed > count + 1 or promised > seconds + max(0.12, 2.5 / rate)
+        if short or self._cut:
             have, want = (f"{count}", f"{listed} frames") if listed else (f"{seconds:.2f}", f"{promised:.2f} seconds of video")
-            reason = f"is damaged: only {have} of {want} can be decoded"
+            reason = (
+                f"is damaged: only {have} of {want} can be decoded"
+                if short
+                else f"is cut off in the middle of a packet, after {count} frames"
+            )
             if self.damaged == "refuse":
                 raise MediaError(self.path, f"{reason}.")
             warnings.append(reason)

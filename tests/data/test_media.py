@@ -207,6 +207,25 @@ def test_a_truncated_file_is_refused_or_kept_by_choice(tmp_path: Path) -> None:
     assert any("is damaged" in warning for warning in kept.info["warnings"])
 
 
+@pytest.mark.parametrize("codecs", [("mpeg1video", "mp2", "mpg"), ("mpeg2video", "mp2", "vob")])
+def test_a_program_stream_that_stops_inside_a_packet_is_damaged_though_it_promises_no_length(
+    tmp_path: Path, codecs: tuple[str, str, str]
+) -> None:
+    video, sound, suffix = codecs
+    whole = write_media(tmp_path / f"a.{suffix}", noise_frames(50), audio=tone(2.0), codec=video, audio_codec=sound)
+    clip = read_clip(whole)
+    assert clip.frames is not None
+    assert len(clip.frames) == 50
+    assert clip.info["warnings"] == []
+    cut = truncate(whole, 0.61)
+    with pytest.raises(MediaError, match=r"is cut off in the middle of a packet, after \d+ frames\."):
+        read_clip(cut)
+    kept = read_clip(cut, damaged="keep")
+    assert kept.frames is not None
+    assert 0 < len(kept.frames) < 50
+    assert any("cut off" in warning for warning in kept.info["warnings"])
+
+
 def test_what_is_no_media_is_named_in_one_sentence(tmp_path: Path) -> None:
     text = tmp_path / "text.mp4"
     text.write_text("not a video\n" * 100)
