@@ -126,6 +126,7 @@ def test_tiny_fine_tuning_starts_from_tiny_pre_training() -> None:
     [
         ("avhubert/base.yaml", 103_330_280),
         ("avhubert/base_lrs3.yaml", 103_330_280),
+        ("avhubert/large_lrs3.yaml", 325_398_504),
         ("avhubert/large.yaml", 325_398_504),
         ("vatlm/base.yaml", 107_497_448),
         ("vatlm/base_lrs3.yaml", 107_497_448),
