@@ -228,15 +228,30 @@ def _visualize(options: argparse.Namespace) -> int:
 
 def _convert(options: argparse.Namespace) -> int:
     source = Path(options.source)
-    if options.to is not None:
-        if options.system or options.pretrained or options.vocabulary:
-            return _wrong("--to fairseq writes a model folder back; --system, --pretrained and --vocabulary are for reading a .pt file.")
+    if options.to is not None and (options.system or options.pretrained or options.vocabulary):
+        return _wrong(f"--to {options.to} writes a model folder back; --system, --pretrained and --vocabulary are for reading a .pt file.")
+    if options.to == "fairseq":
         from avtlm.convert.export import to_fairseq
 
         print(f"checkpoint: {to_fairseq(source, options.out)}")
         return 0
+    if options.to == "huggingface":
+        from avtlm.convert.export_huggingface import to_huggingface
+
+        print(f"folder: {to_huggingface(source, options.out)}")
+        return 0
     if source.is_dir():
-        return _wrong(f"{source} is a folder; to turn a model folder into an official checkpoint add --to fairseq.")
+        from avtlm.convert.huggingface import convert_folder, is_hugging_face
+
+        if not is_hugging_face(source):
+            return _wrong(
+                f"{source} has no config.json, so it is no Hugging Face folder; to write a model folder of avtlm for other code, add "
+                "--to fairseq or --to huggingface."
+            )
+        if options.pretrained or options.vocabulary:
+            return _wrong("--pretrained and --vocabulary are for reading a .pt file; a Hugging Face folder has its own vocab.json.")
+        print(f"model: {convert_folder(source, options.system, options.out)}")
+        return 0
     from avtlm.convert.fairseq import convert
 
     print(f"model: {convert(source, options.system, options.out, options.pretrained, options.vocabulary)}")
@@ -412,13 +427,15 @@ def _parser() -> argparse.ArgumentParser:
     convert = verb(
         "convert",
         _convert,
-        "turn an official checkpoint (.pt of fairseq) into a model folder, or back",
-        "Neither fairseq nor any code in the file is run; nothing is written if something does not fit.",
+        "turn an official checkpoint (.pt of fairseq, or a Hugging Face folder) into a model folder, or back",
+        "Neither fairseq, transformers nor any code in the file is run; nothing is written if something does not fit.",
     )
-    convert.add_argument("source", metavar="FILE.pt", help="an official checkpoint, pre-trained or fine-tuned; with --to a model folder")
-    convert.add_argument("--out", "-o", metavar="DIR", required=True, help="the new model folder; with --to the new .pt file")
-    convert.add_argument("--system", choices=["avhubert", "vatlm"], help="make sure that it is this system (default: what the file says)")
-    convert.add_argument("--to", choices=["fairseq"], help="write a model folder as a checkpoint for the official code")
+    source = "an official checkpoint (FILE.pt) or a Hugging Face folder, pre-trained or fine-tuned; with --to a model folder"
+    convert.add_argument("source", metavar="SOURCE", help=source)
+    convert.add_argument("--out", "-o", metavar="DIR", required=True, help="the new model folder; with --to the new .pt file or folder")
+    known = ["avhubert", "vatlm", "wav2vec2", "hubert", "wavlm", "data2vec", "mt4ssl"]
+    convert.add_argument("--system", choices=known, help="make sure that it is this system (default: what the file says)")
+    convert.add_argument("--to", choices=["fairseq", "huggingface"], help="write a model folder for the official code, or for transformers")
     convert.add_argument(
         "--pretrained", metavar="FILE.pt", help="checkpoint that a fine-tuned one came from, if its own configuration lacks the encoder's"
     )

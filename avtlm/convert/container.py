@@ -1,18 +1,22 @@
 """What a checkpoint of fairseq's trainer holds: a configuration, weights, dictionaries, a SentencePiece model.
 
 Layout: fairseq's trainer.py and AV-HuBERT's misc/fix_state.py. ``task_state`` has the dictionaries: ``dictionaries`` (of units, one per set
-of labels), ``target_dictionary`` (of transcripts), ``s2s_tokenizer``, and VATLM's ``phone_dictionary``.
+of labels), ``target_dictionary`` (of transcripts), ``s2s_tokenizer``, and VATLM's ``phone_dictionary``. Before 2021 the configuration was
+one long list of options, ``args``. WavLM's released files hold the options of the model alone, and its weights.
 """
 
+import ast
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from avtlm.convert.pickles import StandIn, StoredTensor, TorchFile, TorchFileError, plain
 
 MISSING = "???"  # omegaconf's sign for a value that was never given
+TEACHER = "_ema"  # data2vec's teacher, a dictionary of its own among the weights
+WAVLM = "wavlm"
 
 
 @dataclass(frozen=True)
@@ -21,20 +25,22 @@ class Container:
 
     Attributes:
         cfg: the whole configuration as plain dictionaries, references resolved.
-        weights: the model's tensors by official name, still in the file.
+        weights: the model's tensors by official name, still in the file; a teacher's behind ``_ema.``.
         units: symbols of each set of units, the special ones among them.
         target: symbols of the transcripts.
         phones: symbols of the phones.
         subwords: the serialised SentencePiece model.
+        mixed: the options of the model stand among others that it does not read (``args``, WavLM), so that unknown ones say nothing.
     """
 
     path: Path
     cfg: dict[str, Any]
     weights: dict[str, StoredTensor]
-    units: list[list[str]]
-    target: list[str] | None
-    phones: list[str] | None
-    subwords: bytes | None
+    units: list[list[str]] = field(default_factory=list)
+    target: list[str] | None = None
+    phones: list[str] | None = None
+    subwords: bytes | None = None
+    mixed: bool = False
 
     @property
     def model(self) -> dict[str, Any]:
@@ -43,12 +49,12 @@ class Container:
 
     @property
     def name(self) -> str:
-        """The model's name in fairseq's registry."""
+        """The model's name in fairseq's registry; ``wavlm`` for WavLM's own files."""
         return str(self.model.get("_name"))
 
 
 def read_container(path: str | Path) -> Container:
-    """Read a checkpoint of fairseq's trainer.
+    """Read a checkpoint of fairseq's trainer, or of WavLM.
 
     Raises:
         TorchFileError: the file is damaged, asks for foreign code, or holds something else.
@@ -56,18 +62,19 @@ def read_container(path: str | Path) -> Container:
     """
     path = Path(path)
     content = TorchFile(path).content
-    if not isinstance(content, dict) or not isinstance(content.get("model"), dict) or "cfg" not in content:
+    if not isinstance(content, dict) or not isinstance(content.get("model"), dict) or not {"cfg", "args"} & set(content):
         raise TorchFileError(f"{path} is a file of torch, but no checkpoint of fairseq: it has no 'model' and 'cfg'.")
-    if content["cfg"] is None:
-        raise TorchFileError(f"{path} was written by a fairseq from before 2021, without 'cfg'; AV-HuBERT and VATLM always have one.")
-    weights = content["model"]
-    odd = [str(key) for key, value in weights.items() if not isinstance(key, str) or not isinstance(value, StoredTensor)]
-    if odd or not weights:
-        raise TorchFileError(f"{path}: 'model' should hold tensors only, but {', '.join(odd[:4]) or 'it is empty'}.")
+    configuration = content.get("cfg") or content.get("args")
+    if configuration is None:
+        raise TorchFileError(f"{path} has no configuration: neither 'cfg' nor, as in files from before 2021, 'args' holds any options.")
+    weights = _tensors(path, content["model"])
     try:
-        cfg = plain(content["cfg"])
+        cfg = plain(configuration)
         if not isinstance(cfg, dict):
             raise TorchFileError("'cfg' is no group of options.")
+        mixed = not isinstance(cfg.get("model"), dict)
+        if mixed:
+            cfg = grouped(cfg)
         cfg = resolved(cfg)
         state = content.get("task_state") or {}
         if not isinstance(state, dict):
@@ -78,7 +85,44 @@ def read_container(path: str | Path) -> Container:
         subwords = _subwords(state.get("s2s_tokenizer"))
     except (TorchFileError, RecursionError) as error:
         raise TorchFileError(f"{path} is no checkpoint that can be converted: {error}") from error
-    return Container(path, cfg, dict(weights), units, target[0] if target else None, phones[0] if phones else None, subwords)
+    return Container(path, cfg, weights, units, target[0] if target else None, phones[0] if phones else None, subwords, mixed)
+
+
+def _tensors(path: Path, model: Mapping[Any, Any]) -> dict[str, StoredTensor]:
+    """The weights, those of a teacher's dictionary among them."""
+    weights: dict[Any, Any] = {}
+    for key, value in model.items():
+        if isinstance(key, str) and key.split(".")[-1] == TEACHER and isinstance(value, dict):
+            weights |= {f"{key}.{name}": tensor for name, tensor in value.items()}
+        else:
+            weights[key] = value
+    odd = [str(key) for key, value in weights.items() if not isinstance(key, str) or not isinstance(value, StoredTensor)]
+    if odd or not weights:
+        raise TorchFileError(f"{path}: 'model' should hold tensors only, but {', '.join(odd[:4]) or 'it is empty'}.")
+    return weights
+
+
+def grouped(options: Mapping[str, Any]) -> dict[str, Any]:
+    """One long list of options in the groups that fairseq has today; each has all of them, since the list does not say whose they are.
+
+    WavLM's list names no architecture; lists of lists are written as text in ``args``.
+    """
+
+    def read(key: str, value: Any) -> Any:
+        if key in ("latent_temp", "loss_weights") and isinstance(value, str):
+            try:
+                return ast.literal_eval(value)
+            except (SyntaxError, ValueError):
+                return value
+        return value
+
+    everything = {key: read(key, value) for key, value in options.items()}
+    name = options.get("arch") or (WAVLM if "extractor_mode" in options else None)
+    return {
+        "model": {**everything, "_name": name},
+        "task": {**everything, "_name": options.get("task")},
+        "criterion": {**everything, "_name": options.get("criterion")},
+    }
 
 
 def group(cfg: Mapping[str, Any], name: str, path: Path) -> dict[str, Any]:

@@ -1,31 +1,29 @@
-"""Model folders back to official checkpoints, which fairseq with AV-HuBERT's or VATLM's code loads: to compare results with the old code.
+"""Model folders back to official checkpoints, which fairseq with the systems' own code loads: to compare results with the old code.
 
-The container and the key names are those of fairseq's trainer; the optimiser's state is left out. The file names fairseq's classes for its
-dictionaries and its tokenizer without importing them.
+The container and the key names are those of fairseq's trainer; the optimiser's state is left out. AV-HuBERT and VATLM are written here, the
+speech systems in export_speech.py.
 """
 
-import copyreg
 import logging
-import pickle
-import types
-from collections import OrderedDict
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from avtlm import checkpoint, config, systems
-from avtlm.convert.fairseq import HEAD, UNITS, ConversionError
-from avtlm.convert.names.inverse import official_key
+from avtlm.convert import export_speech
+from avtlm.convert.fairseq import HEAD, UNITS
+from avtlm.convert.model import ConversionError
+from avtlm.convert.names.vatlm import official_key
+from avtlm.convert.official_file import SentencepieceBPE, SentencePieceProcessor, configuration, container, dictionary, flat, save
 from avtlm.convert.options import OptionError, Options
 from avtlm.convert.options.avhubert import WIDTHS, WITHOUT_EFFECT, encoder, official_criterion, official_decoder, official_encoder
 from avtlm.data.inputs import CROP
-from avtlm.files import atomic_path
 from avtlm.frontends.lips import GREY_MEAN, GREY_STD
 from avtlm.recognizer import RecognizerConfig
 from avtlm.systems.avhubert import AVHubertConfig
-from avtlm.text.vocabulary import SPECIALS, load_vocabulary
+from avtlm.text.vocabulary import load_vocabulary
 from avtlm.training.initial import PHONES
 
 logger = logging.getLogger(__name__)
@@ -44,7 +42,7 @@ def to_fairseq(folder: str | Path, output: str | Path) -> Path:
     """Write the model of a folder as an official checkpoint.
 
     Args:
-        folder: a model folder of AV-HuBERT or VATLM: pre-trained, or fine-tuned with an attention decoder over word pieces or with CTC.
+        folder: a model folder: pre-trained, or fine-tuned with CTC or (AV-HuBERT and VATLM) with an attention decoder over word pieces.
         output: the new ``.pt`` file; it is whole or not there at all.
 
     Raises:
@@ -54,19 +52,20 @@ def to_fairseq(folder: str | Path, output: str | Path) -> Path:
     """
     settings = checkpoint.load_config(folder)
     system = settings["system"]
-    if system not in NAMES:
-        raise ConversionError(f"{folder}: {system} has no official checkpoints that avtlm writes; only {' and '.join(NAMES)}.")
+    if system not in (*NAMES, *export_speech.NAMES):
+        known = ", ".join((*NAMES, *export_speech.NAMES))
+        raise ConversionError(f"{folder}: {system} has no official checkpoints that avtlm writes; it writes those of {known}.")
     weights = checkpoint.load_weights(folder)
     try:
-        if settings.get("task") == "recognition":
+        if system in export_speech.NAMES:
+            content = export_speech.official_checkpoint(Path(folder), system, settings, weights)
+        elif settings.get("task") == "recognition":
             content = _fine_tuned(Path(folder), system, settings["model"], weights)
         else:
             content = _pretrained(Path(folder), system, settings["model"], weights)
     except OptionError as error:
         raise ConversionError(f"{folder} cannot become an official checkpoint: {error}") from error
-    with atomic_path(output) as temporary:
-        torch.save(content, temporary, pickle_module=types.SimpleNamespace(__name__="pickle", Pickler=_Pickler))
-    return Path(output)
+    return save(content, output)
 
 
 # Configuration and weights ------------------------------------------------------------------------------------------------------------
@@ -76,7 +75,7 @@ def _pretrained(folder: Path, system: str, model: dict[str, Any], weights: dict[
     settings = config.load(systems.find(system).config_class(), model)
     cfg = _pretraining_cfg(folder, system, settings)
     state = {official_key(name, fine_tuned=False): tensor for name, tensor in weights.items()}
-    return _container(cfg, state, _dictionaries(folder, system, settings))
+    return container(cfg, state, _dictionaries(folder, system, settings))
 
 
 def _fine_tuned(folder: Path, system: str, model: dict[str, Any], weights: dict[str, Tensor]) -> dict[str, Any]:
@@ -104,12 +103,12 @@ def _fine_tuned(folder: Path, system: str, model: dict[str, Any], weights: dict[
     if heads.decoder is not None and heads.decoder.positions == "sinusoidal":
         state["decoder.embed_positions._float_tensor"] = torch.zeros(1)
     cfg = _fine_tuning_cfg(system, heads, settings, pretraining)
-    task_state = {**_dictionaries(folder, system, settings), "target_dictionary": _dictionary(vocabulary.symbols)}
+    task_state = {**_dictionaries(folder, system, settings), "target_dictionary": dictionary(vocabulary.symbols)}
     if isinstance(vocabulary, Subwords):
         task_state["s2s_tokenizer"] = SentencepieceBPE(
             {"sp": SentencePieceProcessor(vocabulary.serialised), "enable_sampling": False, "alpha": None}
         )
-    return _container(cfg, state, task_state)
+    return container(cfg, state, task_state)
 
 
 def _pretraining_cfg(folder: Path, system: str, settings: AVHubertConfig) -> dict[str, Any]:
@@ -125,7 +124,7 @@ def _pretraining_cfg(folder: Path, system: str, settings: AVHubertConfig) -> dic
     normalise = frontends.audio_normalise == "frame"
     options = Options({**model, **criterion, "normalize": normalise}, "cfg.model", WITHOUT_EFFECT)
     understood = encoder(options, text, settings.units, frontends.phones)
-    ours, theirs = _flat(config.to_dict(settings)), _flat(config.to_dict(understood))
+    ours, theirs = flat(config.to_dict(settings)), flat(config.to_dict(understood))
     lost = [key for key in ours if ours[key] != theirs.get(key) and not key.startswith(TRAINING_ONLY)]
     if lost:
         raise OptionError(f"the official code has no counterpart of {', '.join(f'{key} = {ours[key]}' for key in lost)}.")
@@ -134,7 +133,7 @@ def _pretraining_cfg(folder: Path, system: str, settings: AVHubertConfig) -> dic
             "%s: the official code fixes the widths of the lip encoder and VATLM's 46 phones; edit it to load this model.", folder
         )
     task = _task(system, normalise) | {"labels": ["km"], "label_rate": model["label_rate"], "sample_rate": 25}
-    return _cfg(task, {"_name": NAMES[system], **model}, {"_name": NAMES[system], **criterion})
+    return configuration(task, {"_name": NAMES[system], **model}, {"_name": NAMES[system], **criterion})
 
 
 def _fine_tuning_cfg(system: str, heads: RecognizerConfig, settings: AVHubertConfig, pretraining: dict[str, Any]) -> dict[str, Any]:
@@ -166,7 +165,7 @@ def _fine_tuning_cfg(system: str, heads: RecognizerConfig, settings: AVHubertCon
         **({} if heads.decoder is None else official_decoder(heads.decoder)),
     }
     smoothed = {"_name": "label_smoothed_cross_entropy", "label_smoothing": heads.label_smoothing, "report_accuracy": True}
-    return _cfg(task, model, {"_name": "ctc"} if heads.decoder is None else smoothed)
+    return configuration(task, model, {"_name": "ctc"} if heads.decoder is None else smoothed)
 
 
 def _task(system: str, normalise: bool) -> dict[str, Any]:
@@ -199,83 +198,6 @@ def _task(system: str, normalise: bool) -> dict[str, Any]:
     }
 
 
-def _cfg(task: dict[str, Any], model: dict[str, Any], criterion: dict[str, Any]) -> dict[str, Any]:
-    return {"_name": None, "common": {"seed": 1}, "task": task, "model": model, "criterion": criterion, "bpe": None, "tokenizer": None}
-
-
-def _container(cfg: dict[str, Any], state: dict[str, Tensor], task_state: dict[str, Any]) -> dict[str, Any]:
-    """What fairseq's trainer saves, without an optimiser."""
-    history = {"criterion_name": "", "optimizer_name": "", "lr_scheduler_state": {"best": None}, "num_updates": 0}
-    return {
-        "args": None,
-        "cfg": cfg,
-        "model": OrderedDict(state),
-        "criterion": None,
-        "optimizer_history": [history],
-        "task_state": task_state,
-        "extra_state": {"metrics": {}, "train_iterator": {"epoch": 1, "iterations_in_epoch": 0, "shuffle": True}, "val_loss": None},
-    }
-
-
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return flat
-
-
-# Objects of fairseq -------------------------------------------------------------------------------------------------------------------
-
-
-class OfficialObject:
-    """Is pickled as an object of a class of fairseq or sentencepiece, which need not be there: the class's name and a state."""
-
-    module: ClassVar[str]
-
-    def __init__(self, state: Any) -> None:
-        self.state = state
-
-    def __reduce_ex__(self, protocol: Any) -> Any:
-        return copyreg.__newobj__, (type(self),), self.state  # type: ignore[attr-defined]
-
-
-class Dictionary(OfficialObject):
-    module = "fairseq.data.dictionary"
-
-
-class SentencepieceBPE(OfficialObject):
-    module = "fairseq.data.encoders.sentencepiece_bpe"
-
-
-class SentencePieceProcessor(OfficialObject):
-    """Its state is the serialised model, which every version of sentencepiece reads."""
-
-    module = "sentencepiece"
-
-
-class _Pickler(pickle._Pickler):
-    """Names the classes above as those of their modules. (The pickler in C would import them to make sure.)"""
-
-    def save_global(self, obj: Any, name: str | None = None) -> None:
-        if isinstance(obj, type) and issubclass(obj, OfficialObject):
-            self.write(pickle.GLOBAL + f"{obj.module}\n{obj.__name__}\n".encode())  # type: ignore[attr-defined]
-            self.memoize(obj)  # type: ignore[attr-defined]
-        else:
-            super().save_global(obj, name)  # type: ignore[misc]
-
-
-def _dictionary(symbols: list[str]) -> Dictionary:
-    state: dict[str, Any] = {
-        "symbols": list(symbols),
-        "count": [1] * len(symbols),
-        "indices": {symbol: index for index, symbol in enumerate(symbols)},
-        "nspecial": len(SPECIALS),
-    }
-    for index, (name, word) in enumerate(zip(("bos", "pad", "eos", "unk"), SPECIALS, strict=True)):
-        state |= {f"{name}_word": word, f"{name}_index": index}
-    return Dictionary(state)
-
-
 def _dictionaries(folder: Path, system: str, settings: AVHubertConfig) -> dict[str, Any]:
     """Dictionaries of the units, and of VATLM's phones where the folder lists them. A model that was not converted predicts unit i by class
     i, without special symbols."""
@@ -283,8 +205,8 @@ def _dictionaries(folder: Path, system: str, settings: AVHubertConfig) -> dict[s
     symbols = units.read_text(encoding="utf-8").split() if units.is_file() else [str(unit) for unit in range(settings.units)]
     if len(symbols) != settings.units:
         raise OptionError(f"{units.name} lists {len(symbols)} symbols, but the model predicts {settings.units} units.")
-    found: dict[str, Any] = {"dictionaries": [_dictionary(symbols)]}
+    found: dict[str, Any] = {"dictionaries": [dictionary(symbols)]}
     phones = folder / PHONES
     if system == "vatlm" and phones.is_file():
-        found["phone_dictionary"] = [_dictionary(phones.read_text(encoding="utf-8").split())]
+        found["phone_dictionary"] = [dictionary(phones.read_text(encoding="utf-8").split())]
     return found

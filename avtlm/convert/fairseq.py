@@ -1,4 +1,5 @@
-"""Official checkpoints of AV-HuBERT and VATLM, pre-trained or fine-tuned, to model folders. Neither fairseq nor omegaconf is needed.
+"""Official checkpoints, pre-trained or fine-tuned, to model folders; those of AV-HuBERT and VATLM here, the speech systems' in
+speech_encoders.py. Neither fairseq nor omegaconf is needed.
 
 What is unusual here:
 - Every tensor and every option of a file is used, or known to be without effect, or named in an error; nothing is written then.
@@ -8,30 +9,27 @@ What is unusual here:
   from the pre-trained file where one is named.
 """
 
-import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from avtlm import checkpoint, config, systems
+from avtlm import config, systems
+from avtlm.convert import speech_encoders
 from avtlm.convert.container import MISSING, Container, group, read_container
-from avtlm.convert.names.inverse import official_key
-from avtlm.convert.names.vatlm import FINE_TUNED, rename_key
+from avtlm.convert.model import TITLES, ConversionError, Converted, Stored, build_empty, card, fill, write
+from avtlm.convert.names.vatlm import FINE_TUNED, official_key, rename_key
 from avtlm.convert.options import OptionError, Options
 from avtlm.convert.options.avhubert import DECODER, WITHOUT_EFFECT, decoder, encoder, released_options
-from avtlm.convert.pickles import StoredTensor
+from avtlm.convert.vocabulary import check_rows, fairseq_vocabulary
 from avtlm.data.inputs import CROP
 from avtlm.frontends.lips import GREY_MEAN, GREY_STD
 from avtlm.recognizer import DecodingConfig, Recognizer, RecognizerConfig
 from avtlm.systems.avhubert import AVHubertConfig
-from avtlm.text.vocabulary import SPACE, SPECIALS, Tokenizer, Vocabulary, VocabularyError
+from avtlm.text.vocabulary import SPECIALS, VocabularyError
 from avtlm.training.initial import PHONES
-
-logger = logging.getLogger(__name__)
 
 # The official models by their names in fairseq: system here, and what they are fine-tuned with.
 MODELS = {
@@ -41,7 +39,6 @@ MODELS = {
     "vat_hubert": ("vatlm", None),
     "vat_hubert_seq2seq": ("vatlm", "attention"),
 }
-TITLES = {"avhubert": "AV-HuBERT", "vatlm": "VATLM"}
 UNITS = "units.txt"  # the symbols of the units in a model folder, one a line
 # Parts of an encoder that only pre-training uses; fine-tuned files lack some of them.
 HEAD = ("predictor.project.weight", "predictor.project.bias", "predictor.units", "frontends.audio_mask", "feature_mask")
@@ -55,27 +52,6 @@ _FINE_TUNING_WITHOUT_EFFECT = (
 ATTENTION = DecodingConfig("attention", beam=50, length_penalty=1.0, official_length_limit=True)
 
 
-class ConversionError(ValueError):
-    """A checkpoint that cannot be converted; one sentence that names the file and what to do."""
-
-
-@dataclass(frozen=True)
-class Converted:
-    """A model in our terms, ready to be written.
-
-    Attributes:
-        settings: for config.yaml.
-        files: further text files by name.
-    """
-
-    model: nn.Module
-    settings: dict[str, Any]
-    vocabulary: Tokenizer | None
-    decoding: DecodingConfig | None
-    files: dict[str, str]
-    card: str
-
-
 def convert(
     path: str | Path,
     system: str | None,
@@ -86,8 +62,8 @@ def convert(
     """Turn an official checkpoint into a model folder.
 
     Args:
-        path: a ``.pt`` file of fairseq's trainer.
-        system: ``avhubert`` or ``vatlm``, to make sure of it; None takes what the file says.
+        path: a ``.pt`` file of fairseq's trainer, or of WavLM.
+        system: to make sure of it; None takes what the file says.
         output: the new folder; it is whole or not there at all.
         pretrained: the checkpoint that a fine-tuned one came from, where that one lacks its encoder's configuration.
         vocabulary: SentencePiece model or ``dict.txt`` of the transcripts, where a fine-tuned checkpoint holds none.
@@ -97,11 +73,7 @@ def convert(
         ConversionError: another system, unknown or missing tensors or options, a dictionary that does not fit.
         OSError: a file cannot be opened.
     """
-    made = converted(path, system, pretrained, vocabulary)
-    with checkpoint.replace_folder(output) as temporary:
-        name = Path(output).resolve().name
-        checkpoint.write_model(temporary, made.model, made.settings, made.vocabulary, made.files, f"# {name}\n\n{made.card}", made.decoding)
-    return Path(output)
+    return write(converted(path, system, pretrained, vocabulary), output)
 
 
 def converted(
@@ -109,23 +81,31 @@ def converted(
 ) -> Converted:
     """The same in memory; arguments and errors are those of `convert`."""
     file = read_container(path)
-    if file.name not in MODELS:
-        raise ConversionError(f"{path} holds a model of the kind {file.name!r}; avtlm converts {', '.join(MODELS)}.")
-    found, head = MODELS[file.name]
+    known = (*MODELS, *speech_encoders.MODELS, *speech_encoders.CTC)
+    if file.name not in known:
+        raise ConversionError(f"{path} holds a model of the kind {file.name!r}; avtlm converts {', '.join(known)}.")
     if system is not None and system not in TITLES:
-        raise ConversionError(f"system: {system!r} has no official checkpoints that avtlm converts; choose {' or '.join(TITLES)}.")
-    if system not in (None, found):
-        raise ConversionError(
-            f"{path} holds {TITLES[found]} ({file.name}), not {TITLES[system or found]}; convert it with --system {found}."
-        )
+        raise ConversionError(f"system: {system!r} has no official checkpoints that avtlm converts; choose {', '.join(TITLES)}.")
     try:
-        if head is None:
-            if pretrained is not None or vocabulary is not None:
-                raise OptionError("this is a pre-trained model; --pretrained and --vocabulary are for fine-tuned ones.")
-            return _pretrained(file, found)
-        return _fine_tuned(file, found, head, pretrained, vocabulary)
+        return _converted(file, system, pretrained, vocabulary)
     except (OptionError, VocabularyError) as error:
         raise ConversionError(f"{path}: {error}") from error
+
+
+def _converted(file: Container, system: str | None, pretrained: str | Path | None, vocabulary: str | Path | None) -> Converted:
+    ctc = file.name in speech_encoders.CTC
+    heard, origin = speech_encoders.origin_of(file, pretrained) if ctc else (speech_encoders.MODELS.get(file.name), {})
+    seen, head = MODELS.get(file.name, ("", None))
+    found = heard or seen
+    if system not in (None, found):
+        raise ConversionError(
+            f"{file.path} holds {TITLES[found]} ({file.name}), not {TITLES[system or found]}; convert it with --system {found}."
+        )
+    if head is None and not ctc and (pretrained is not None or vocabulary is not None):
+        raise OptionError("this is a pre-trained model; --pretrained and --vocabulary are for fine-tuned ones.")
+    if heard is not None:
+        return speech_encoders.fine_tuned(file, heard, origin, vocabulary) if ctc else speech_encoders.pretrained(file, heard)
+    return _pretrained(file, found) if head is None else _fine_tuned(file, found, head, pretrained, vocabulary)
 
 
 # Configuration ------------------------------------------------------------------------------------------------------------------------
@@ -134,7 +114,7 @@ def converted(
 def _pretrained(file: Container, system: str) -> Converted:
     shapes = {key: tensor.shape for key, tensor in file.weights.items()}
     settings = _encoder_config(file, file.cfg, system, shapes)
-    model = _build(lambda: systems.find(system).build(settings))
+    model = build_empty(lambda: systems.find(system).build(settings))
     _load(file, model, settings.masking == "input", fine_tuned=False, ctc=False)
     card = {"system": system, "task": "pretrain", "geometry": "avhubert", "model": config.to_dict(settings)}
     return Converted(model, card, None, None, _symbol_files(file), _card(file, system, model, []))
@@ -159,7 +139,7 @@ def _fine_tuned(file: Container, system: str, head: str, pretrained: str | Path 
     cfg = _encoder_cfg(file, system, shapes, pretrained)
     cfg = {**cfg, "model": {**group(cfg, "model", file.path), **overrides, **(spans if applied else {})}}
     settings = _encoder_config(file, cfg, system, shapes)
-    tokens = _vocabulary(file, head, vocabulary)
+    tokens = fairseq_vocabulary(file, vocabulary)
     criterion, hides = group(file.cfg, "criterion", file.path), applied and settings.masking == "input"
     heads = RecognizerConfig(
         encoder=config.to_dict(settings),
@@ -175,12 +155,9 @@ def _fine_tuned(file: Container, system: str, head: str, pretrained: str | Path 
     )
     options.finish()
     rows = file.weights.get("w2v_encoder.proj.weight" if head == "ctc" else "decoder.embed_tokens.weight")
-    if rows is not None and rows.shape[0] != len(tokens):
-        raise OptionError(
-            f"the dictionary of the transcripts has {len(tokens)} symbols, but the head writes {rows.shape[0]}; "
-            "the checkpoint and its vocabulary do not belong together."
-        )
-    model = _build(lambda: Recognizer(heads, systems.find(system).build(settings), tokens))
+    if rows is not None:
+        check_rows(tokens, rows.shape[0])
+    model = build_empty(lambda: Recognizer(heads, systems.find(system).build(settings), tokens))
     filled = _load(file, model, settings.masking == "input", fine_tuned=True, ctc=head == "ctc")
     notes = [f"Filled with zeros, since fine-tuned files lack them and only pre-training uses them: {', '.join(filled)}."] if filled else []
     if gradients != 1.0:
@@ -237,42 +214,7 @@ def _encoder_config(file: Container, cfg: Mapping[str, Any], system: str, shapes
     return settings
 
 
-def _vocabulary(file: Container, head: str, given: str | Path | None) -> Tokenizer:
-    """Symbols of the transcripts: word pieces, or the letters of a dictionary."""
-    from avtlm.text.subwords import WORD_START, Subwords
-
-    if given is not None:
-        return Subwords.load_model(given) if Path(given).suffix == ".model" else _spelled(Vocabulary.load_dict(given).symbols)
-    if file.subwords is not None:
-        pieces = Subwords(file.subwords)
-        if file.target is not None and file.target != pieces.symbols:
-            place = next((i for i, (a, b) in enumerate(zip(file.target, pieces.symbols)) if a != b), min(len(file.target), len(pieces)))
-            raise OptionError(
-                f"the dictionary of the transcripts ({len(file.target)} symbols) and the SentencePiece model ({len(pieces)} pieces) differ "
-                f"from symbol {place} on; they do not belong together."
-            )
-        return pieces
-    if file.target is None:
-        raise OptionError("it holds no dictionary of the transcripts; name the SentencePiece model or dict.txt with --vocabulary.")
-    if any(WORD_START in symbol for symbol in file.target):
-        raise OptionError("it holds a dictionary of word pieces without their SentencePiece model; name that with --vocabulary.")
-    return _spelled(file.target)
-
-
-def _spelled(symbols: list[str]) -> Vocabulary:
-    """Letters with a sign for the space, or tokens set apart by spaces."""
-    letters = SPACE in symbols and all(len(symbol) == 1 or symbol.startswith("madeupword") for symbol in symbols[len(SPECIALS) :])
-    return Vocabulary(symbols, "characters" if letters else "tokens")
-
-
 # Weights ------------------------------------------------------------------------------------------------------------------------------
-
-
-def _build(make: Any) -> nn.Module:
-    """A model without values, which cost neither memory nor time."""
-    with torch.device("meta"):
-        model: nn.Module = make()
-    return model
 
 
 def _load(file: Container, model: nn.Module, mask_audio: bool, fine_tuned: bool, ctc: bool) -> list[str]:
@@ -281,46 +223,23 @@ def _load(file: Container, model: nn.Module, mask_audio: bool, fine_tuned: bool,
     Raises:
         ConversionError: tensors that are unknown, missing or of another shape, all in one message, by their official names.
     """
-    expected = model.state_dict()
-    stored: dict[str, StoredTensor] = {}
+    stored: dict[str, Stored] = {}
     unknown = []
     for key, tensor in file.weights.items():
         try:
             name = rename_key(key, mask_audio)
         except ValueError:
-            name = key
-        if name is None:
-            continue
-        if name in expected:
-            stored[name] = tensor
-        else:
             unknown.append(key)
+            continue
+        if name is not None:
+            stored[name] = tensor
     prefix = "encoder." if fine_tuned else ""
     spare = {prefix + name for name in HEAD} if fine_tuned else set()
 
     def theirs(name: str) -> str:
         return official_key(name, fine_tuned, ctc)
 
-    missing = [theirs(name) for name in expected if name not in stored and name not in spare]
-    shapes = [
-        f"{theirs(name)} {list(tensor.shape)} instead of {list(expected[name].shape)}"
-        for name, tensor in stored.items()
-        if tensor.shape != tuple(expected[name].shape)
-    ]
-    faults = {"unknown": unknown, "missing": missing, "of another shape": shapes}
-    if any(faults.values()):
-        listed = "; ".join(f"{len(keys)} {fault} ({', '.join(keys)})" for fault, keys in faults.items() if keys)
-        raise ConversionError(f"{file.path} does not hold the tensors of {file.name} as its configuration describes it: {listed}.")
-    weights: dict[str, Tensor] = {}
-    filled = []
-    for name, like in expected.items():
-        if name in stored:
-            weights[name] = stored[name].read().to(like.dtype)
-        else:
-            weights[name] = torch.zeros(like.shape, dtype=like.dtype)
-            filled.append(name)
-    model.load_state_dict(weights, assign=True)
-    return filled
+    return fill(model, stored, theirs, f"{file.path} does not hold the tensors of {file.name}", unknown, spare)
 
 
 # Text files ---------------------------------------------------------------------------------------------------------------------------
@@ -332,16 +251,11 @@ def _symbol_files(file: Container) -> dict[str, str]:
 
 
 def _card(file: Container, system: str, model: nn.Module, notes: list[str]) -> str:
-    count = sum(parameter.numel() for parameter in model.parameters())
     ignored = [key for key in file.weights if rename_key(key) is None]
     if ignored:
         notes = [*notes, f"Left out, since the official code never uses them: {', '.join(ignored)}."]
     use = (
         "avtlm transcribe VIDEO --model FOLDER" if isinstance(model, Recognizer) else "avtlm units MANIFEST FOLDER --model FOLDER --layer 9"
     )
-    return (
-        f"{TITLES[system]} ({file.name}) with {count / 1e6:.1f} million parameters, converted from the official checkpoint "
-        f"`{file.path.name}`.\nIts weights stay under the licence that they came with.\n\n"
-        f"    avtlm info FOLDER\n    {use}\n    avtlm convert FOLDER --to fairseq --out FILE.pt\n"
-        + "".join(f"\n{note}\n" for note in notes)
-    )
+    commands = ["avtlm info FOLDER", use, "avtlm convert FOLDER --to fairseq --out FILE.pt"]
+    return card(f"{TITLES[system]} ({file.name})", model, f"the official checkpoint `{file.path.name}`", commands, notes)

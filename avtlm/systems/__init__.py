@@ -9,6 +9,7 @@ from torch import nn
 
 from avtlm import checkpoint, config
 from avtlm.data.inputs import InputFormat
+from avtlm.protocols import DropsHeads
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,8 @@ def load_encoder(folder: str | Path) -> tuple[nn.Module, InputFormat]:
         return encoder, input_format(encoder)
     system = find(settings["system"])
     model = system.build(config.load(system.config_class(), settings["model"]))
+    if settings.get("heads") is False and isinstance(model, DropsHeads):
+        model.drop_heads()  # an encoder alone, converted from a file without what it was pre-trained with
     checkpoint.load_into(model, folder)
     return model.eval(), input_format(model)
 

@@ -8,7 +8,7 @@ import torch
 from avtlm import config
 from avtlm.convert.names.wav2vec2 import hugging_face_name, rename
 from avtlm.convert.options import Options
-from avtlm.convert.options.wav2vec2 import HF_WITHOUT_EFFECT, hugging_face
+from avtlm.convert.options.huggingface import WITHOUT_EFFECT, hugging_face
 from avtlm.data.batching import Batch
 from avtlm.frontends.multimodal import InputMask
 from avtlm.objectives.contrastive import contrastive_loss
@@ -34,7 +34,7 @@ def transformers_case(case: Case, check: Check) -> None:
     if system is None:
         raise CaseError(f"case.json: {cls} is no class that is replayed.")
     ctc, pretraining = cls.endswith("ForCTC"), cls.endswith("ForPreTraining")
-    options = Options(values, "case.json: config.hf", HF_WITHOUT_EFFECT)
+    options = Options(values, "case.json: config.hf", WITHOUT_EFFECT)
     settings = hugging_face(options, system, official=True)
     options.finish()
     if isinstance(settings, Wav2Vec2Config):

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from avtlm.convert.export import Dictionary, OfficialObject, SentencepieceBPE, SentencePieceProcessor, _dictionary, _Pickler
+from avtlm.convert.official_file import Dictionary, OfficialObject, Pickler, SentencepieceBPE, SentencePieceProcessor, dictionary
 from avtlm.convert.options.avhubert import DECODER
 from avtlm.text.subwords import Subwords
 from avtlm.text.vocabulary import SPECIALS
@@ -24,12 +24,12 @@ FINE_TUNING = ("final_dropout", "freeze_finetune_updates", "apply_mask")
 
 def write(path: Path, content: Any) -> Path:
     """As the official trainer would, with classes of fairseq."""
-    torch.save(content, path, pickle_module=types.SimpleNamespace(__name__="pickle", Pickler=_Pickler))
+    torch.save(content, path, pickle_module=types.SimpleNamespace(__name__="pickle", Pickler=Pickler))
     return path
 
 
 def units(count: int) -> Dictionary:
-    return _dictionary([*SPECIALS, *map(str, range(count))])
+    return dictionary([*SPECIALS, *map(str, range(count))])
 
 
 def pieces(count: int) -> Subwords:
@@ -71,10 +71,10 @@ def fine_tuned(case: GoldenCase, name: str, head: str, w2v_args: bool = True) ->
     state: dict[str, Any] = {"dictionaries": [units(case.config["num_clusters"][0])]}
     if head == "seq2seq":
         vocabulary = pieces(count)
-        state["target_dictionary"] = _dictionary(vocabulary.symbols)
+        state["target_dictionary"] = dictionary(vocabulary.symbols)
         state["s2s_tokenizer"] = SentencepieceBPE({"sp": SentencePieceProcessor(vocabulary.serialised)})
     else:
-        state["target_dictionary"] = _dictionary([*SPECIALS, "|", *"abcdefghijklmnopqrstuvwxyz"[: count - 5]])
+        state["target_dictionary"] = dictionary([*SPECIALS, "|", *"abcdefghijklmnopqrstuvwxyz"[: count - 5]])
     task = {"_name": f"{name}_pretraining", **TASK, "modalities": ["video", "audio"], "fine_tuning": True}
     criterion = {"_name": "label_smoothed_cross_entropy" if head == "seq2seq" else "ctc", "label_smoothing": 0.1}
     return {"cfg": {"task": task, "model": model, "criterion": criterion}, "model": OrderedDict(case.state), "task_state": state}

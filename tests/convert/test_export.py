@@ -14,8 +14,8 @@ from avtlm import checkpoint, cli, config
 from avtlm.convert.container import Container, read_container
 from avtlm.convert.export import to_fairseq
 from avtlm.convert.fairseq import ConversionError, convert
-from avtlm.convert.names.inverse import inverse, official_key
-from avtlm.convert.names.vatlm import DECODER, ENCODER, IGNORED, rename_key
+from avtlm.convert.names.inverse import inverse
+from avtlm.convert.names.vatlm import DECODER, ENCODER, IGNORED, official_key, rename_key
 from avtlm.frontends.lips import LipEncoderConfig
 from avtlm.frontends.multimodal import FrontEndConfig
 from avtlm.nn.transformer import DecoderConfig, EncoderConfig

@@ -167,7 +167,7 @@ def test_without_its_configuration_an_encoder_takes_that_of_the_pretrained_file(
 
 
 def test_the_sizes_of_released_models_are_read_off_their_shapes() -> None:
-    from avtlm.convert.names.inverse import official_key
+    from avtlm.convert.names.vatlm import official_key
     from avtlm.convert.options import OptionError, Options
     from avtlm.convert.options.avhubert import encoder, released_options
     from avtlm.nn.transformer import EncoderConfig
@@ -240,7 +240,7 @@ REFUSALS: dict[str, tuple[Change, str]] = {
     ),
     "unknown options are listed": (_model(zebra=1), r"cfg\.model: options that avtlm does not know: zebra"),
     "an option that we cannot honour": (_model(modality_fuse="gate"), "modality_fuse is 'gate'"),
-    "another model": (_model(_name="hubert"), "holds a model of the kind 'hubert'"),
+    "another model": (_model(_name="wav2vec_seq2seq"), "holds a model of the kind 'wav2vec_seq2seq'"),
     "a dictionary of units of another size": (
         lambda content: content["task_state"].update(dictionaries=[units(21)]),
         "dictionary of the units has 25 symbols, but the head predicts 24",

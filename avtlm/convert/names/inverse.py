@@ -1,13 +1,13 @@
 """The way back of a table of key names: rules from ours to theirs, so that each table is written once."""
 
+import functools
 import re
-
-from avtlm.convert.names.vatlm import DECODER, ENCODER, FINE_TUNED
+from collections.abc import Iterable
 
 _GROUP = re.compile(r"\((?:\\d\+|\.\+|weight\|bias)\)")
 
 
-def inverse(rules: list[tuple[str, str]]) -> list[tuple[str, str]]:
+def inverse(rules: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
     """Rules (a pattern of our names, their name), in the same order.
 
     A pattern of a table is plain text with groups of digits or of anything, and its counterpart names all of them in their order.
@@ -26,27 +26,19 @@ def inverse(rules: list[tuple[str, str]]) -> list[tuple[str, str]]:
     return turned
 
 
-_ENCODER, _DECODER = inverse(ENCODER), inverse(DECODER)
-
-
-def official_key(name: str, fine_tuned: bool, ctc: bool = False) -> str:
-    """The official name of a tensor of AVHubert or VATLM, or of a Recognizer around one (``fine_tuned``; with ``ctc`` and no decoder, the
-    official model is another one and names its encoder otherwise).
+def find_key(rules: Iterable[tuple[str, str]], name: str) -> str:
+    """What the first fitting rule of a table turns one of our names back into.
 
     Raises:
         ValueError: the official model has no such tensor.
     """
-    rules, inner, prefix = _ENCODER, name, ""
-    if fine_tuned and name.startswith("ctc."):
-        return "w2v_encoder.proj." + name.removeprefix("ctc.")
-    if fine_tuned and name.startswith("decoder."):
-        rules = _DECODER
-    elif fine_tuned and name.startswith("encoder."):
-        inner, prefix = name.removeprefix("encoder."), FINE_TUNED[ctc]
-    if inner in ("frontends.audio_mask", "feature_mask"):
-        return prefix + "mask_emb"
-    for ours, theirs in rules:
-        match = re.fullmatch(ours, inner)
+    for ours, theirs in _turned(tuple(rules)):
+        match = re.fullmatch(ours, name)
         if match:
-            return prefix + match.expand(theirs)
+            return match.expand(theirs)
     raise ValueError(f"{name!r}: the official model has no such tensor.")
+
+
+@functools.lru_cache(maxsize=64)
+def _turned(rules: tuple[tuple[str, str], ...]) -> list[tuple[str, str]]:
+    return inverse(rules)

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from avtlm.convert.names import transformer
+from avtlm.convert.names import inverse, transformer
 from avtlm.convert.names.transformer import Rules
 
 # Official keys with no counterpart: a dummy buffer that fairseq keeps to know its device, and a layer that models may have but never use.
@@ -95,3 +95,22 @@ def rename_key(key: str, mask_audio: bool = True) -> str | None:
 def find_name(rules: Rules, key: str) -> str:
     """What the first fitting rule turns a key into. Raises ValueError if none fits."""
     return transformer.find_name(rules, key, "VATLM or AV-HuBERT")
+
+
+def official_key(name: str, fine_tuned: bool, ctc: bool = False) -> str:
+    """The official name of a tensor of AVHubert or VATLM, or of a Recognizer around one (``fine_tuned``; with ``ctc`` and no decoder, the
+    official model is another one and names its encoder otherwise).
+
+    Raises:
+        ValueError: the official model has no such tensor.
+    """
+    rules, inner, prefix = ENCODER, name, ""
+    if fine_tuned and name.startswith("ctc."):
+        return "w2v_encoder.proj." + name.removeprefix("ctc.")
+    if fine_tuned and name.startswith("decoder."):
+        rules = DECODER
+    elif fine_tuned and name.startswith("encoder."):
+        inner, prefix = name.removeprefix("encoder."), FINE_TUNED[ctc]
+    if inner in ("frontends.audio_mask", "feature_mask"):
+        return prefix + "mask_emb"
+    return prefix + inverse.find_key(rules, inner)

@@ -56,6 +56,10 @@ class Options:
         except (TypeError, ValueError) as error:
             raise OptionError(f"{self.where}: {error}") from error
 
+    def left(self) -> list[str]:
+        """What nobody asked for yet."""
+        return sorted(self._left)
+
     def finish(self) -> None:
         """Refuse what nobody asked for."""
         if self._left:

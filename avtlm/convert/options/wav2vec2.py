@@ -1,12 +1,11 @@
-"""Options of wav2vec 2.0, HuBERT, WavLM, data2vec and MT4SSL as ours: of fairseq's model configurations, and of Hugging Face's config.json.
+"""Options of wav2vec 2.0, HuBERT, WavLM, data2vec and MT4SSL as ours: of fairseq's model configurations.
 
-Names and defaults are those of Wav2Vec2Config, HubertConfig, Data2VecAudioConfig and MT4SSL's Multi2VecConfig there, and of the four
-configuration classes of transformers.
+Names and defaults are those of Wav2Vec2Config, HubertConfig, Data2VecAudioConfig and MT4SSL's Multi2VecConfig there.
 """
 
 import ast
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 from avtlm.convert.names.wav2vec2 import System
 from avtlm.convert.options import OptionError, Options
@@ -23,14 +22,6 @@ from avtlm.systems.wav2vec2 import Wav2Vec2Config
 from avtlm.systems.wavlm import WavLMConfig
 
 ACTIVATIONS = {"gelu": "gelu", "gelu_accurate": "gelu_tanh", "gelu_fast": "gelu_tanh", "relu": "relu", "tanh": "tanh", "linear": "linear"}
-HF_ACTIVATIONS = {
-    "gelu": "gelu",
-    "gelu_new": "gelu_tanh",
-    "gelu_pytorch_tanh": "gelu_tanh",
-    "relu": "relu",
-    "tanh": "tanh",
-    "linear": "linear",
-}
 LENGTHS: dict[str, Any] = {name: name for name in ("static", "uniform", "normal", "poisson")}
 CONVOLUTIONS = "[(512, 10, 5)] + [(512, 3, 2)] * 4 + [(512,2,2)] + [(512,2,2)]"
 # Options that change no number: memory, batching, speed, and those of layers that these models do not have.
@@ -53,32 +44,6 @@ CONTRASTIVE = (
     *("dropout_features", "final_dim", "untie_final_proj", "target_glu", "quantize_targets", "quantize_input", "same_quantizer"),
     *("quantizer_depth", "quantizer_factor", "latent_vars", "latent_groups", "latent_dim", "latent_temp", "num_negatives"),
     *("negatives_from_everywhere", "cross_sample_negatives", "codebook_negatives", "crop_seq_to_multiple"),
-)
-HF_WITHOUT_EFFECT = frozenset(
-    {
-        *(
-            "attn_implementation",
-            "architectures",
-            "model_type",
-            "transformers_version",
-            "torch_dtype",
-            "dtype",
-            "bos_token_id",
-            "eos_token_id",
-        ),
-        *("pad_token_id", "initializer_range", "gradient_checkpointing", "vocab_size", "num_feat_extract_layers", "ctc_zero_infinity"),
-        *("ctc_loss_reduction", "output_hidden_size", "num_ctc_classes", "classifier_proj_size", "use_weighted_layer_sum", "tdnn_dim"),
-        *(
-            "tdnn_kernel",
-            "tdnn_dilation",
-            "xvector_output_dim",
-            "adapter_kernel_size",
-            "adapter_stride",
-            "num_adapter_layers",
-            "num_negatives",
-        ),
-        *("tokenizer_class", "do_normalize", "final_dropout", "apply_spec_augment", "feat_extract_dropout", "freeze_feat_extract_train"),
-    }
 )
 
 
@@ -158,8 +123,8 @@ def fairseq(
             compute_padding=official,
             **_relative(options),
         ),
-        "mask": _spans(options, "mask", 0.65, 1 if teaches else 2),
-        "channel_mask": _spans(options, "mask_channel", 0.0, 0),
+        "mask": spans(options, "mask", 0.65, 1 if teaches else 2),
+        "channel_mask": spans(options, "mask_channel", 0.0, 0),
         "channels_first": take("mask_channel_before", False),
         "same_mask_count": take("require_same_masks", True),
         "feature_gradient_scale": take("feature_grad_mult", 1.0),
@@ -199,7 +164,7 @@ def _relative(options: Options) -> dict[str, Any]:
     return {"relative_buckets": options.take("num_buckets", 320), "relative_distance": options.take("max_distance", 1280)}
 
 
-def _spans(options: Options, name: str, prob: float, least: int) -> SpanMaskConfig:
+def spans(options: Options, name: str, prob: float, least: int) -> SpanMaskConfig:
     overlap = "no_mask_channel_overlap" if name == "mask_channel" else "no_mask_overlap"
     return SpanMaskConfig(
         prob=options.take(f"{name}_prob", prob),
@@ -288,79 +253,4 @@ def _teaching(options: Options, common: dict[str, Any], system: System, units: S
         label_rate=common["waveform"].frame_rate,  # one label is taken for one frame, whatever rate it was made at
         regression_weight=float(weights.get("regression", 1.0)) if take("mse_loss", True) else 0.0,
         classification_weight=float(weights.get("classification", 1.0)) if take("ce_loss", True) else 0.0,
-    )
-
-
-def hugging_face(
-    options: Options, system: Literal["wav2vec2", "hubert", "wavlm", "data2vec"], official: bool = False
-) -> SpeechEncoderConfig:
-    """A model of transformers, from its config.json.
-
-    Args:
-        options: of the configuration.
-        official: also take over what depends on padding in the official code.
-
-    Raises:
-        OptionError: an option that cannot be honoured.
-    """
-    take = options.take
-    for key, values in {
-        "add_adapter": (False,),
-        "layer_norm_eps": (1e-5,),
-        "adapter_attn_dim": (None,),
-        "conv_pos_batch_norm": (False,),
-    }.items():
-        options.require(key, *values)
-    stacked = system == "data2vec"
-    blocks = take("num_conv_pos_embeddings", 5 if stacked else 128)
-    kernel = take("conv_pos_kernel_size", 19) * blocks if stacked else blocks
-    dim = take("hidden_size", 768)
-    relative = {"relative_buckets": take("num_buckets", 320), "relative_distance": take("max_bucket_distance", 800)}
-    common: dict[str, Any] = {
-        "waveform": WaveformConfig(
-            tuple(take("conv_dim", (512,) * 7)),
-            tuple(take("conv_kernel", (10, 3, 3, 3, 3, 2, 2))),
-            tuple(take("conv_stride", (5, 2, 2, 2, 2, 2, 2))),
-            norm="layer" if stacked else options.choose("feat_extract_norm", "group", {"group": "group", "layer": "layer"}),
-            bias=take("conv_bias", False),
-            activation=options.choose("feat_extract_activation", "gelu", HF_ACTIVATIONS),
-            compute_padding=official,
-            feature_norm=take("feat_proj_layer_norm", True) if system == "hubert" else True,
-            dropout=take("feat_proj_dropout", 0.0),
-        ),
-        "encoder": EncoderConfig(
-            dim=dim,
-            layers=take("num_hidden_layers", 12),
-            heads=take("num_attention_heads", 12),
-            feed_forward_dim=take("intermediate_size", 3072),
-            activation=options.choose("hidden_act", "gelu", HF_ACTIVATIONS),
-            norm_first=False if stacked else take("do_stable_layer_norm", False),
-            dropout=take("hidden_dropout", 0.1),
-            attention_dropout=take("attention_dropout", 0.1),
-            activation_dropout=take("activation_dropout", 0.1),
-            layer_drop=take("layerdrop", 0.1),
-            position_kernel=kernel,
-            position_groups=take("num_conv_pos_embedding_groups", 16),
-            position_blocks=blocks if stacked else 1,
-            compute_padding=official,
-            **(relative if system == "wavlm" else {}),
-        ),
-        "mask": SpanMaskConfig(take("mask_time_prob", 0.05), take("mask_time_length", 10), take("mask_time_min_masks", 2)),
-        "channel_mask": SpanMaskConfig(take("mask_feature_prob", 0.0), take("mask_feature_length", 10), take("mask_feature_min_masks", 0)),
-    }
-    if system == "data2vec":
-        return Data2VecConfig(**common, targets=TargetConfig(layers=min(8, common["encoder"].layers)))
-    if system == "wavlm":
-        return WavLMConfig(**common)
-    if system == "hubert":
-        return HubertConfig(**common)
-    quantizer = QuantizerConfig(take("num_codevector_groups", 2), take("num_codevectors_per_group", 320), take("codevector_dim", 256))
-    return Wav2Vec2Config(
-        **common,
-        quantizer=quantizer,
-        final_dim=take("proj_codevector_dim", 256),
-        temperature=take("contrastive_logits_temperature", 0.1),
-        target_dropout=take("feat_quantizer_dropout", 0.0),
-        diversity_weight=take("diversity_loss_weight", 0.1),
-        feature_penalty=0.0,
     )

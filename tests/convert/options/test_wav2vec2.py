@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 
-from avtlm.convert.options import OptionError, Options
-from avtlm.convert.options.wav2vec2 import HF_WITHOUT_EFFECT, WITHOUT_EFFECT, convolutions, fairseq, hugging_face
+from avtlm.convert.options import OptionError, Options, huggingface
+from avtlm.convert.options.huggingface import hugging_face
+from avtlm.convert.options.wav2vec2 import WITHOUT_EFFECT, convolutions, fairseq
 from avtlm.objectives.regression import TargetConfig
 from avtlm.systems.data2vec import Data2VecConfig
 from avtlm.systems.hubert import HubertConfig
@@ -90,7 +91,9 @@ def test_more_layers_than_there_are_become_all_and_no_annealing_the_last_decay()
 @pytest.mark.parametrize(
     ("system", "values", "message"),
     [
+        ("hubert", {"conv_pos_batch_norm": True}, "conv_pos_batch_norm is True"),
         ("wav2vec2", {"layer_type": "conformer"}, "layer_type is 'conformer'"),
+        ("wav2vec2", {"use_adp": True}, "use_adp is True"),
         ("wav2vec2", {"new_option": 1}, "options that avtlm does not know: new_option"),
         ("hubert", {}, "0 inventories of units"),
         ("mt4ssl", {}, "0 inventories of units"),
@@ -110,7 +113,7 @@ def test_lists_of_convolutions_are_read_without_running_them() -> None:
 
 @pytest.mark.parametrize("system", ["wav2vec2", "hubert", "wavlm", "data2vec"])
 def test_defaults_of_hugging_face_are_the_base_models(system: Any) -> None:
-    options = Options({"model_type": system}, "config.json", HF_WITHOUT_EFFECT)
+    options = Options({"model_type": system}, "config.json", huggingface.WITHOUT_EFFECT)
     settings = hugging_face(options, system)
     assert (settings.encoder.dim, settings.encoder.layers, settings.waveform.hop) == (768, 12, 320)
     if system == "data2vec":
