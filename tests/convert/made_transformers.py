@@ -11,6 +11,7 @@ from torch import Tensor
 from avtlm.data.batching import Batch
 
 transformers = pytest.importorskip("transformers")
+transformers.utils.logging.disable_progress_bar()
 
 SIZES: dict[str, Any] = {
     "hidden_size": 16,
