@@ -63,8 +63,7 @@ class InputFormat:
     def video(self, crops: np.ndarray, offset: tuple[int, int] | None = None, mirror: bool = False) -> Tensor:
         """uint8 (frames, 96, 96) -> uint8 (frames, video_size, video_size): cut (the centre without an offset), mirror, average."""
         assert self.video_size is not None, "a model that hears only was given lips"
-        slack = crops.shape[1] - CROP
-        y, x = offset if offset is not None else (slack // 2, slack // 2)
+        y, x = offset if offset is not None else ((crops.shape[1] - CROP) // 2, (crops.shape[2] - CROP) // 2)
         cut = crops[:, y : y + CROP, x : x + CROP]
         cell = CROP // self.video_size
         if cell > 1:

@@ -51,7 +51,7 @@ class InputMask:
         video_source: int (batch, frames), which frame stands in for each hidden video frame; None hides them as zeros.
         fused: bool (batch, frames), hidden behind the fusion.
         video_row: int (batch,), the row of the batch that these frames are taken from; None takes them from the same clip.
-        channels: bool (batch, dim), set to zero in all frames before the encoder (of waveforms only).
+        channels: bool (batch, dim), set to zero in all frames before the encoder.
     """
 
     audio: Tensor | None = None

@@ -5,7 +5,7 @@ logits. The comparison is one matrix product of normed vectors, not the broadcas
 projected.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -63,6 +63,24 @@ class UnitPredictor(nn.Module):
             # The official form puts the floor under the product of the norms; with learned vectors neither is near it.
             x, units = F.normalize(x, dim=-1, eps=1e-6), F.normalize(units, dim=-1, eps=1e-6)
         return x.float() @ units.float().t() / self.temperature
+
+
+def inventories(targets: Mapping[str, Tensor], count: int, name: str) -> list[Tensor]:
+    """Units of each of ``count`` inventories, ``units``, ``units_1``, ..., all cut to the length of the shortest, (batch, units).
+
+    Args:
+        targets: of a batch, by name.
+        name: of its first row, for errors.
+
+    Raises:
+        ValueError: an inventory without labels.
+    """
+    names = ["units", *(f"units_{number}" for number in range(1, count))]
+    absent = [each for each in names if each not in targets]
+    if absent:
+        raise ValueError(f"{name}: no labels {absent[0]!r}; a model of {count} inventories learns from {', '.join(names)}.")
+    shortest = min(targets[each].shape[1] for each in names)
+    return [targets[each][:, :shortest] for each in names]
 
 
 def units_of_frames(units: Tensor, frames: int, rate: float = 1.0) -> Tensor:

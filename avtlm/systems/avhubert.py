@@ -5,6 +5,7 @@ What is unusual here:
   one of the two is dropped at random, so that the same model serves audio, lips and both (section 3.1).
 - Iterations 1 to 4 hide fused frames (``feature`` masking), iteration 5 hides the inputs: audio behind a learned vector, video behind
   frames of the same clip (``input``; section 3.2). Each iteration predicts clusters of the features of the one before.
+- Several inventories of units may be predicted at once, as by HuBERT. Their labels are the targets ``units``, ``units_1``, ...
 - The front-ends of the official code run over padding; ours stop at each row's end, so that a loss does not depend on what it is batched
   with (``frontends.compute_padding`` brings the official way back).
 
@@ -26,7 +27,7 @@ from avtlm.nn.attention import padding_mask
 from avtlm.nn.feed_forward import Routing, route
 from avtlm.nn.transformer import Encoder, EncoderConfig
 from avtlm.objectives.loss import Loss
-from avtlm.objectives.masked_prediction import UnitPredictor, masked_prediction_loss, units_of_frames
+from avtlm.objectives.masked_prediction import UnitPredictor, inventories, masked_prediction_loss, units_of_frames
 from avtlm.objectives.masking import SpanMaskConfig, imposters, other_clip, span_mask
 
 
@@ -36,11 +37,14 @@ class AVHubertConfig:
 
     Attributes:
         units: size of the inventory (for official checkpoints: clusters + 4, the dictionary's special symbols first).
+        further_units: sizes of further inventories.
+        separate_projections: every inventory has a projection of the frames to itself.
         final_dim: width in which frames and units are compared, by ``similarity`` over ``temperature``.
         label_rate: units per second in a batch; of those at 100 Hz (MFCC clusters of iteration 1) every fourth is predicted.
         masking: ``input`` (iteration 5) or ``feature`` (iterations 1-4).
         video_stand_in: what hidden video frames are replaced by: frames of the same clip (``same_clip``, all released models) or of another
             one of the batch (``other_clip``; a loss then depends on its batch).
+        channel_mask: spans of channels that are set to zero behind the fusion, with ``feature`` masking only (no released model does it).
         same_mask_count: thin the masks of a batch to equal numbers of hidden frames, as the official code.
         modality_dropout, audio_dropout: see avtlm.frontends.fusion.keep_modalities.
         dropout_per_row: the official code draws one modality dropout for a whole batch.
@@ -52,6 +56,8 @@ class AVHubertConfig:
     frontends: FrontEndConfig = field(default_factory=lambda: FrontEndConfig(phones=0))
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     units: int = 2004
+    further_units: tuple[int, ...] = ()
+    separate_projections: bool = False
     final_dim: int = 256
     temperature: float = 0.1
     similarity: Literal["cosine", "dot"] = "cosine"
@@ -59,6 +65,7 @@ class AVHubertConfig:
     masking: Literal["input", "feature"] = "input"
     audio_mask: SpanMaskConfig = field(default_factory=SpanMaskConfig)
     video_mask: SpanMaskConfig = field(default_factory=lambda: SpanMaskConfig(prob=0.3, length=5))
+    channel_mask: SpanMaskConfig = field(default_factory=lambda: SpanMaskConfig(prob=0.0, min_spans=0))
     video_stand_in: Literal["same_clip", "other_clip"] = "same_clip"
     same_mask_count: bool = True
     modality_dropout: float = 0.5
@@ -71,14 +78,21 @@ class AVHubertConfig:
     takes_text: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        if self.units < 2:
-            raise ValueError(f"units: {self.units}; masked prediction needs at least 2 units.")
+        if min(self.units, *self.further_units, self.units) < 2:
+            raise ValueError(f"units: {', '.join(map(str, self.inventories))}; masked prediction needs at least 2 units.")
         if self.label_rate <= 0:
             raise ValueError(f"label_rate: {self.label_rate} units per second; give a positive number.")
         if self.masking == "feature" and self.audio_mask != self.video_mask:
             raise ValueError("audio_mask, video_mask: feature masking hides fused frames, so both must be equal.")
+        if self.masking == "input" and self.channel_mask.prob > 0:
+            raise ValueError(f"channel_mask: prob {self.channel_mask.prob}, but input masking hides no channels; set it to 0.")
         if self.frontends.phones and not self.takes_text:
             raise ValueError(f"frontends.phones: {self.frontends.phones}, but AV-HuBERT takes no text; set 0 or use VATLM.")
+
+    @property
+    def inventories(self) -> tuple[int, ...]:
+        """Sizes of all inventories of units."""
+        return (self.units, *self.further_units)
 
 
 @dataclass(frozen=True)
@@ -88,14 +102,14 @@ class Prediction:
     Attributes:
         fused: joined features, normed and projected, before any of them is hidden, (batch, frames, dim).
         encoded: (batch, frames, dim).
-        units: int (batch, frames).
+        units: of every inventory, int (batch, frames).
         hidden, padding: bool (batch, frames).
         penalty: mean square of the joined features, a scalar.
     """
 
     fused: Tensor
     encoded: Tensor
-    units: Tensor
+    units: list[Tensor]
     hidden: Tensor
     padding: Tensor
     penalty: Tensor
@@ -111,7 +125,8 @@ class AVHubert(nn.Module):
         self.frontends = MultimodalFrontEnd(config.frontends, dim, config.masking == "input", config.encoder)
         self.encoder = Encoder(config.encoder)
         self.feature_mask = nn.Parameter(torch.rand(dim)) if config.masking == "feature" else None
-        self.predictor = UnitPredictor(dim, config.units, config.final_dim, config.temperature, config.similarity)
+        compared = (config.final_dim, config.temperature, config.similarity)
+        self.predictor = UnitPredictor(dim, config.inventories, *compared, config.separate_projections)
 
     @property
     def dim(self) -> int:
@@ -154,7 +169,8 @@ class AVHubert(nn.Module):
             value, lengths = (batch.audio, batch.audio_lengths) if batch.audio is not None else (batch.video, batch.video_lengths)
             assert value is not None
             assert lengths is not None
-            return InputMask(fused=span_mask(lengths.cpu(), value.shape[1], config.audio_mask, generator, same))
+            hidden = span_mask(lengths.cpu(), value.shape[1], config.audio_mask, generator, same)
+            return InputMask(fused=hidden, channels=self.draw_channels(len(batch), generator))
         audio = video = source = row = None
         if batch.video is not None and batch.video_lengths is not None:
             lengths, frames = batch.video_lengths.cpu(), batch.video.shape[1]
@@ -168,6 +184,13 @@ class AVHubert(nn.Module):
         if batch.audio is not None and batch.audio_lengths is not None:
             audio = span_mask(batch.audio_lengths.cpu(), batch.audio.shape[1], config.audio_mask, generator, same)
         return InputMask(audio=audio, video=video, video_source=source, video_row=row)
+
+    def draw_channels(self, rows: int, generator: torch.Generator) -> Tensor | None:
+        """Channels that are hidden behind the fusion, bool (rows, dim); None if there are none."""
+        config = self.config
+        if config.masking == "input" or config.channel_mask.prob == 0:
+            return None
+        return span_mask(torch.full((rows,), self.dim), self.dim, config.channel_mask, generator, config.same_mask_count)
 
     # Losses (section 3.1; the penalty is the official code's) ------------------------------------------------------------------------
 
@@ -190,10 +213,15 @@ class AVHubert(nn.Module):
         return {"masked_prediction": loss, "feature_penalty": Loss(seen.penalty * scale, zero, logs)}
 
     def predict(self, batch: Batch, mask: InputMask, keep: dict[str, Tensor] | None = None) -> Prediction:
-        """Encode a batch with hidden frames; ``units`` of its targets say what is to be predicted."""
+        """Encode a batch with hidden frames; ``units`` of its targets say what is to be predicted.
+
+        Raises:
+            ValueError: an inventory of units without labels.
+        """
         fused = self.frontends.join(batch, mask, keep, self.config.feature_gradient_scale)
-        units = units_of_frames(batch.targets["units"], fused.joined.shape[1], self.config.label_rate / FRAME_RATE)
-        frames = units.shape[1]
+        labels = inventories(batch.targets, len(self.config.inventories), batch.ids[0])
+        units = [units_of_frames(each, fused.joined.shape[1], self.config.label_rate / FRAME_RATE) for each in labels]
+        frames = units[0].shape[1]
         fused = fused.first(frames)
         penalised = ~padding_mask(self.frontends.computed(fused.lengths, frames), frames)
         squares = fused.joined.float().square().mean(-1) * penalised
@@ -202,12 +230,14 @@ class AVHubert(nn.Module):
             # A model that hides its inputs has no vector for fused frames; VATLM's text alone is hidden by zeros then.
             vector = x.new_zeros(()) if self.feature_mask is None else self.feature_mask.to(x.dtype)
             x = torch.where(mask.fused[:, :frames, None], vector, x)
+        if mask.channels is not None:
+            x = x.masked_fill(mask.channels[:, None], 0.0)
         hidden = mask.hidden(frames)
         return Prediction(
             projected,
             self.encoder(x, fused.lengths, routing=self._routing(fused)),
             units,
-            torch.zeros_like(units, dtype=torch.bool) if hidden is None else hidden,
+            torch.zeros_like(units[0], dtype=torch.bool) if hidden is None else hidden,
             padding_mask(fused.lengths, frames),
             squares.sum() / penalised.sum(),
         )

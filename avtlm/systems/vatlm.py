@@ -67,7 +67,8 @@ class VATLM(AVHubert):
         assert batch.text is not None
         assert batch.text_lengths is not None
         lengths, frames = downsampled(batch.text_lengths.cpu()), -(-batch.text.shape[1] // 4)
-        return InputMask(fused=span_mask(lengths, frames, self.config.text_mask, generator, self.config.same_mask_count))
+        hidden = span_mask(lengths, frames, self.config.text_mask, generator, self.config.same_mask_count)
+        return InputMask(fused=hidden, channels=self.draw_channels(len(batch), generator))
 
     # Losses (section III-D) ----------------------------------------------------------------------------------------------------------
 

@@ -10,8 +10,9 @@ from avtlm.convert.options.wav2vec2 import LENGTHS
 from avtlm.data.dataset import Item, collate, cut
 from avtlm.data.inputs import CROP, InputFormat
 from avtlm.data.noise import mean_noise, mix_at_snr
-from avtlm.frontends.filterbank import FRAME_RATE, audio_features, log_filterbank, stack_frames
-from avtlm.frontends.lips import normalise_grey
+from avtlm.frontends.filterbank import FRAME_RATE, STACK, audio_features, log_filterbank, match_length, normalise_frames, stack_frames
+from avtlm.frontends.lips import GREY_MEAN, GREY_STD, normalise_grey
+from avtlm.lips.transforms import cut_window, normalise
 from avtlm.objectives.masking import SpanMaskConfig, runs, span_mask
 from avtlm.objectives.seq2seq import shift_right
 from avtlm.text.vocabulary import EOS, PAD
@@ -21,7 +22,20 @@ from benchmarks.replay.case import Case, CaseError, Check
 DRAWS = 400
 
 
+def known_options(case: Case, *names: str) -> None:
+    """Refuse options that an adapter does not heed.
+
+    Raises:
+        CaseError: such options.
+    """
+    unknown = set(case.config) - {*names, "seed"}
+    if unknown:
+        raise CaseError(f"case.json: config: options that avtlm does not know: {', '.join(sorted(unknown))}.")
+
+
 def audio_case(case: Case, check: Check) -> None:
+    known_options(case, "lengths", "video_frames", "stack_order_audio", "normalize", "kinds")
+    stack = case.config.get("stack_order_audio", STACK)
     for name in case.outputs:
         match = re.fullmatch(r"(logfbank|stacked|mfcc39_|aligned|normalized)(\d+)(?:_video(\d+))?", name)
         if match is None:
@@ -32,14 +46,18 @@ def audio_case(case: Case, check: Check) -> None:
         if kind == "logfbank":
             check.close(name, log_filterbank(wave), bound)
         elif kind == "stacked":
-            check.close(name, stack_frames(log_filterbank(wave)), bound)
+            check.close(name, stack_frames(log_filterbank(wave), stack), bound)
         elif kind == "mfcc39_":
             check.close(name, mfcc(wave.numpy()), bound)
-        else:
+        elif stack == STACK:
             check.close(name, audio_features(wave, int(frames), "frame" if kind == "normalized" else "none"), bound)
+        else:  # models take frames of four
+            features = match_length(stack_frames(log_filterbank(wave), stack), int(frames))
+            check.close(name, normalise_frames(features) if kind == "normalized" else features, bound)
 
 
 def noise_case(case: Case, check: Check) -> None:
+    known_options(case, "items", "snrs", "noise_amp")
     bound = case.bound("int16_lsb")
     for name in case.outputs:
         match = re.fullmatch(r"mixed(\d+)_snr(-?[\d.]+)", name)
@@ -96,7 +114,7 @@ def mask_case(case: Case, check: Check) -> None:
             setting.get("type", "static"),
             float(setting.get("other", 0.0)),
             not setting.get("no_overlap", False),
-            setting.get("min_space", 1),
+            setting.get("min_space", 0),
         )
         frames = case.outputs[f"mask{index}"].shape[1]
         padded = setting.get("use_padding", True)
@@ -107,7 +125,7 @@ def mask_case(case: Case, check: Check) -> None:
         for place, name in enumerate(("batch_idx", "starts", "ends")):
             check.equal(f"{name}{index}", torch.tensor([run[place] for run in found]))
         drawn = [span_mask(lengths, frames, config, torch.Generator().manual_seed(seed)).sum(1) for seed in range(DRAWS)]
-        mean = torch.stack(drawn).double().mean(0) / lengths
+        mean = torch.stack(drawn).double().mean(0) / torch.tensor(setting["lens"])
         check.close(f"mean_masked_fraction{index}", mean, float(share[1]) if share else 0.02)
 
 
@@ -168,6 +186,7 @@ def generator_mask_case(case: Case, check: Check) -> None:
 
 
 def collate_case(case: Case, check: Check) -> None:
+    known_options(case, "lens", "tl", "hw", "label_rate", "modes", "crop_starts")
     rate, inputs = float(case.config.get("label_rate", FRAME_RATE)), case.inputs
     rows = range(len(case.config["lens"]))
     for mode, padded, longest, random in case.config["modes"]:
@@ -186,12 +205,14 @@ def collate_case(case: Case, check: Check) -> None:
         assert batch.audio_lengths is not None
         assert batch.video is not None
         padding = torch.arange(batch.audio.shape[1]) >= batch.audio_lengths[:, None]
-        units = batch.targets["units"]
+        units, counts = batch.targets["units"], batch.target_lengths["units"]
+        if not padded:  # the official code cuts the labels of all rows to the fewest; ours leaves frames without labels out of the loss
+            units, counts = units[:, : int(counts.min())], counts.clamp(max=int(counts.min()))
         check.equal(f"{mode}.audio", batch.audio.transpose(1, 2))
         check.equal(f"{mode}.video", batch.video[:, None])
         check.equal(f"{mode}.padding_mask", padding)
         check.equal(f"{mode}.target", units.masked_fill(units < 0, PAD))
-        check.equal(f"{mode}.target_lengths", batch.target_lengths["units"])
+        check.equal(f"{mode}.target_lengths", counts)
     whole = collate(
         [Item(f"row {row}", inputs[f"audio{row}"], tokens=inputs[f"text{row}"]) for row in rows if f"text{row}" in inputs], "recognition"
     )
@@ -204,19 +225,22 @@ def collate_case(case: Case, check: Check) -> None:
 
 
 def video_case(case: Case, check: Check) -> None:
-    if case.config.get("crop", CROP) != CROP:
-        raise CaseError(f"case.json: crop = {case.config['crop']} is not replayed; the models take {CROP} pixels.")
-    crops, bound = case.inputs["frames"].numpy(), case.bound("abs")
+    known_options(case, "T", "hw", "crop", "draws", "image_mean", "image_std")
+    frames, bound, config = case.inputs["frames"].numpy(), case.bound("abs"), case.config
+    side, mean, deviation = (config.get(*each) for each in (("crop", CROP), ("image_mean", GREY_MEAN), ("image_std", GREY_STD)))
+    assert frames.dtype == np.uint8
     for name in case.outputs:
         match = re.fullmatch(r"train_dw(\d+)_dh(\d+)_flip([01])", name)
-        if match is not None:
-            video = InputFormat().video(crops, (int(match[2]), int(match[1])), match[3] == "1")
-        elif name == "test":
-            video = InputFormat().video(crops)
-        else:
+        if match is None and name != "test":
             continue
-        check.close(name, normalise_grey(video), bound)
-    assert crops.dtype == np.uint8
+        offset, mirror = (None, False) if match is None else ((int(match[2]), int(match[1])), match[3] == "1")
+        if (side, mean, deviation) == (CROP, GREY_MEAN, GREY_STD):
+            video = normalise_grey(InputFormat().video(frames, offset, mirror))
+        else:  # models take crops of one size and one normalisation
+            top, left = offset or ((frames.shape[1] - side) // 2, (frames.shape[2] - side) // 2)
+            window = cut_window(frames, left, top, side)
+            video = torch.from_numpy(normalise(window[..., ::-1] if mirror else window, mean, deviation))
+        check.close(name, video, bound)
 
 
 ADAPTERS = [

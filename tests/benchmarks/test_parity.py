@@ -73,7 +73,8 @@ def test_a_wrong_option_fails(tmp_path: Path) -> None:
     ("changes", "reason"),
     [
         ({"moe_experts": 4}, "case.json: config: options that avtlm does not know: moe_experts"),
-        ({"num_clusters": [4, 5]}, "2 sets of units"),
+        ({"num_clusters": [4, 5]}, "state.safetensors: encoder.predictor.units do not fit the model of case.json."),
+        ({"encoder_layers": 2}, "do not fit the model of case.json."),
         ({"sim_type": "l2"}, "sim_type is 'l2'; avtlm knows cosine, dot"),
     ],
 )

@@ -147,6 +147,44 @@ def test_stand_ins_of_another_clip_come_from_its_true_frames() -> None:
     assert torch.equal(mask.video_source[~mask.video], torch.arange(12).expand(3, -1)[~mask.video])
 
 
+def test_losses_of_several_inventories_are_added() -> None:
+    one = batch()
+    two = replace(one, targets={"units": one.targets["units"], "units_1": one.targets["units"].clamp(max=2)})
+    mask = tiny().draw_masks(one, torch.Generator().manual_seed(0))
+    for separate in (False, True):
+        model = tiny(further_units=(3,), separate_projections=separate)
+        head = model.predictor
+        frames = torch.randn(5, 16)
+        projections = head.project(frames).chunk(2 if separate else 1, -1)
+        expected = torch.cosine_similarity(projections[-1][:, None], head.units[None, 7:], dim=-1) / 0.1
+        torch.testing.assert_close(head(frames, 1), expected)
+        found, view = model.masked_losses(two, mask)["masked_prediction"], model.predict(two, mask)
+        hidden = view.hidden & ~view.padding
+        parts = [
+            torch.nn.functional.cross_entropy(head(view.encoded[hidden], index), units[hidden], reduction="sum")
+            for index, units in enumerate(view.units)
+        ]
+        torch.testing.assert_close(found.value, parts[0] + parts[1])
+        assert found.count == hidden.sum()
+    with pytest.raises(ValueError, match="a: no labels 'units_1'; a model of 2 inventories learns from units, units_1"):
+        tiny(further_units=(3,)).masked_losses(one, mask)
+
+
+def test_hidden_channels_are_zero_behind_the_fusion_of_models_that_mask_there() -> None:
+    model = tiny(masking="feature", channel_mask=SpanMaskConfig(0.4, 3, 0))
+    mask = model.draw_masks(batch(), torch.Generator().manual_seed(0))
+    assert mask.channels is not None
+    assert 0 < int(mask.channels.sum()) < mask.channels.numel()
+    seen: list[torch.Tensor] = []
+    model.encoder.register_forward_hook(lambda _, given, __: seen.append(given[0]))
+    view = model.predict(batch(), mask)
+    assert torch.equal(seen[0] == 0, mask.channels[:, None].expand_as(seen[0]))
+    assert (view.fused != 0).all()
+    assert tiny(masking="feature").draw_masks(batch(), torch.Generator().manual_seed(0)).channels is None
+    with pytest.raises(ValueError, match="input masking hides no channels"):
+        tiny(channel_mask=SpanMaskConfig(0.4, 3, 0))
+
+
 def test_weights_choose_the_frames_in_the_loss() -> None:
     mask = tiny().draw_masks(batch(), torch.Generator().manual_seed(0))
     hidden, visible, both = (

@@ -3,7 +3,7 @@
 Names and defaults are those of AVHubertConfig, AVHubertSeq2SeqConfig and their VATLM twins in avhubert/hubert.py and hubert_asr.py.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from avtlm.convert.options import OptionError, Options
@@ -15,12 +15,11 @@ from avtlm.objectives.masking import SpanMaskConfig
 from avtlm.systems.avhubert import AVHubertConfig
 from avtlm.systems.vatlm import VATLMConfig
 
-# What the official models never read: leftovers of HuBERT, and settings of masks over channels, which masked inputs do not have.
+# What the official models never read: leftovers of HuBERT.
 WITHOUT_EFFECT = frozenset(
     {
         *("extractor_mode", "dropout_features", "target_glu", "skip_masked", "skip_nomask", "resnet_weights", "latent_temp", "conv_bias"),
-        *("conv_feature_layers", "input_modality", "modalities", "wav_input", "mask_channel_length", "mask_channel_selection"),
-        *("mask_channel_other", "no_mask_channel_overlap", "mask_channel_min_space"),
+        *("conv_feature_layers", "input_modality", "modalities", "wav_input"),
     }
 )
 # The pre-training model has the options of a decoder as well, and never builds one.
@@ -49,14 +48,14 @@ def lip_encoder(options: Options) -> LipEncoderConfig:
     return LipEncoderConfig(stem_channels=widths[0], widths=widths, activation=activation)
 
 
-def encoder(options: Options, text: bool, units: int, phones: int = 0, official_losses: bool = False) -> AVHubertConfig:
+def encoder(options: Options, text: bool, units: int | Sequence[int], phones: int = 0, official_losses: bool = False) -> AVHubertConfig:
     """The pre-training model.
 
     Args:
         options: of the model, with ``sample_rate``, ``normalize`` and ``stack_order_audio`` of its task and the weights of its criterion
             where they are known.
         text: VATLM instead of AV-HuBERT.
-        units: classes of the prediction head.
+        units: classes of the prediction head, of each inventory if there are several.
         phones: rows of the text front-end (VATLM).
         official_losses: also take over what changes losses, batch statistics and padded frames alone: that all runs over padding, and
             VATLM's penalty by running totals.
@@ -65,32 +64,24 @@ def encoder(options: Options, text: bool, units: int, phones: int = 0, official_
         OptionError: an option that our model cannot honour.
     """
     with options.blamed():
-        return _encoder(options, text, units, phones, official_losses)
+        return _encoder(options, text, (units,) if isinstance(units, int) else tuple(units), phones, official_losses)
 
 
-def _encoder(options: Options, text: bool, units: int, phones: int, official_losses: bool) -> AVHubertConfig:
+def _encoder(options: Options, text: bool, units: tuple[int, ...], phones: int, official_losses: bool) -> AVHubertConfig:
     take = options.take
     dim, final_dim = take("encoder_embed_dim", 768), take("final_dim", 0)
     options.require("apply_mask", False)
-    take("untie_final_proj", False)  # one set of units has one projection either way
     penalties = list(take("loss_weights", [0.0]))
     if len(penalties) != 1:
         raise OptionError(f"{options.where}: loss_weights has {len(penalties)} entries; the models have one penalty.")
     masking = options.choose("masking_type", "input", _same("input", "feature"))
-    channels = take("mask_channel_prob", 0.0)
-    if masking == "feature" and channels:
-        raise OptionError(f"{options.where}: mask_channel_prob is {channels}; avtlm hides no channels.")
     audio_dim, stack = take("audio_feat_dim", 104), take("stack_order_audio", 4)
     if audio_dim != stack * BANDS or stack != 4:
         raise OptionError(
             f"{options.where}: audio_feat_dim is {audio_dim} and stack_order_audio {stack}; avtlm makes frames of 4 x {BANDS} values."
         )
-    spans: dict[str, Any] = {
-        "lengths": options.choose("mask_selection", "static", _same("static", "uniform", "normal", "poisson")),
-        "spread": float(take("mask_other", 0.0)),
-        "overlap": not take("no_mask_overlap", False),
-        "min_space": take("mask_min_space", 1),
-    }
+    spans, channels = _spans(options, "mask", "no_mask_overlap"), _spans(options, "mask_channel", "no_mask_channel_overlap")
+    channels |= {"prob": take("mask_channel_prob", 0.0), "length": take("mask_channel_length", 10), "min_spans": 0}
     common: dict[str, Any] = {
         "frontends": FrontEndConfig(
             audio_dim=audio_dim,
@@ -117,7 +108,10 @@ def _encoder(options: Options, text: bool, units: int, phones: int, official_los
             position_groups=take("conv_pos_groups", 16),
             compute_padding=official_losses,
         ),
-        "units": units,
+        "units": units[0],
+        "further_units": units[1:],
+        # One set of units has one projection either way.
+        "separate_projections": take("untie_final_proj", False) and len(units) > 1,
         "final_dim": final_dim if final_dim > 0 else dim,
         "temperature": take("logit_temp", 0.1),
         "similarity": options.choose("sim_type", "cosine", _same("cosine", "dot")),
@@ -126,6 +120,7 @@ def _encoder(options: Options, text: bool, units: int, phones: int, official_los
         "audio_mask": SpanMaskConfig(take("mask_prob_audio", 0.65), take("mask_length_audio", 10), **spans),
         "video_mask": SpanMaskConfig(take("mask_prob_image", 0.65), take("mask_length_image", 10), **spans),
         "video_stand_in": options.choose("selection_type", "same_other_seq", STAND_INS),
+        **({"channel_mask": SpanMaskConfig(**channels)} if masking == "feature" and channels["prob"] else {}),
         "modality_dropout": take("modality_dropout", 0.0),
         "audio_dropout": take("audio_dropout", 0.0),
         "masked_weight": take("pred_masked_weight", 1.0),
@@ -137,6 +132,16 @@ def _encoder(options: Options, text: bool, units: int, phones: int, official_los
         return AVHubertConfig(**common)
     text_weight, audio_weight = take("banlance_loss_weights", [1.0, 1.0])
     return VATLMConfig(**common, text_weight=text_weight, audio_weight=audio_weight, penalty_running_total=official_losses)
+
+
+def _spans(options: Options, name: str, apart: str) -> dict[str, Any]:
+    """Lengths and places of spans, of those options that begin with ``name``."""
+    return {
+        "lengths": options.choose(f"{name}_selection", "static", _same("static", "uniform", "normal", "poisson")),
+        "spread": float(options.take(f"{name}_other", 0.0)),
+        "overlap": not options.take(apart, False),
+        "min_space": options.take(f"{name}_min_space", 1),
+    }
 
 
 def decoder(options: Options) -> DecoderConfig:
@@ -228,7 +233,7 @@ def official_encoder(config: AVHubertConfig) -> dict[str, Any]:
         "dropout_input": frontends.dropout,
         "dropout_features": frontends.dropout,
         "final_dim": config.final_dim,
-        "untie_final_proj": True,
+        "untie_final_proj": config.separate_projections or not config.further_units,
         "layer_norm_first": layers.norm_first,
         "logit_temp": config.temperature,
         "feature_grad_mult": config.feature_gradient_scale,
@@ -252,6 +257,16 @@ def official_encoder(config: AVHubertConfig) -> dict[str, Any]:
         "selection_type": _official(STAND_INS, config.video_stand_in),
         "masking_type": config.masking,
     }
+    if config.channel_mask.prob:
+        channels = config.channel_mask
+        official |= {
+            "mask_channel_length": channels.length,
+            "mask_channel_prob": channels.prob,
+            "mask_channel_selection": channels.lengths,
+            "mask_channel_other": channels.spread,
+            "no_mask_channel_overlap": not channels.overlap,
+            "mask_channel_min_space": channels.min_space,
+        }
     if tuple(frontends.lips.widths) != WIDTHS:
         official["resnet_widths"] = list(frontends.lips.widths)
     return official

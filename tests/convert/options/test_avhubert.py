@@ -92,13 +92,16 @@ OTHER = AVHubertConfig(
     feature_penalty=3.0,
     feature_gradient_scale=0.7,
 )
+SEVERAL = replace(
+    OTHER, further_units=(9, 11), separate_projections=True, channel_mask=SpanMaskConfig(0.2, 5, 0, lengths="normal", spread=1.0)
+)
 
 
-@pytest.mark.parametrize("config", [AVHubertConfig(), OTHER, VATLMConfig(text_weight=0.5, audio_weight=0.25)])
+@pytest.mark.parametrize("config", [AVHubertConfig(), OTHER, SEVERAL, VATLMConfig(text_weight=0.5, audio_weight=0.25)])
 def test_our_configuration_survives_the_way_to_the_official_options_and_back(config: AVHubertConfig) -> None:
     given = options({**official_encoder(config), **official_criterion(config)})
     text = isinstance(config, VATLMConfig)
-    assert encoder(given, text, config.units, config.frontends.phones) == config
+    assert encoder(given, text, config.inventories, config.frontends.phones) == config
     given.finish()
 
 
@@ -138,10 +141,19 @@ def test_an_option_that_we_cannot_honour_is_refused_by_name(key: str, value: Any
         encoder(options({**VATLM_BASE, key: value}), text=True, units=4, phones=46)
 
 
-def test_masks_over_channels_are_refused_where_they_have_an_effect() -> None:
-    assert encoder(options({"mask_channel_prob": 0.5}), text=False, units=4).masking == "input"
-    with pytest.raises(OptionError, match=r"mask_channel_prob is 0\.5"):
-        encoder(options({"mask_channel_prob": 0.5, "masking_type": "feature"}), text=False, units=4)
+def test_masks_over_channels_are_honoured_where_they_have_an_effect() -> None:
+    assert encoder(options({"mask_channel_prob": 0.5}), text=False, units=4).channel_mask.prob == 0.0
+    config = encoder(options({"mask_channel_prob": 0.5, "masking_type": "feature"}), text=False, units=4)
+    assert config.channel_mask == SpanMaskConfig(0.5, 10, 0)
+
+
+def test_one_set_of_units_has_one_projection_and_several_share_it_unless_untied() -> None:
+    one, shared, own = (
+        encoder(options({"untie_final_proj": untie}), text=False, units=units)
+        for untie, units in ((True, 4), (False, (4, 5)), (True, (4, 5)))
+    )
+    assert [one.separate_projections, shared.separate_projections, own.separate_projections] == [False, False, True]
+    assert shared.inventories == own.inventories == (4, 5)
 
 
 def test_unknown_options_are_listed() -> None:
