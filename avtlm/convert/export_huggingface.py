@@ -49,7 +49,7 @@ ONE_FRAME_MORE = (
     "without padding come out alike."
 )
 SEES_PADDING = (
-    "In transformers the {what} of this model see the padding of a batch, here they do not: frames of padded clips differ a little, clips "
+    "In transformers the {what} of this model see the padding of a batch, here they do not: frames of padded clips differ, clips "
     "without padding come out alike."
 )
 
@@ -99,12 +99,12 @@ def _written(
         if heads.decoder is not None:
             raise OptionError("it has an attention decoder; the classes of transformers for its encoder have a head for CTC alone.")
         encoder = config.load(cls, heads.encoder)
-        official = official_config(encoder, system) | _ctc(heads, len(load_vocabulary(folder)))
+        official = _encoder(encoder, system) | _ctc(heads, len(load_vocabulary(folder)))
         texts |= write_hugging_face(load_vocabulary(folder))
         kind, kept = "ctc", dict(weights)
     else:
         encoder = config.load(cls, settings["model"])
-        official = official_config(encoder, system)
+        official = _encoder(encoder, system)
         behind = _refused(encoder, system, official, CONTRAST) if isinstance(encoder, Wav2Vec2Config) else []
         behind = [each for each in behind if not each.startswith(DRAWN)]
         has_heads = any(not encoder_part(name) for name in weights)
@@ -115,9 +115,6 @@ def _written(
             if has_heads:
                 notes.append(LEFT_OUT[system].format(lost=", ".join(behind)))
                 logger.warning("%s: %s%s", folder, notes[-1][0].lower(), notes[-1][1:])
-    refused = _refused(encoder, system, official, ENCODER)
-    if refused:
-        raise OptionError(f"{CLASSES[system]} of transformers has no counterpart of {', '.join(refused)}.")
     notes += _padding(encoder)
     if encoder.waveform.frame_padding == "samples":
         logger.warning("%s: %s%s", folder, ONE_FRAME_MORE[0].lower(), ONE_FRAME_MORE[1:])
@@ -126,6 +123,19 @@ def _written(
     texts[CONFIG] = {**official, "architectures": [CLASSES[system] + SUFFIXES[kind]]}
     texts[PREPROCESSOR] = _preprocessor(encoder)
     return texts, {hugging_face_key(name, system, kind): _shaped(name, tensor) for name, tensor in kept.items()}, notes
+
+
+def _encoder(encoder: SpeechEncoderConfig, system: System) -> dict[str, Any]:
+    """config.json of an encoder.
+
+    Raises:
+        OptionError: a setting that changes what it puts out has no counterpart there.
+    """
+    official = official_config(encoder, system)
+    refused = _refused(encoder, system, official, ENCODER)
+    if refused:
+        raise OptionError(f"{CLASSES[system]} of transformers has no counterpart of {', '.join(refused)}.")
+    return official
 
 
 def _refused(encoder: SpeechEncoderConfig, system: System, official: Mapping[str, Any], matters: tuple[str, ...]) -> list[str]:

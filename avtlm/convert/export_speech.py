@@ -56,7 +56,7 @@ def _pretrained(folder: Path, system: System, settings: SpeechEncoderConfig, wei
         if heads:
             logger.warning("%s: the head over units is left out; WavLM's official files hold the encoder alone.", folder)
         kept = {key: tensor for key, tensor in state.items() if not key.startswith(("final_proj.", "label_embs_concat", "target_glu."))}
-        options = {key: value for key, value in official_model(settings, system).items() if key not in _UNITS_ONLY}
+        options = {key: value for key, value in official_model(settings, system).items() if key not in UNITS_ONLY}
         return {"cfg": {**options, "normalize": settings.waveform.normalise}, "model": OrderedDict(kept)}
     if not heads:
         logger.warning("%s: the model has no heads; the official code takes such a file for fine-tuning and for features only.", folder)
@@ -88,7 +88,7 @@ def _fine_tuned(
 
 
 # WavLM's class has no options of the head over units.
-_UNITS_ONLY = ("label_rate", "final_dim", "untie_final_proj", "logit_temp", "target_glu", "skip_masked", "skip_nomask")
+UNITS_ONLY = ("label_rate", "final_dim", "untie_final_proj", "logit_temp", "target_glu", "skip_masked", "skip_nomask")
 
 
 def _check(system: System, settings: SpeechEncoderConfig, heads: bool) -> None:
@@ -177,9 +177,10 @@ def _fine_tuning_cfg(system: System, heads: RecognizerConfig, settings: SpeechEn
 
 
 def _dictionaries(folder: Path, settings: SpeechEncoderConfig) -> dict[str, Any]:
-    """Dictionaries of the units. A model that was not converted predicts unit i by class i, without special symbols."""
+    """Dictionaries of the units, which files of MT4SSL need not hold. A model that was not converted predicts unit i by class i, without
+    special symbols."""
     sizes, file = _units(settings), folder / "units.txt"
-    if not sizes:
+    if not sizes or (isinstance(settings, MT4SSLConfig) and not file.is_file()):
         return {}
     if len(sizes) == 1 and file.is_file():
         symbols = file.read_text(encoding="utf-8").split()

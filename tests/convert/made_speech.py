@@ -14,6 +14,7 @@ from torch import Tensor
 
 from avtlm import config
 from avtlm.checkpoint import save_model
+from avtlm.convert.export_speech import UNITS_ONLY
 from avtlm.convert.names.wav2vec2 import GATE, System
 from avtlm.convert.official_file import dictionary
 from avtlm.convert.options.wav2vec2_official import official_criterion, official_model
@@ -71,7 +72,7 @@ def pretrained(system: System, **changes: Any) -> tuple[dict[str, Any], SpeechEn
     model = tiny(system, **changes)
     if system == "wavlm":
         model.drop_heads()
-        model_options = {key: value for key, value in official_model(model.config, system).items() if key != "label_rate"}
+        model_options = {key: value for key, value in official_model(model.config, system).items() if key not in UNITS_ONLY}
         cfg = model_options | {"normalize": model.config.waveform.normalise, "predict_layers": "[12]"}
         return {"cfg": cfg, "model": OrderedDict(state(model, system))}, model
     content = {
