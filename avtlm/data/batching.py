@@ -119,3 +119,29 @@ def plan_batches(frames: Sequence[int], max_frames: int, max_rows: int, generato
         if rows:
             batches.append(rows)
     return [batches[i] for i in torch.randperm(len(batches), generator=generator).tolist()]
+
+
+@dataclass(frozen=True)
+class PlanSummary:
+    """How well batches are filled.
+
+    Attributes:
+        padding: share of the padded frames that hold nothing.
+        fill: mean padded size of a batch as a share of ``max_frames``.
+    """
+
+    utterances: int
+    batches: int
+    padding: float
+    fill: float
+
+    def __str__(self) -> str:
+        rows = f"{self.utterances} utterances in {self.batches} batches"
+        return f"{rows}, {100 * self.padding:.1f} % of their frames are padding, {100 * self.fill:.0f} % of max_frames are used"
+
+
+def summarise(frames: Sequence[int], plan: Sequence[Sequence[int]], max_frames: int) -> PlanSummary:
+    """Padding and size of the batches of a plan over utterances of these lengths."""
+    padded = sum(len(rows) * max(frames[index] for index in rows) for rows in plan)
+    used = sum(frames[index] for rows in plan for index in rows)
+    return PlanSummary(sum(map(len, plan)), len(plan), 1 - used / padded, padded / (max_frames * len(plan)))

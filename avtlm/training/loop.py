@@ -24,6 +24,7 @@ from avtlm.data.batching import Batch, plan_batches
 from avtlm.data.dataset import ClipDataset, Source, collate
 from avtlm.data.inputs import InputFormat
 from avtlm.data.manifest import read_manifest
+from avtlm.data.mixing import Mixer, MixingConfig
 from avtlm.data.seeds import seed_for
 from avtlm.files import write_text
 from avtlm.frontends.filterbank import SAMPLE_RATE
@@ -53,9 +54,11 @@ class TrainConfig:
         model: configuration of the system, or of the recogniser, whose ``encoder`` group then changes single settings of the initial
             encoder.
         initialise: model folder to start the encoder (or, in pre-training, the whole model) from; null starts from scratch.
-        sources: training data by name; every step takes one batch of each source that is drawn (see Source.weight).
+        sources: training data by name.
+        mixing: how the sources share the steps; by default every step takes one batch of each source that is drawn (see Source.weight).
         validation: data for validation, clean and unaugmented.
         max_frames, max_rows: bounds of one batch (padded frames at the model's rate, 25 or 50 Hz; utterances).
+        buckets: utterances are sorted by length within windows of this many times max_rows; more pads less and shuffles less.
         precision: ``fp32`` or ``bf16`` (autocast; norms, softmax and losses stay in float32).
         initialise_weights: false takes only the sizes of the initial encoder and starts it from scratch.
         fresh: modules of the initial model that start from scratch, such as ``predictor`` when the units are others.
@@ -80,6 +83,8 @@ class TrainConfig:
     steps: int = 1000
     max_frames: int = 1000
     max_rows: int = 64
+    buckets: int = 8
+    mixing: MixingConfig = field(default_factory=MixingConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     precision: Literal["fp32", "bf16"] = "fp32"
     log_every: int = 50
@@ -93,13 +98,15 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if not self.sources:
             raise ValueError("sources: no training data; describe at least one source.")
+        self.mixing.check({name: part.weight for name, part in self.sources.items()})
         for key, part in {**{f"sources.{name}": part for name, part in self.sources.items()}, "validation": self.validation}.items():
             if part is not None and (part.task == "recognition") != (self.task == "recognition"):
                 raise ValueError(f"{key}.task: {part.task!r} gives no batches for a run whose task is {self.task!r}; change one of them.")
             if part is not None and self.task == "pretrain" and part.units is None and systems.find(self.system).units:
                 raise ValueError(f"{key}.units: missing; a pre-training source needs unit labels (see avtlm units --help).")
-        if self.steps < 1 or self.log_every < 1 or self.save_every < 1:
-            raise ValueError(f"steps {self.steps}, log_every {self.log_every}, save_every {self.save_every}: give at least 1 of each.")
+        if self.steps < 1 or self.log_every < 1 or self.save_every < 1 or self.buckets < 1:
+            counts = f"steps {self.steps}, log_every {self.log_every}, save_every {self.save_every}, buckets {self.buckets}"
+            raise ValueError(f"{counts}: give at least 1 of each.")
         if self.validate_every and self.validation is None:
             raise ValueError("validate_every: there is no validation source; describe one under the key validation, or set 0.")
         if self.average and (self.average < 2 or not self.validate_every):
@@ -141,10 +148,18 @@ class Trainer:
         self._resume()
         self.streams = {
             name: BatchStream(
-                name, self._dataset(part, training=True), settings.seed, settings.max_frames, settings.max_rows, settings.workers
+                name,
+                self._dataset(part, training=True),
+                settings.seed,
+                settings.max_frames,
+                settings.max_rows,
+                settings.workers,
+                settings.buckets,
             )
             for name, part in settings.sources.items()
         }
+        weights = {name: part.weight for name, part in settings.sources.items()}
+        self.mixer = Mixer(settings.mixing, self.streams, weights, settings.seed)
         check_inventory(self.model, {name: stream.dataset for name, stream in self.streams.items()}, self.start.phones)
         validated = settings.validation if settings.validate_every else None
         self.validation = None if validated is None else self._validation_batches(validated)
@@ -175,11 +190,12 @@ class Trainer:
             open(self.folder / "log.jsonl", "a") as journal,
         ):
             for step in range(state.step, settings.steps):
-                drawn = {}
-                for name in self._drawn(step):
-                    drawn[name], state.positions[name] = next(batches[name])
+                drawn = []
+                for name in self.mixer.drawn(step):
+                    batch, state.positions[name] = next(batches[name])
+                    drawn.append(batch)
                 lr = set_lr(self.optimizer, schedule(settings.optim, step, settings.steps))
-                self._step(step, list(drawn.values()), meter)
+                self._step(step, drawn, meter)
                 state.step = step + 1
                 last = state.step == settings.steps
                 saving = state.step % settings.save_every == 0 or last
@@ -241,17 +257,10 @@ class Trainer:
                 "lower optim.lr or look at these utterances."
             )
 
-    def _drawn(self, step: int) -> list[str]:
-        """Sources that give a batch to this step; never none."""
-        generator = torch.Generator().manual_seed(seed_for(self.settings.seed, "sources", step))
-        draws = torch.rand(len(self.settings.sources), generator=generator).tolist()
-        names = [name for (name, part), draw in zip(self.settings.sources.items(), draws, strict=True) if draw < part.weight]
-        return names or [next(iter(self.settings.sources))]
-
     def _turns(self, name: str) -> Iterator[float]:
-        """Share of the training done, at each later step that draws this source."""
+        """Share of the training done, at each later turn of this source."""
         for step in range(self.state.step, self.settings.steps):
-            if name in self._drawn(step):
+            for _ in range(self.mixer.drawn(step).count(name)):
                 yield step / self.settings.steps
 
     # Validation and checkpoints ------------------------------------------------------------------------------------------------------

@@ -1,14 +1,17 @@
 """Endless batches of one source, in an order that the seed and the epoch fix; a position (epoch, batch) is all there is to remember."""
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from avtlm.data.batching import Batch, plan_batches
+from avtlm.data.batching import Batch, plan_batches, summarise
 from avtlm.data.dataset import ClipDataset, collate, crop_together
 from avtlm.data.seeds import seed_for
+
+log = logging.getLogger(__name__)
 
 
 class _Rows(torch.utils.data.Dataset[Batch]):
@@ -34,25 +37,39 @@ class BatchStream:
         name: of the source; part of the seed.
         max_frames, max_rows: see plan_batches.
         workers: processes that build batches ahead; 0 builds them in this one.
+        buckets: see plan_batches.
+
+    Attributes:
+        planned: gives the batches of an epoch in place of one pass over all rows (see avtlm.data.mixing).
 
     Raises:
         ValueError: an utterance is longer than ``max_frames``.
     """
 
-    def __init__(self, name: str, dataset: ClipDataset, seed: int, max_frames: int, max_rows: int, workers: int = 0) -> None:
+    def __init__(
+        self, name: str, dataset: ClipDataset, seed: int, max_frames: int, max_rows: int, workers: int = 0, buckets: int = 8
+    ) -> None:
         self.name = name
         self.dataset = dataset
         self.seed = seed
         self.max_frames = max_frames
         self.max_rows = max_rows
         self.workers = workers
-        self.lengths = [dataset.frames(index) for index in range(len(dataset))]
-        self.plan(0)  # an utterance that fits no batch is found before the first step
+        self.buckets = buckets
+        self.planned: Callable[[int], list[list[int]]] | None = None
+        self.lengths: Sequence[int] = [dataset.frames(index) for index in range(len(dataset))]
+        # An utterance that fits no batch is found here, before the first step.
+        log.info("%s: %s", name, summarise(self.lengths, self.plan(0), max_frames))
 
     def plan(self, epoch: int) -> list[list[int]]:
         """Rows of every batch of an epoch."""
+        return self.planned(epoch) if self.planned is not None else self.plan_rows(range(len(self.lengths)), epoch)
+
+    def plan_rows(self, rows: Sequence[int], epoch: int) -> list[list[int]]:
+        """Batches of one pass over these rows, each as often as it is named."""
         generator = torch.Generator().manual_seed(seed_for(self.seed, "order", self.name, epoch))
-        return plan_batches(self.lengths, self.max_frames, self.max_rows, generator)
+        plan = plan_batches([self.lengths[row] for row in rows], self.max_frames, self.max_rows, generator, self.buckets)
+        return [[rows[place] for place in batch] for batch in plan]
 
     def batches(self, position: tuple[int, int], steps: Iterator[float]) -> Iterator[tuple[Batch, tuple[int, int]]]:
         """From a position on: each batch and the position after it.

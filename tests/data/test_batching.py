@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from avtlm.data.batching import Batch, fit, pad, plan_batches
+from avtlm.data.batching import Batch, fit, pad, plan_batches, summarise
 
 
 def batch() -> Batch:
@@ -56,6 +56,47 @@ def test_batches_hold_utterances_of_like_length() -> None:
     plan = plan_batches(frames, 2000, 16, torch.Generator().manual_seed(0))
     padded = sum(max(frames[i] for i in rows) * len(rows) for rows in plan)
     assert padded < 1.25 * sum(frames)
+
+
+def lrs3_like(count: int) -> list[int]:
+    """Frames at 25 Hz, log-normal with median 2.6 s."""
+    seconds = 2.6 * torch.exp(0.7 * torch.randn(count, generator=torch.Generator().manual_seed(0)))
+    return (25 * seconds.clamp(0.8, 16)).long().tolist()
+
+
+def test_the_published_batch_sizes_are_filled_and_hardly_padded() -> None:
+    """1000 and 3000 frames per GPU: AV-HuBERT and VATLM."""
+    frames = lrs3_like(4000)
+    for max_frames in (1000, 3000):
+        summary = summarise(frames, plan_batches(frames, max_frames, 512, torch.Generator().manual_seed(0)), max_frames)
+        assert summary.utterances == 4000
+        assert summary.padding < 0.03
+        assert summary.fill > 0.9
+
+
+def test_more_buckets_pad_less_where_rows_bound_the_batch() -> None:
+    frames = lrs3_like(4000)
+    plans = {buckets: plan_batches(frames, 1000, 8, torch.Generator().manual_seed(0), buckets) for buckets in (1, 8, 64)}
+    padding = {buckets: summarise(frames, plan, 1000).padding for buckets, plan in plans.items()}
+    assert padding[1] > 0.3 > 0.15 > padding[8] > 0.05 > padding[64]
+
+
+def test_two_epochs_put_other_utterances_together() -> None:
+    """Of the pairs that share a batch in one epoch, few do in the next; and short batches come in no order."""
+    frames = lrs3_like(2000)
+    plans = [plan_batches(frames, 1000, 64, torch.Generator().manual_seed(epoch)) for epoch in (0, 1)]
+    pairs = [{(i, j) for rows in plan for i in rows for j in rows if i < j} for plan in plans]
+    assert len(pairs[0] & pairs[1]) < 0.2 * len(pairs[0])
+    longest = torch.tensor([float(max(frames[i] for i in rows)) for rows in plans[0]])
+    assert abs(float(torch.corrcoef(torch.stack([longest[1:], longest[:-1]]))[0, 1])) < 0.2
+
+
+def test_a_summary_counts_padding_and_room() -> None:
+    summary = summarise([10, 20, 40], [[0, 1], [2]], 50)
+    assert (summary.utterances, summary.batches) == (3, 2)
+    assert summary.padding == pytest.approx(1 - 70 / 80)
+    assert summary.fill == pytest.approx(80 / 100)
+    assert str(summary) == "3 utterances in 2 batches, 12.5 % of their frames are padding, 80 % of max_frames are used"
 
 
 def test_an_utterance_that_fits_no_batch_is_refused_with_both_numbers() -> None:
