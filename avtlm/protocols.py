@@ -51,6 +51,15 @@ class DropsHeads(Protocol):
 
 
 @runtime_checkable
+class MakesTeacher(Protocol):
+    """A system that learns from a moving average of itself."""
+
+    def make_teacher(self) -> None:
+        """Let the teacher be the student as it is."""
+        ...
+
+
+@runtime_checkable
 class PredictsUnits(Protocol):
     """A system whose targets are discrete units."""
 

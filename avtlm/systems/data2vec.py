@@ -61,10 +61,10 @@ class Data2Vec(SpeechEncoder):
         super().__init__(config)
         self.regress: nn.Linear | None = nn.Linear(config.encoder.dim, config.encoder.dim)
         self.teacher: Teacher | None = None
-        self._make_teacher()
+        self.make_teacher()
         self._spreads: dict[str, Tensor] = {}
 
-    def _make_teacher(self) -> None:
+    def make_teacher(self) -> None:
         """A copy of the student as it is, or of its encoder."""
         names = [name for name, _ in self.named_children() if name != "teacher"]
         self.teacher = Teacher(self, (*names, "feature_mask") if self.config.teacher.whole else ("encoder",))

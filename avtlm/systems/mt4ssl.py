@@ -60,7 +60,7 @@ class MT4SSL(Data2Vec):
             self.classify = nn.Linear(config.encoder.dim, config.units)
             initialise_like_bert(self.classify)
         if config.regression_weight:
-            self._make_teacher()  # a whole one has both heads
+            self.make_teacher()  # a whole one has both heads
         else:
             self.regress = self.teacher = None
 

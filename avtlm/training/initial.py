@@ -13,7 +13,7 @@ from avtlm.data.dataset import ClipDataset, Source, choose
 from avtlm.data.inputs import InputFormat
 from avtlm.data.manifest import read_manifest
 from avtlm.nn.feed_forward import spread
-from avtlm.protocols import DropsHeads, PredictsUnits
+from avtlm.protocols import DropsHeads, MakesTeacher, PredictsUnits
 from avtlm.recognizer import Recognizer, RecognizerConfig
 from avtlm.text.vocabulary import Tokenizer, Vocabulary
 
@@ -56,6 +56,8 @@ def build(settings: "TrainConfig") -> Start:
         if settings.initialise is not None:
             given, _ = systems.load_encoder(settings.initialise)
             load_except(model, given.state_dict(), settings.fresh)
+            if "teacher" in settings.fresh and isinstance(model, MakesTeacher):
+                model.make_teacher()
         card = {"system": settings.system, "task": "pretrain", **_geometry(settings), "model": config.to_dict(model_config)}
         return Start(model, card, systems.input_format(model), None, phones)
     heads = config.load(RecognizerConfig, settings.model)

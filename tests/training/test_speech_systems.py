@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from avtlm import config
+from avtlm import config, systems
+from avtlm.checkpoint import save_model
 from avtlm.data.dataset import ClipDataset, Source, collate, crop_together
 from avtlm.data.manifest import Manifest, read_manifest, write_manifest
 from avtlm.data.media import write_wav
 from avtlm.evaluation.evaluate import evaluate
+from avtlm.protocols import DropsHeads
 from avtlm.pseudo_labels import pseudo_labels
 from avtlm.systems import load, load_encoder
 from avtlm.training.loop import TrainConfig, Trainer
@@ -153,6 +155,28 @@ def test_ctc_on_a_pretrained_model_reads_the_made_corpus_and_carries_no_heads(co
     assert not any(name.startswith("teacher.") for name in encoder.state_dict())
     again = settings | {"initialise": str(model), "output": str(tmp_path / "third"), "steps": 1}
     assert run(again).exists()
+
+
+@pytest.mark.parametrize(("system", "heads"), [("hubert", ["predictor"]), ("mt4ssl", ["regress", "classify", "teacher"])])
+def test_an_encoder_without_heads_is_trained_further_with_fresh_ones(
+    system: str, heads: list[str], corpus: MadeCorpus, tmp_path: Path
+) -> None:
+    """Checkpoints of other code often hold the encoder alone. A teacher starts as the student that was loaded."""
+    found = systems.find(system)
+    encoder = found.build(config.load(found.config_class(), MODELS[system]))
+    assert isinstance(encoder, DropsHeads)
+    encoder.drop_heads()
+    card = {"system": system, "task": "pretrain", "heads": False, "model": MODELS[system]}
+    save_model(tmp_path / "encoder", encoder, card)
+    settings = pretraining(corpus, tmp_path / "run", system, initialise=str(tmp_path / "encoder"))
+    with pytest.raises(ValueError, match=r"do not fit this model \((predictor|regress)\..*name them in fresh"):
+        Trainer(config.load(TrainConfig, settings))
+    model = Trainer(config.load(TrainConfig, settings | {"fresh": heads})).model
+    ours = model.state_dict()
+    assert all(torch.equal(ours[name], tensor) for name, tensor in encoder.state_dict().items())
+    teacher = {name: tensor for name, tensor in ours.items() if name.startswith("teacher.")}
+    assert all(torch.equal(tensor, ours[name.removeprefix("teacher.")]) for name, tensor in teacher.items())
+    assert bool(teacher) == ("teacher" in heads)
 
 
 def test_waveforms_are_cropped_together_with_their_units(corpus: MadeCorpus) -> None:
