@@ -19,6 +19,7 @@ from benchmarks.replay import (
     evaluation,
     fine_tuned,
     lips,
+    metrics,
     preparation,
     speech_encoders,
     transformers_models,
@@ -36,7 +37,7 @@ class Adapter:
 
 ADAPTERS = [
     Adapter(fits, replay)
-    for part in (avhubert, checkpoints, preparation, lips, decoding, evaluation, speech_encoders, fine_tuned, transformers_models)
+    for part in (avhubert, checkpoints, preparation, lips, decoding, evaluation, metrics, speech_encoders, fine_tuned, transformers_models)
     for fits, replay in part.ADAPTERS
 ]
 
