@@ -8,6 +8,7 @@ Everything is float64 in the log domain with true minus infinity: sums over fram
 difference of two log zeros is never taken.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -19,6 +20,7 @@ from avtlm.decoding.result import Hypothesis
 
 MULTIPLIER = 0x2545F4914F6CDD1D  # odd; prefixes are told apart by a 64-bit polynomial hash with this base
 SALT = 0x1C69B3F74AC4AE35
+UNDERFLOW = -650.0  # relative log mass below which a sum of exponentials may have lost something
 
 
 @torch.no_grad()
@@ -144,7 +146,8 @@ class PrefixState:
 class PrefixScorer:
     """log psi of prefixes that grow label by label, for many hypotheses of many utterances at once.
 
-    Padded frames count as certain blanks, so that they change nothing.
+    Padded frames count as certain blanks, so that they change nothing. No loop over frames is needed: psi is a product of matrices
+    (alignments before a frame x posteriors of that frame), the forward variables are cumulative sums in the log domain.
 
     Args:
         log_probs: (batch, frames, symbols).
@@ -158,18 +161,19 @@ class PrefixScorer:
     def __init__(self, log_probs: Tensor, lengths: Tensor, blank: int = 0) -> None:
         lengths = lengths.to(log_probs.device)
         check_log_probs(log_probs, lengths)
-        padded = ~valid_frames(lengths, log_probs.shape[1])
-        self.blank = blank
-        self.log_probs = log_probs.double().masked_fill(padded[:, :, None], float("-inf"))
-        self.log_probs[:, :, blank] = self.log_probs[:, :, blank].masked_fill(padded, 0.0)
-        mass = self.log_probs.logsumexp(2)
+        self.blank, self.symbols, self.lengths = blank, log_probs.shape[2], lengths
+        self._log_probs = log_probs
+        self._valid = valid_frames(lengths, log_probs.shape[1])
+        mass = log_probs.double().logsumexp(2).masked_fill(~self._valid, 0.0)
         after = mass.flip(1).cumsum(1).flip(1)  # (batch, frames): log mass of all that can come from each frame on
         self._whole = after[:, 0] if mass.shape[1] else mass.new_zeros(len(mass))
         self._after = torch.cat([after[:, 1:], mass.new_zeros(len(mass), 1)], 1)[:, : mass.shape[1]]
+        # (batch, symbols, frames), so that the posteriors of a label lie side by side
+        self._posteriors = log_probs.transpose(1, 2).double().exp().masked_fill_(~self._valid[:, None], 0.0).contiguous()
 
     def start(self, rows: Tensor) -> PrefixState:
         """One empty prefix for every entry of ``rows`` (hypotheses,), which names its utterance."""
-        blanks = self.log_probs[rows, :, self.blank].cumsum(1)
+        blanks = self._emissions(rows, torch.full_like(rows, self.blank)).cumsum(1)
         return PrefixState(rows, torch.full_like(rows, -1), torch.full_like(blanks, float("-inf")), blanks, self._whole[rows])
 
     def psi(self, state: PrefixState, candidates: Tensor | None = None) -> Tensor:
@@ -184,35 +188,114 @@ class PrefixScorer:
             ``state.complete() - state.psi`` is that of the end of the sentence; drop prefixes whose psi is minus infinity first.
         """
         if candidates is None:
-            candidates = torch.arange(self.log_probs.shape[2], device=state.rows.device).expand(len(state.rows), -1)
-        emissions = self.log_probs[state.rows].gather(2, candidates[:, None].expand(-1, self.log_probs.shape[1], -1))
-        before = self._before(state, candidates)  # (hypotheses, frames, labels)
-        scores = (before + emissions + self._after[state.rows, :, None]).logsumexp(1)
-        return scores.masked_fill(candidates == self.blank, float("-inf"))
+            candidates = torch.arange(self.symbols, device=state.rows.device).expand(len(state.rows), -1)
+            pieces = [(self._posteriors[row], state.rows == row) for row in state.rows.unique().tolist()]
+
+            def multiply(weights: Tensor) -> Tensor:
+                out = weights.new_zeros(len(weights), self.symbols)
+                for posteriors, own in pieces:
+                    out[own] = weights[own] @ posteriors.T
+                return out
+        else:
+            chosen = self._posteriors[state.rows[:, None], candidates]  # (hypotheses, labels, frames)
+
+            def multiply(weights: Tensor) -> Tensor:
+                return (chosen @ weights[:, :, None])[:, :, 0]
+
+        after = self._after[state.rows]
+        any_end = self._before(state, torch.logaddexp(state.in_label, state.in_blank)) + after
+        scores = _log_product(any_end, multiply)
+        repeated = candidates == state.last[:, None]
+        if bool(repeated.any()):  # the same label again needs a blank between
+            last = self._emissions(state.rows, state.last.clamp(min=0))
+            again = (self._before(state, state.in_blank) + after + last).logsumexp(1)
+            scores = torch.where(repeated, again[:, None], scores)
+        scores = scores.masked_fill(candidates == self.blank, float("-inf"))
+        largest = any_end.amax(1, keepdim=True) if any_end.shape[1] else any_end.new_full((len(any_end), 1), float("-inf"))
+        lost = (scores < largest + UNDERFLOW) & (candidates != self.blank) & ~repeated
+        if bool(lost.any()):
+            places, labels = lost.nonzero(as_tuple=True)
+            emissions = self._emissions(state.rows[places], candidates[places, labels])
+            scores[places, labels] = (any_end[places] + emissions).logsumexp(1)
+        return scores
+
+    def following(self, state: PrefixState, end: int, candidates: Tensor | None = None) -> Tensor:
+        """The scores of joint decoding: log psi(prefix + label) - log psi(prefix), and for ``end`` that of the prefix being all.
+
+        Args:
+            end: id of the end of the sentence; it is no label to CTC.
+            candidates: (hypotheses, labels) ids to score; every id if None.
+
+        Returns:
+            (hypotheses, labels); minus infinity for the blank and wherever nothing is possible.
+        """
+        scores = self.psi(state, candidates)
+        ids = candidates if candidates is not None else torch.arange(self.symbols, device=scores.device)[None]
+        scores = torch.where(ids == end, state.complete()[:, None], scores)
+        possible = (state.psi > float("-inf"))[:, None] & (scores > float("-inf"))
+        return torch.where(possible, scores - state.psi[:, None], float("-inf"))
 
     def advance(self, state: PrefixState, hypotheses: Tensor, labels: Tensor) -> PrefixState:
         """Prefixes ``hypotheses`` (chosen,), each grown by its own of ``labels`` (chosen,), none of them a blank."""
-        kept = PrefixState(
-            state.rows[hypotheses], state.last[hypotheses], state.in_label[hypotheses], state.in_blank[hypotheses], state.psi[hypotheses]
-        )
-        emissions = self.log_probs[kept.rows]
-        label = emissions.gather(2, labels[:, None, None].expand(-1, emissions.shape[1], 1))[:, :, 0]
-        blank = emissions[:, :, self.blank]
-        before = self._before(kept, labels[:, None])[:, :, 0]
-        psi = (before + label + self._after[kept.rows]).logsumexp(1)
-        in_label, in_blank = torch.full_like(label, float("-inf")), torch.full_like(label, float("-inf"))
-        for frame in range(label.shape[1]):
-            entering = before[:, frame]
-            if frame:
-                in_blank[:, frame] = torch.logaddexp(in_label[:, frame - 1], in_blank[:, frame - 1]) + blank[:, frame]
-                entering = torch.logaddexp(in_label[:, frame - 1], entering)
-            in_label[:, frame] = entering + label[:, frame]
-        return PrefixState(kept.rows, labels, in_label, in_blank, psi)
+        rows, last = state.rows[hypotheses], state.last[hypotheses]
+        in_label, in_blank = state.in_label[hypotheses], state.in_blank[hypotheses]
+        kept = PrefixState(rows, last, in_label, in_blank, state.psi[hypotheses])
+        ends = torch.where((last == labels)[:, None], in_blank, torch.logaddexp(in_label, in_blank))
+        before = self._before(kept, ends)
+        label = self._emissions(rows, labels)
+        blank = self._emissions(rows, torch.full_like(rows, self.blank))
+        psi = (before + label + self._after[rows]).logsumexp(1)
+        if not before.shape[1]:
+            return PrefixState(rows, labels, in_label, in_blank, torch.full_like(psi, float("-inf")))
+        valid = self._valid[rows]
+        if bool((label.isfinite() | ~valid).all()) and bool(blank.isfinite().all()):
+            grown_label, grown_blank = _scan(before, label.masked_fill(~valid, 0.0), blank, valid)
+        else:
+            grown_label, grown_blank = _loop(before, label, blank)
+        return PrefixState(rows, labels, grown_label, grown_blank, psi)
 
-    def _before(self, state: PrefixState, candidates: Tensor) -> Tensor:
-        """(hypotheses, frames, labels): log mass of the alignments of all earlier frames after which each label begins at each frame."""
-        any_end = torch.logaddexp(state.in_label, state.in_blank)
-        repeated = (candidates == state.last[:, None])[:, None]
-        mass = torch.where(repeated, state.in_blank[:, :, None], any_end[:, :, None])
-        at_first = torch.where(state.last < 0, 0.0, float("-inf")).to(mass.dtype)[:, None, None].expand(-1, 1, candidates.shape[1])
-        return torch.cat([at_first, mass], 1)[:, : mass.shape[1]]
+    def _emissions(self, rows: Tensor, labels: Tensor) -> Tensor:
+        """(hypotheses, frames): log-probability of each hypothesis' own label at every frame; of padded frames, certain blanks."""
+        found = self._log_probs[rows, :, labels].double()
+        padded = torch.where(labels == self.blank, 0.0, float("-inf")).to(found.dtype)
+        return torch.where(self._valid[rows], found, padded[:, None])
+
+    def _before(self, state: PrefixState, ends: Tensor) -> Tensor:
+        """(hypotheses, frames): log mass of the alignments of all earlier frames after which a new label may begin at each frame.
+
+        ``ends`` (hypotheses, frames) is the mass of the alignments up to and with each frame.
+        """
+        at_first = torch.where(state.last < 0, 0.0, float("-inf")).to(ends.dtype)[:, None]
+        return torch.cat([at_first, ends], 1)[:, : ends.shape[1]]
+
+
+def _log_product(logs: Tensor, multiply: Callable[[Tensor], Tensor]) -> Tensor:
+    """log(exp(logs) @ factors), (hypotheses, frames) -> (hypotheses, labels); minus infinity stays minus infinity."""
+    if not logs.shape[1]:
+        return multiply(logs).fill_(float("-inf"))
+    largest = logs.amax(1, keepdim=True)
+    largest = largest.masked_fill(largest == float("-inf"), 0.0)
+    return multiply((logs - largest).exp()).log() + largest
+
+
+def _scan(before: Tensor, label: Tensor, blank: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+    """Forward variables of grown prefixes, all (hypotheses, frames); label and blank are finite."""
+    first = before.new_full((len(before), 1), float("-inf"))
+    path = label.cumsum(1)  # staying in the label up to each frame
+    in_label = path + (before - torch.cat([torch.zeros_like(first), path[:, :-1]], 1)).logcumsumexp(1)
+    in_label = in_label.masked_fill(~valid, float("-inf"))
+    path = blank.cumsum(1)
+    in_blank = path + torch.cat([first, in_label[:, :-1] - path[:, :-1]], 1).logcumsumexp(1)
+    return in_label, in_blank
+
+
+def _loop(before: Tensor, label: Tensor, blank: Tensor) -> tuple[Tensor, Tensor]:
+    """The same where a probability is 0: a cumulative sum cannot leave minus infinity again."""
+    in_label, in_blank = torch.full_like(label, float("-inf")), torch.full_like(label, float("-inf"))
+    for frame in range(label.shape[1]):
+        entering = before[:, frame]
+        if frame:
+            in_blank[:, frame] = torch.logaddexp(in_label[:, frame - 1], in_blank[:, frame - 1]) + blank[:, frame]
+            entering = torch.logaddexp(in_label[:, frame - 1], entering)
+        in_label[:, frame] = entering + label[:, frame]
+    return in_label, in_blank

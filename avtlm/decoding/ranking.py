@@ -6,6 +6,8 @@ torch.topk promises nothing about ties, so a search that uses it can give anothe
 import torch
 from torch import Tensor
 
+CHUNK = 64  # long rows are searched by the largest of every so many
+
 
 def best(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """The ``count`` largest of the last dimension in descending order and their indices; ties go to the smaller index.
@@ -14,13 +16,29 @@ def best(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
         scores: (..., candidates), no nan.
         count: at most the number of candidates.
     """
-    values = scores.topk(count, -1).values
-    limit = values[..., -1:]
-    above = scores > limit
-    level = scores == limit
-    chosen = above | (level & (level.cumsum(-1) <= count - above.sum(-1, keepdim=True)))
-    places = torch.arange(scores.shape[-1], device=scores.device).expand_as(scores)
-    indices = torch.where(chosen, places, scores.shape[-1]).topk(count, -1, largest=False).values  # distinct numbers: no ties here
+    size = scores.shape[-1]
+    if size >= 2 * CHUNK * (count + 1):
+        # A candidate is among the best only if its chunk is among the best by their leaders, so most of them need no look.
+        whole = size - size % CHUNK
+        chunks = scores[..., :whole].unflatten(-1, (-1, CHUNK))
+        leading = best(chunks.amax(-1), count)[1].sort(-1).values
+        places = (leading[..., None] * CHUNK + torch.arange(CHUNK, device=scores.device)).flatten(-2)
+        rest = torch.arange(whole, size, device=scores.device).expand(*places.shape[:-1], -1)
+        places = torch.cat([places, rest], -1)
+        values, found = best(scores.gather(-1, places), count)
+        return values, places.gather(-1, found)
+    values, indices = scores.topk(min(count + 1, size), -1)
+    if size > count:
+        cut = values[..., count - 1] == values[..., count]
+        values, indices = values[..., :count], indices[..., :count]
+        if bool(cut.any()):  # equal scores on both sides of the border: topk took any of them
+            limit = values[..., -1:]
+            above = scores > limit
+            level = scores == limit
+            chosen = above | (level & (level.cumsum(-1) <= count - above.sum(-1, keepdim=True)))
+            places = torch.arange(size, device=scores.device).expand_as(scores)
+            indices = torch.where(chosen, places, size).topk(count, -1, largest=False).values  # distinct numbers: no ties here
+    indices = indices.sort(-1).values
     ordered, order = torch.sort(scores.gather(-1, indices), dim=-1, descending=True, stable=True)
     return ordered, indices.gather(-1, order)
 

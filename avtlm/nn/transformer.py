@@ -5,7 +5,8 @@ What is unusual here:
   post-norm, and intermediate layers can be asked for. A pre-norm encoder ends in one more norm, which intermediate layers do not pass
   through.
 - The decoder follows fairseq's: sinusoids from position 2, tied embeddings, no embedding scale by default. It works on whole sentences
-  (training) or step by step with key/value caches (search); the memory's keys and values are projected once per utterance.
+  (training) or step by step with key/value caches (search); the memory's keys and values are projected once per utterance, whose
+  hypotheses share them.
 - Lengths, not masks, at the doors; a row of length 0 is allowed.
 - The encoder packs a batch with enough padding on entry and unpacks it on exit (packing.py): no layer works on padding.
 
@@ -14,7 +15,9 @@ Over 400 lines, because encoder and decoder share their attention and its checks
 Papers: Vaswani et al. 2017; Baevski et al. 2020 (section 2); Shi et al. 2022, AV-HuBERT (section 3).
 """
 
-from dataclasses import dataclass, field
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -22,6 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from avtlm.nn.attention import attend, padding_mask
+from avtlm.nn.cache import KeyValueCache
 from avtlm.nn.feed_forward import EXPERTS, JOINT, Activation, ExpertFeedForward, FeedForward, Routing
 from avtlm.nn.packing import Packing, PackingMode, choose_packing
 from avtlm.nn.positions import (
@@ -323,19 +327,6 @@ class Memory:
         return Memory([k[rows] for k in self.keys], [v[rows] for v in self.values], self.lengths[rows])
 
 
-@dataclass
-class DecoderState:
-    """Key/value caches of the tokens so far: per layer (rows, tokens, heads, head_dim)."""
-
-    length: int = 0
-    keys: list[Tensor] = field(default_factory=list)
-    values: list[Tensor] = field(default_factory=list)
-
-    def reorder(self, rows: Tensor) -> "DecoderState":
-        """Keep these rows, in this order."""
-        return DecoderState(self.length, [k[rows] for k in self.keys], [v[rows] for v in self.values])
-
-
 class DecoderLayer(nn.Module):
     def __init__(self, config: DecoderConfig, memory_dim: int) -> None:
         super().__init__()
@@ -349,18 +340,27 @@ class DecoderLayer(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(
-        self, x: Tensor, memory_key: Tensor, memory_value: Tensor, memory_lengths: Tensor, cache: tuple[Tensor, Tensor] | None
+        self,
+        x: Tensor,
+        memory_key: Tensor,
+        memory_value: Tensor,
+        memory_lengths: Tensor,
+        extend: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """x (rows, new tokens, dim) after the cached ones -> (x, keys, values), the latter two grown by the new tokens."""
+        """x (rows, new tokens, dim) -> (x, keys, values); ``extend`` puts the cached keys and values before the new ones.
+
+        Where rows are a multiple of the memory's, neighbouring rows share one of it: to the attention they are queries of one utterance.
+        """
         before = self.norm_first
         y = self.self_attention_norm(x) if before else x
         key, value = (self.self_attention.split(part(y)) for part in (self.self_attention.key, self.self_attention.value))
-        if cache is not None:
-            key, value = torch.cat([cache[0], key], 1), torch.cat([cache[1], value], 1)
+        if extend is not None:
+            key, value = extend(key, value)
         x = x + self.dropout(self.self_attention.weigh(y, key, value, causal=x.shape[1] > 1))
         x = x if before else self.self_attention_norm(x)
         y = self.cross_attention_norm(x) if before else x
-        x = x + self.dropout(self.cross_attention.weigh(y, memory_key, memory_value, memory_lengths))
+        queries = y.reshape(len(memory_key), -1, y.shape[-1])
+        x = x + self.dropout(self.cross_attention.weigh(queries, memory_key, memory_value, memory_lengths).view(x.shape))
         x = x if before else self.cross_attention_norm(x)
         x = x + self.dropout(self.feed_forward(self.feed_forward_norm(x) if before else x))
         return x if before else self.feed_forward_norm(x), key, value
@@ -400,19 +400,21 @@ class Decoder(nn.Module):
         assert all(isinstance(a, Attention) for a in attentions)
         return Memory([a.split(a.key(encoded)) for a in attentions], [a.split(a.value(encoded)) for a in attentions], lengths)  # type: ignore[union-attr, operator]
 
-    def initial_state(self, batch: int) -> DecoderState:
+    def initial_state(self, batch: int) -> KeyValueCache:
         """An empty cache for ``batch`` rows."""
         del batch  # rows are counted by the first step's tokens
-        return DecoderState()
+        return KeyValueCache(len(self.layers))
 
-    def step(self, tokens: Tensor, memory: Memory, state: DecoderState) -> tuple[Tensor, DecoderState]:
-        """One token for every row: tokens (rows,) -> logits (rows, vocabulary) of the next one, and the grown cache."""
-        logits, state = self._run(tokens[:, None], memory, state)
-        return logits[:, -1], state
+    def step(self, tokens: Tensor, memory: Memory, state: KeyValueCache) -> tuple[Tensor, KeyValueCache]:
+        """One token for every row: tokens (rows,) -> logits (rows, vocabulary) of the next one, and the grown cache.
+
+        Rows may be a multiple of the memory's: first all hypotheses of the first utterance, then those of the second, and so on.
+        """
+        return self._run(tokens[:, None], memory, state)[:, -1], state
 
     def forward(self, tokens: Tensor, encoded: Tensor, lengths: Tensor) -> Tensor:
         """Teacher forcing: tokens (batch, length), starting with the start symbol -> logits (batch, length, vocabulary)."""
-        return self._run(tokens, self.project_memory(encoded, lengths), DecoderState())[0]
+        return self._run(tokens, self.project_memory(encoded, lengths), None)
 
     def place(self, tokens: Tensor, first: int = 0) -> Tensor:
         """Vectors of the positions ``first``, ``first`` + 1, ... of tokens (rows, length) -> (rows, length, dim); zeros at padding."""
@@ -420,19 +422,18 @@ class Decoder(nn.Module):
         vectors = self.positions(torch.arange(first, first + tokens.shape[1], device=tokens.device))
         return vectors * (tokens != self.padding_id)[..., None]
 
-    def _run(self, tokens: Tensor, memory: Memory, state: DecoderState) -> tuple[Tensor, DecoderState]:
+    def _run(self, tokens: Tensor, memory: Memory, cache: KeyValueCache | None) -> Tensor:
         scale = self.config.dim**0.5 if self.config.scale_embedding else 1.0
         x = self.embedding(tokens) * scale
         if self.positions is not None:
-            x = x + self.place(tokens, state.length).to(x.dtype)
+            x = x + self.place(tokens, 0 if cache is None else cache.length).to(x.dtype)
         x = self.dropout(x)
-        grown = DecoderState(state.length + tokens.shape[1])
         for index, layer in enumerate(self.layers):
             if self.training and self.config.layer_drop > 0 and torch.rand(()) < self.config.layer_drop:
                 continue
-            cache = (state.keys[index], state.values[index]) if state.keys else None
-            x, key, value = layer(x, memory.keys[index], memory.values[index], memory.lengths, cache)
-            grown.keys.append(key)
-            grown.values.append(value)
+            extend = None if cache is None else functools.partial(cache.append, index)
+            x, _, _ = layer(x, memory.keys[index], memory.values[index], memory.lengths, extend)
+        if cache is not None:
+            cache.advance(tokens.shape[1])
         x = self.norm(x)
-        return F.linear(x, self.embedding.weight) if self.output is None else self.output(x), grown
+        return F.linear(x, self.embedding.weight) if self.output is None else self.output(x)

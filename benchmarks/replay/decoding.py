@@ -19,7 +19,7 @@ LOG_ZERO = -1e9  # ESPnet writes -1e10 for log 0; only what lies above this is a
 
 @dataclass
 class TableMemory:
-    tables: Tensor  # (rows, positions, previous token, next token): logits
+    tables: Tensor  # (utterances, positions, previous token, next token): logits
 
     def select(self, rows: Tensor) -> "TableMemory":
         return TableMemory(self.tables[rows])
@@ -49,11 +49,12 @@ class TableDecoder:
 
     def step(self, tokens: Tensor, memory: TableMemory, state: Place) -> tuple[Tensor, Place]:
         place = min(state.count, memory.tables.shape[1] - 1)
-        return memory.tables[torch.arange(len(tokens)), place, tokens], Place(state.count + 1)
+        rows = torch.arange(len(tokens)) // (len(tokens) // len(memory.tables))
+        return memory.tables[rows, place, tokens], Place(state.count + 1)
 
 
 class TableLanguageModel:
-    """Logits looked up by the last token."""
+    """Log-probabilities from logits looked up by the last token."""
 
     def __init__(self, table: Tensor) -> None:
         self.table = table
@@ -63,14 +64,14 @@ class TableLanguageModel:
         return Place()
 
     def step(self, tokens: Tensor, state: Place) -> tuple[Tensor, Place]:
-        return self.table[tokens], state
+        return self.table[tokens].log_softmax(-1), state
 
 
 def beam_case(case: Case, check: Check) -> None:
-    config, inputs, bound = case.config, case.inputs, case.bound("score")
+    config, inputs, bound = case.config, case.inputs, min(case.bound("score"), 1e-5)
     options = BeamOptions(
-        beam=config["beam"],
-        nbest=config["beam"],
+        beam=min(config["beam"], config["V"] - 1),  # as fairseq does
+        nbest=min(config["beam"], config["V"] - 1),
         length_penalty=config["lenpen"],
         normalize=config["normalize"],
         min_len=config["min_len"],

@@ -8,7 +8,7 @@ from torch import nn
 
 @dataclass
 class TableMemory:
-    tables: torch.Tensor  # (rows, positions, previous, next): logits
+    tables: torch.Tensor  # (utterances, positions, previous, next): logits
 
     def select(self, rows):
         return TableMemory(self.tables[rows])
@@ -33,7 +33,8 @@ class TableDecoder:
 
     def step(self, tokens, memory, state):
         position = min(state.position, memory.tables.shape[1] - 1)
-        return memory.tables[torch.arange(len(tokens)), position, tokens], Position(state.position + 1)
+        rows = torch.arange(len(tokens)) // (len(tokens) // len(memory.tables))
+        return memory.tables[rows, position, tokens], Position(state.position + 1)
 
 
 class TableLanguageModel:
@@ -44,7 +45,7 @@ class TableLanguageModel:
         return Position()
 
     def step(self, tokens, state):
-        return self.table[tokens], Position(state.position + 1)
+        return self.table[tokens].log_softmax(-1), Position(state.position + 1)
 
 
 @dataclass
@@ -83,9 +84,11 @@ class AttendingDecoder(nn.Module):
         return Hidden()
 
     def step(self, tokens, memory, state):
-        hidden = torch.zeros(len(tokens), memory.keys.shape[2], dtype=torch.double) if state.hidden is None else state.hidden
-        scores = torch.einsum("nd,ntd->nt", hidden + self.embedding(tokens), memory.keys)
-        scores = scores.masked_fill(torch.arange(scores.shape[1]) >= memory.lengths[:, None], float("-inf"))
-        context = torch.einsum("nt,ntd->nd", scores.softmax(1), memory.keys)
+        rows = torch.arange(len(tokens)) // (len(tokens) // len(memory.keys))
+        keys, lengths = memory.keys[rows], memory.lengths[rows]
+        hidden = torch.zeros(len(tokens), keys.shape[2], dtype=torch.double) if state.hidden is None else state.hidden
+        scores = torch.einsum("nd,ntd->nt", hidden + self.embedding(tokens), keys)
+        scores = scores.masked_fill(torch.arange(scores.shape[1]) >= lengths[:, None], float("-inf"))
+        context = torch.einsum("nt,ntd->nd", scores.softmax(1), keys)
         hidden = self.cell(torch.cat([self.embedding(tokens), context], 1), hidden)
         return self.output(torch.cat([hidden, context], 1)), Hidden(hidden)

@@ -1,0 +1,145 @@
+"""What may come next: the models that a search over an attention decoder asks, for all hypotheses of a batch together.
+
+Rows are hypotheses, those of one utterance side by side and as many for each utterance: row = utterance x width + place. What the encoder
+said lies there once per utterance.
+"""
+
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from avtlm.decoding.ctc_prefix import PrefixScorer, PrefixState
+
+
+class StepDecoder(Protocol):
+    """A decoder that goes token by token and keeps what it knows in a state with ``reorder(rows) -> state``.
+
+    A state is used up by ``step`` and ``reorder``: a search goes on with what they return.
+    """
+
+    def project_memory(self, encoded: Tensor, lengths: Tensor) -> Any:
+        """encoded (utterances, frames, dim), lengths (utterances,) -> what the decoder attends to, with ``select(utterances)``: some of
+        them again."""
+
+    def initial_state(self, batch: int) -> Any: ...
+
+    def step(self, tokens: Tensor, memory: Any, state: Any) -> tuple[Tensor, Any]:
+        """tokens (rows,) -> logits (rows, vocabulary) of the next token, and the new state. Rows are a multiple of the memory's."""
+
+
+class StepLanguageModel(Protocol):
+    """A language model over the same vocabulary, like a decoder without memory, but with log-probabilities (natural) as they count."""
+
+    def initial_state(self, batch: int) -> Any: ...
+
+    def step(self, tokens: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """tokens (rows,) -> log-probabilities (rows, vocabulary) of the next token, and the new state."""
+
+
+class NextTokens:
+    """Decoder, language model and CTC prefixes of the running hypotheses.
+
+    Args:
+        decoder: in evaluation mode; None if it does not count.
+        encoded: (utterances, frames, dim).
+        lengths: (utterances,) valid frames, all above 0.
+        width: hypotheses of each utterance.
+        language_model: None for none.
+        ctc: log-probabilities (utterances, frames, vocabulary) for prefix scores; None for none.
+        blank: CTC's blank.
+        smaller_language_model: let the language model lack the last ids of the vocabulary.
+    """
+
+    def __init__(
+        self,
+        decoder: StepDecoder | None,
+        encoded: Tensor,
+        lengths: Tensor,
+        width: int,
+        language_model: StepLanguageModel | None = None,
+        ctc: Tensor | None = None,
+        blank: int = 0,
+        smaller_language_model: bool = False,
+    ) -> None:
+        rows = len(lengths) * width
+        self.decoder, self.language_model, self._smaller = decoder, language_model, smaller_language_model
+        self.memory: Any = None if decoder is None else decoder.project_memory(encoded, lengths)
+        self._state: Any = None if decoder is None else decoder.initial_state(rows)
+        self._lm_state: Any = None if language_model is None else language_model.initial_state(rows)
+        self.ctc = None if ctc is None else PrefixScorer(ctc, lengths, blank)
+        owners = torch.arange(len(lengths), device=lengths.device).repeat_interleave(width)
+        self.prefixes: PrefixState | None = None if self.ctc is None else self.ctc.start(owners)
+        self.tokens = 0
+
+    def step(self, last: Tensor, temperature: float = 1.0) -> tuple[Tensor | None, Tensor | None]:
+        """Feed the last token of every hypothesis.
+
+        Args:
+            last: (rows,).
+            temperature: divides the decoder's logits.
+
+        Returns:
+            Log-probabilities (rows, vocabulary) of the decoder in float32, and of the language model; None for what there is not.
+
+        Raises:
+            ValueError: nan, or models with vocabularies that do not fit together.
+        """
+        self.tokens += 1
+        attention = language = None
+        if self.decoder is not None:
+            logits, self._state = self.decoder.step(last, self.memory, self._state)
+            attention = (logits.float() / temperature if temperature != 1.0 else logits.float()).log_softmax(-1)
+            if bool(attention.isnan().any()):
+                raise ValueError(f"The decoder gave nan at token {self.tokens}; the model's weights or its input are damaged.")
+        if self.language_model is not None:
+            language, self._lm_state = self.language_model.step(last, self._lm_state)
+            language = language.float()
+        if self.tokens == 1:
+            self._check(attention, language)
+        return attention, language
+
+    def keep(self, rows: Tensor, tokens: Tensor, utterances: Tensor | None) -> None:
+        """Go on with these hypotheses.
+
+        Args:
+            rows: (new rows,) which hypothesis each one continues.
+            tokens: (new rows,) its new token; no blank in a hypothesis that is possible.
+            utterances: those that stay, if not all do.
+        """
+        if self.decoder is not None:
+            self._state = self._state.reorder(rows)
+            if utterances is not None:
+                self.memory = self.memory.select(utterances)
+        if self.language_model is not None:
+            self._lm_state = self._lm_state.reorder(rows)
+        if self.ctc is not None and self.prefixes is not None:
+            self.prefixes = self.ctc.advance(self.prefixes, rows, tokens)
+
+    def _check(self, attention: Tensor | None, language: Tensor | None) -> None:
+        sizes = [attention.shape[-1] if attention is not None else None, self.ctc.symbols if self.ctc is not None else None]
+        known = [size for size in sizes if size is not None]
+        if len(set(known)) > 1:
+            raise ValueError(f"The decoder writes {sizes[0]} tokens and CTC {sizes[1]}; joint decoding needs one vocabulary for both.")
+        if language is not None and language.shape[-1] != known[0] and not (self._smaller and language.shape[-1] < known[0]):
+            raise ValueError(
+                f"The language model knows {language.shape[-1]} tokens and the recogniser {known[0]}; "
+                "train it with the recogniser's vocabulary, or map its ids with MappedLanguageModel."
+            )
+
+
+def forbid_repeats(scores: Tensor, said: Tensor, size: int, end: int) -> Tensor:
+    """Scores (..., vocabulary) with minus infinity where a sequence of ``size`` tokens would come twice.
+
+    Args:
+        said: (..., tokens) so far, without the start symbol.
+        size: 0 forbids nothing.
+        end: id of the end of the sentence, which is never forbidden.
+    """
+    if not size or said.shape[-1] < size:
+        return scores
+    windows = said.unfold(-1, size, 1)  # (..., windows, size)
+    tail = said[..., None, said.shape[-1] - size + 1 :]
+    repeated = (windows[..., :-1] == tail).all(-1) & (windows[..., -1] != end)
+    banned = torch.where(repeated, float("-inf"), float("inf")).to(scores.dtype)
+    return scores.scatter_reduce(-1, windows[..., -1], banned, "amin")

@@ -1,0 +1,70 @@
+"""Keys and values of the tokens so far, for decoders that go token by token.
+
+All layers lie in one buffer, tokens first, so that sorting the hypotheses of a beam anew copies what is in use, once, in one call. Buffers
+are kept and taken in turn: a search asks the system for memory only when it outgrows them.
+"""
+
+import torch
+from torch import Tensor
+
+TOKENS = 32  # room for so many at first; doubled whenever it is full
+
+
+class KeyValueCache:
+    """A cache for ``layers`` layers.
+
+    It is used up as it goes: `append`, `advance` and `reorder` change it in place, so that whoever continues two texts from one cache needs
+    a row for each of them before. It carries no gradients.
+    """
+
+    def __init__(self, layers: int) -> None:
+        self.layers = layers
+        self.length = 0  # tokens
+        self._store: Tensor | None = None  # (room, 2 * layers, rows, heads, head_dim)
+        self._spare: Tensor | None = None  # of any size, flat
+
+    def append(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """The keys and values of all tokens so far and of new ones, (rows, new tokens, heads, head_dim) each -> (rows, tokens, ...).
+
+        Every layer takes its turn; `advance` counts the new tokens when all are done.
+        """
+        end = self.length + key.shape[1]
+        if self._store is None or end > len(self._store):
+            self._make_room(end, key)
+        assert self._store is not None
+        for place, part in ((2 * layer, key), (2 * layer + 1, value)):
+            self._store[self.length : end, place] = part.detach().transpose(0, 1)
+        used = self._store[:end]
+        return used[:, 2 * layer].transpose(0, 1), used[:, 2 * layer + 1].transpose(0, 1)
+
+    def advance(self, tokens: int) -> None:
+        """Count tokens that every layer has appended."""
+        self.length += tokens
+
+    def reorder(self, rows: Tensor) -> "KeyValueCache":
+        """Keep these rows (indices), in this order; a row may come several times."""
+        if self._store is None:
+            return self
+        room, parts, before, *sizes = self._store.shape
+        if len(rows) == before and bool((rows == torch.arange(before, device=rows.device)).all()):
+            return self
+        shape = (room, parts, len(rows), *sizes)
+        target = self._take(shape, self._store)
+        torch.index_select(self._store[: self.length], 2, rows, out=target[: self.length])
+        self._spare, self._store = self._store.flatten(), target
+        return self
+
+    def _make_room(self, tokens: int, like: Tensor) -> None:
+        room = TOKENS if self._store is None else 2 * len(self._store)
+        rows, _, *sizes = like.shape
+        grown = like.new_empty((max(room, tokens), 2 * self.layers, rows, *sizes))
+        if self._store is not None:
+            grown[: self.length] = self._store[: self.length]
+        self._store, self._spare = grown, None
+
+    def _take(self, shape: tuple[int, ...], like: Tensor) -> Tensor:
+        """A buffer of this shape, from the spare one if that is large enough."""
+        size = torch.Size(shape).numel()
+        if self._spare is None or len(self._spare) < size:
+            self._spare = like.new_empty(size)
+        return self._spare[:size].view(shape)
