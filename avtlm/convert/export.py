@@ -13,7 +13,7 @@ from torch import Tensor
 
 from avtlm import checkpoint, config, systems
 from avtlm.convert import export_speech
-from avtlm.convert.fairseq import HEAD, UNITS
+from avtlm.convert.fairseq import HEAD, units_file
 from avtlm.convert.model import ConversionError
 from avtlm.convert.names.vatlm import official_key
 from avtlm.convert.official_file import SentencepieceBPE, SentencePieceProcessor, configuration, container, dictionary, flat, save
@@ -123,7 +123,7 @@ def _pretraining_cfg(folder: Path, system: str, settings: AVHubertConfig) -> dic
         model["input_modality"] = "image"  # the official default refers to an option that its task has not got
     normalise = frontends.audio_normalise == "frame"
     options = Options({**model, **criterion, "normalize": normalise}, "cfg.model", WITHOUT_EFFECT)
-    understood = encoder(options, text, settings.units, frontends.phones)
+    understood = encoder(options, text, settings.inventories, frontends.phones)
     ours, theirs = flat(config.to_dict(settings)), flat(config.to_dict(understood))
     lost = [key for key in ours if ours[key] != theirs.get(key) and not key.startswith(TRAINING_ONLY)]
     if lost:
@@ -132,7 +132,8 @@ def _pretraining_cfg(folder: Path, system: str, settings: AVHubertConfig) -> dic
         logger.warning(
             "%s: the official code fixes the widths of the lip encoder and VATLM's 46 phones; edit it to load this model.", folder
         )
-    task = _task(system, normalise) | {"labels": ["km"], "label_rate": model["label_rate"], "sample_rate": 25}
+    labels = [f"km{number or ''}" for number in range(len(settings.inventories))]
+    task = _task(system, normalise) | {"labels": labels, "label_rate": model["label_rate"], "sample_rate": 25}
     return configuration(task, {"_name": NAMES[system], **model}, {"_name": NAMES[system], **criterion})
 
 
@@ -201,11 +202,13 @@ def _task(system: str, normalise: bool) -> dict[str, Any]:
 def _dictionaries(folder: Path, system: str, settings: AVHubertConfig) -> dict[str, Any]:
     """Dictionaries of the units, and of VATLM's phones where the folder lists them. A model that was not converted predicts unit i by class
     i, without special symbols."""
-    units = folder / UNITS
-    symbols = units.read_text(encoding="utf-8").split() if units.is_file() else [str(unit) for unit in range(settings.units)]
-    if len(symbols) != settings.units:
-        raise OptionError(f"{units.name} lists {len(symbols)} symbols, but the model predicts {settings.units} units.")
-    found: dict[str, Any] = {"dictionaries": [dictionary(symbols)]}
+    found: dict[str, Any] = {"dictionaries": []}
+    for number, size in enumerate(settings.inventories):
+        units = folder / units_file(number)
+        symbols = units.read_text(encoding="utf-8").split() if units.is_file() else [str(unit) for unit in range(size)]
+        if len(symbols) != size:
+            raise OptionError(f"{units.name} lists {len(symbols)} symbols, but the model predicts {size} units.")
+        found["dictionaries"].append(dictionary(symbols))
     phones = folder / PHONES
     if system == "vatlm" and phones.is_file():
         found["phone_dictionary"] = [dictionary(phones.read_text(encoding="utf-8").split())]

@@ -39,7 +39,6 @@ MODELS = {
     "vat_hubert": ("vatlm", None),
     "vat_hubert_seq2seq": ("vatlm", "attention"),
 }
-UNITS = "units.txt"  # the symbols of the units in a model folder, one a line
 # Parts of an encoder that only pre-training uses; fine-tuned files lack some of them.
 HEAD = ("predictor.project.weight", "predictor.project.bias", "predictor.units", "frontends.audio_mask", "feature_mask")
 NO_UNITS = len(SPECIALS)  # where a file does not tell: a dictionary's special symbols alone
@@ -192,12 +191,13 @@ def _encoder_config(file: Container, cfg: Mapping[str, Any], system: str, shapes
     for key, ours in (("image_crop_size", CROP), ("image_mean", GREY_MEAN), ("image_std", GREY_STD)):
         if task.get(key, ours) != ours:
             raise OptionError(f"cfg.task: {key} is {task[key]}; avtlm cuts and normalises lip crops with {ours}.")
-    if len(file.units) > 1:
-        raise OptionError(f"it predicts {len(file.units)} sets of units; avtlm's models predict one.")
-    symbols = len(file.units[0]) if file.units else None
-    units = shapes["label_embs_concat"][0] if "label_embs_concat" in shapes else symbols or NO_UNITS
-    if symbols not in (None, units):
-        raise OptionError(f"the dictionary of the units has {symbols} symbols, but the head predicts {units}; they do not belong together.")
+    sizes = tuple(len(symbols) for symbols in file.units)
+    units = shapes["label_embs_concat"][0] if "label_embs_concat" in shapes else sum(sizes) or NO_UNITS
+    if sizes and sum(sizes) != units:
+        raise OptionError(
+            f"the dictionary of the units has {' + '.join(map(str, sizes))} symbols, but the head predicts {units}; "
+            "they do not belong together."
+        )
     phones = 0
     if system == "vatlm":
         phones = shapes["phone_embed.weight"][0] if "phone_embed.weight" in shapes else 46
@@ -209,7 +209,7 @@ def _encoder_config(file: Container, cfg: Mapping[str, Any], system: str, shapes
         if criterion.get(key) is not None and (key != "banlance_loss_weights" or system == "vatlm"):
             values[key] = criterion[key]
     options = Options(values, "cfg.model", WITHOUT_EFFECT)
-    settings = encoder(options, system == "vatlm", units, phones)
+    settings = encoder(options, system == "vatlm", sizes or units, phones)
     options.finish()
     return settings
 
@@ -245,8 +245,13 @@ def _load(file: Container, model: nn.Module, mask_audio: bool, fine_tuned: bool,
 # Text files ---------------------------------------------------------------------------------------------------------------------------
 
 
+def units_file(inventory: int) -> str:
+    """The symbols of the units in a model folder, one a line, of the first inventory or a further one."""
+    return f"units_{inventory}.txt" if inventory else "units.txt"
+
+
 def _symbol_files(file: Container) -> dict[str, str]:
-    tables = {UNITS: file.units[0] if file.units else None, PHONES: file.phones}
+    tables = {units_file(number): symbols for number, symbols in enumerate(file.units)} | {PHONES: file.phones}
     return {name: "".join(f"{symbol}\n" for symbol in symbols) for name, symbols in tables.items() if symbols}
 
 

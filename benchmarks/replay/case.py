@@ -4,6 +4,7 @@ A case is a folder with ``case.json`` (description, options, tolerance) and, whe
 ``outputs.safetensors`` and ``state.safetensors`` (weights under official names).
 """
 
+import functools
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -115,11 +116,13 @@ class Check:
             self._add(name, torch.as_tensor(ours), expected, self.case.bound("loss_rel", "forward"), max(1e-6, _size(expected)))
 
     def gradient(self, name: str, ours: Tensor | None) -> None:
-        """A gradient: max |a - b| / max |b|; one that was never computed is zero, and so is what rounding leaves of one below 0.001."""
+        """A gradient: max |a - b| / max |b|; one that was never computed is zero, and so is what rounding leaves of one below 0.001 or
+        below 0.0001 of the case's largest."""
         expected = self._expected(name)
         if expected is not None:
             ours = torch.zeros_like(expected) if ours is None else ours
-            self._add(name, ours, expected, self.case.bound("grad_rel", "gradients"), max(1e-3, _size(expected)))
+            floor = max(1e-3, 1e-4 * self._largest_gradient)
+            self._add(name, ours, expected, self.case.bound("grad_rel", "gradients"), max(floor, _size(expected)))
 
     def close(self, name: str, ours: Tensor, tolerance: float) -> None:
         """max |a - b|."""
@@ -139,6 +142,10 @@ class Check:
         """Leave a tensor out, and say why."""
         if name in self.case.outputs:
             self.skipped[name] = why
+
+    @functools.cached_property
+    def _largest_gradient(self) -> float:
+        return max((_size(tensor) for name, tensor in self.case.outputs.items() if "grad." in name), default=0.0)
 
     def _expected(self, name: str) -> Tensor | None:
         """The official tensor, None if this case does not hold it."""

@@ -11,9 +11,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from avtlm.text.vocabulary import SPECIALS
 from benchmarks.parity import CASES
 from benchmarks.replay import Report, replay
 from benchmarks.replay.avhubert import mask_of
+from tests.convert import made_checkpoints as made
+from tests.golden_case import read_case as golden
 
 
 def derived(
@@ -194,3 +197,23 @@ def test_crops_of_another_size_are_cut_where_the_case_holds_such(tmp_path: Path)
     given = {"image": image, "centres": centres}
     report = derived(tmp_path / "case", "lip_roi/cut_patch", inputs=given, outputs=expected)
     assert report.passed, failed(report)
+
+
+def test_a_fine_tuned_file_that_lacks_its_encoders_configuration_is_read_with_the_pretrained_one_beside_it(tmp_path: Path) -> None:
+    before, after = golden("vatlm/pretrain_unified"), golden("vatlm/seq2seq")
+    contents = {
+        "pretrained": made.pretrained(before, "vat_hubert", {**before.state, "target_glu.0.bias": torch.ones(4)}),  # never used
+        "finetuned": made.fine_tuned(after, "vat_hubert", "seq2seq", w2v_args=False),
+    }
+    for name, content in contents.items():
+        made.write(tmp_path / f"{name}.pt", content)
+        save_file({key: tensor.clone() for key, tensor in content["model"].items()}, tmp_path / f"{name}.safetensors")
+    symbols = {"km": [*SPECIALS, *map(str, range(20))], "target": made.pieces(40).symbols}
+    expected = {f"{name}_dictionary_size": len(value) for name, value in symbols.items()}
+    heads = {f"{name}_symbols_head": value[:8] for name, value in symbols.items()}
+    texts = {"texts": ["ab"], "token_ids": [[*made.pieces(40).encode("ab"), 2]], "decoded": ["ab"]}
+    description = {"files": {f"{name}.pt": "" for name in contents}, "pickled_globals": [], "expected": {**expected, **heads, **texts}}
+    (tmp_path / "case.json").write_text(json.dumps(description))
+    report = replay(tmp_path, "case")
+    assert report.passed, failed(report)
+    assert {each.name.split(".")[0] for each in report.comparisons} >= {"pretrained", "finetuned", "token_ids", "decoded"}

@@ -19,6 +19,7 @@ from avtlm.convert.names.vatlm import DECODER, ENCODER, IGNORED, official_key, r
 from avtlm.frontends.lips import LipEncoderConfig
 from avtlm.frontends.multimodal import FrontEndConfig
 from avtlm.nn.transformer import DecoderConfig, EncoderConfig
+from avtlm.objectives.masking import SpanMaskConfig
 from avtlm.recognizer import DecodingConfig, Recognizer, RecognizerConfig
 from avtlm.systems.avhubert import AVHubert, AVHubertConfig
 from avtlm.systems.vatlm import VATLM, VATLMConfig
@@ -145,12 +146,15 @@ def save_encoder(folder: Path, settings: AVHubertConfig) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("settings", [AVHUBERT, VATLM_TINY, replace(AVHUBERT, encoder=replace(SIZES, norm_first=False), masking="feature",
-                                                                    video_mask=AVHUBERT.audio_mask)])  # fmt: skip
+POST_NORM = replace(AVHUBERT, encoder=replace(SIZES, norm_first=False), masking="feature", video_mask=AVHUBERT.audio_mask)
+SEVERAL = replace(POST_NORM, further_units=(3, 5), separate_projections=True, channel_mask=SpanMaskConfig(0.2, 4, 0))
+
+
+@pytest.mark.parametrize("settings", [AVHUBERT, VATLM_TINY, POST_NORM, SEVERAL])
 def test_an_encoder_trained_here_survives_the_way_there_and_back(settings: AVHubertConfig, tmp_path: Path) -> None:
     folder = save_encoder(tmp_path / "ours", settings)
     path = to_fairseq(folder, tmp_path / "official.pt")
-    assert read_container(path).units == [[str(unit) for unit in range(6)]]
+    assert read_container(path).units == [[str(unit) for unit in range(size)] for size in settings.inventories]
     back = convert(path, None, tmp_path / "back")
     before, after = checkpoint.load_weights(folder), checkpoint.load_weights(back)
     assert set(before) == set(after)

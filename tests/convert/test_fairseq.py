@@ -245,7 +245,10 @@ REFUSALS: dict[str, tuple[Change, str]] = {
         lambda content: content["task_state"].update(dictionaries=[units(21)]),
         "dictionary of the units has 25 symbols, but the head predicts 24",
     ),
-    "several sets of units": (lambda content: content["task_state"].update(dictionaries=[units(20)] * 2), "predicts 2 sets of units"),
+    "dictionaries of more units than there are": (
+        lambda content: content["task_state"].update(dictionaries=[units(20), units(3)]),
+        r"dictionary of the units has 24 \+ 7 symbols, but the head predicts 24",
+    ),
     "other grey values": (lambda content: content["cfg"]["task"].update(image_mean=0.5), r"cfg\.task: image_mean is 0\.5"),
     "other crops": (lambda content: content["cfg"]["task"].update(image_crop_size=96), r"cfg\.task: image_crop_size is 96"),
     "no configuration": (lambda content: content.update(cfg=None), "from before 2021"),
