@@ -16,7 +16,7 @@ from torch import nn
 from avtlm import config, systems
 from avtlm.convert.container import WAVLM, Container, group, grouped, read_container
 from avtlm.convert.model import TITLES, Converted, Reshaped, Stored, build_empty, card, fill
-from avtlm.convert.names.wav2vec2 import FAIRSEQ_CTC, GATE, System, fairseq_key, fairseq_name, is_whole
+from avtlm.convert.names.wav2vec2 import FAIRSEQ_CTC, GATE, System, fairseq_key, fairseq_name, has_batch_norm, is_whole
 from avtlm.convert.options import OptionError, Options
 from avtlm.convert.options.wav2vec2 import WITHOUT_EFFECT, fairseq, spans
 from avtlm.convert.vocabulary import check_rows, fairseq_vocabulary
@@ -222,10 +222,10 @@ def _ours(file: Container, system: System) -> tuple[dict[str, Stored], list[str]
     """Tensors by our names, and the keys that have none."""
     stored: dict[str, Stored] = {}
     unknown = []
-    whole = is_whole(file.weights)
+    whole, batch_norm = is_whole(file.weights), has_batch_norm(file.weights)
     for key, tensor in file.weights.items():
         try:
-            name = fairseq_name(key, system, whole)
+            name = fairseq_name(key, system, whole, batch_norm)
         except ValueError:
             unknown.append(key)
             continue

@@ -40,6 +40,7 @@ class WaveformConfig:
         feature_norm: norm the channels of the last convolution's frames (all but some HuBERT models of Hugging Face).
         project_always: project to the encoder's width also from an equal one (the official wav2vec 2.0 and HuBERT do not).
         dropout: of the projected frames.
+        norm_epsilon: what ``feature_norm`` adds to the variance.
     """
 
     widths: tuple[int, ...] = (512,) * 7
@@ -54,6 +55,7 @@ class WaveformConfig:
     feature_norm: bool = True
     project_always: bool = True
     dropout: float = 0.1
+    norm_epsilon: float = 1e-5
 
     def __post_init__(self) -> None:
         sizes = (len(self.widths), len(self.kernels), len(self.strides))
@@ -149,7 +151,7 @@ class WaveformFrontEnd(nn.Module):
         self.config = config
         width = config.widths[-1]
         self.layers = nn.ModuleList(ConvolutionLayer(config, index) for index in range(len(config.widths)))
-        self.norm = nn.LayerNorm(width) if config.feature_norm else nn.Identity()
+        self.norm = nn.LayerNorm(width, config.norm_epsilon) if config.feature_norm else nn.Identity()
         self.project = nn.Linear(width, dim) if config.project_always or width != dim else nn.Identity()
         self.dropout = nn.Dropout(config.dropout)
 

@@ -13,12 +13,34 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-Activation = Literal["gelu", "gelu_tanh", "relu", "tanh", "linear"]
+Activation = Literal[
+    "gelu",
+    "gelu_tanh",
+    "gelu_sigmoid",
+    "gelu_clipped",
+    "relu",
+    "relu_squared",
+    "relu6",
+    "leaky_relu",
+    "silu",
+    "mish",
+    "tanh",
+    "sigmoid",
+    "linear",
+]
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
     "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),  # fairseq's gelu_fast and gelu_accurate
+    "gelu_sigmoid": lambda x: x * torch.sigmoid(1.702 * x),
+    "gelu_clipped": lambda x: F.gelu(x).clamp(-10, 10),
     "relu": F.relu,
+    "relu_squared": lambda x: F.relu(x).square(),
+    "relu6": F.relu6,
+    "leaky_relu": F.leaky_relu,
+    "silu": F.silu,
+    "mish": F.mish,
     "tanh": torch.tanh,
+    "sigmoid": torch.sigmoid,
     "linear": lambda x: x,
 }
 JOINT = "joint"

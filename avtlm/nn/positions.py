@@ -5,14 +5,17 @@ Positional convolutions (wav2vec 2.0 section 2; data2vec's stack of them), gated
 """
 
 import math
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
+from avtlm.nn.feed_forward import ACTIVATIONS, Activation
 from avtlm.nn.packing import Packing
+
+PositionNorm = Literal["weight", "batch", "layer"]
 
 
 class ConvolvesOverTime(Protocol):
@@ -41,28 +44,43 @@ def convolve_packed(positions: ConvolvesOverTime, x: Tensor, packing: Packing) -
 
 
 class PositionalConvolution(nn.Module):
-    """Grouped, weight-normed convolution over time whose output is added to its input by the encoder.
+    """Grouped convolution over time whose output is added to its input by the encoder.
 
     An even kernel yields one output too many, which is dropped at the end. Initialised N(0, sqrt(4 / (kernel * dim))).
+
+    Args:
+        norm: ``weight`` norms the weights; ``batch`` puts a batch norm before the convolution instead (HuBERT's models for bfloat16).
+        compute_padding: let a batch norm make something of padding, as the official code does.
     """
 
-    compute_padding = False
-
-    def __init__(self, dim: int, kernel: int = 128, groups: int = 16) -> None:
+    def __init__(
+        self,
+        dim: int,
+        kernel: int = 128,
+        groups: int = 16,
+        activation: Activation = "gelu",
+        norm: PositionNorm = "weight",
+        compute_padding: bool = False,
+    ) -> None:
         super().__init__()
         if dim % groups:
             raise ValueError(f"position_groups: {groups} does not divide dim {dim}; choose a divisor of dim.")
         self.reach = kernel // 2
+        self.activation = ACTIVATIONS[activation]
+        self.norm = nn.BatchNorm1d(dim) if norm == "batch" else None
+        self.compute_padding = compute_padding and self.norm is not None
         conv = nn.Conv1d(dim, dim, kernel, padding=self.reach, groups=groups)
         nn.init.normal_(conv.weight, 0.0, math.sqrt(4.0 / (kernel * dim)))
         nn.init.zeros_(conv.bias if conv.bias is not None else conv.weight)
-        self.conv = parametrizations.weight_norm(conv, dim=2)
+        self.conv = conv if norm == "batch" else parametrizations.weight_norm(conv, dim=2)
 
     def forward(self, x: Tensor, padding: Tensor | None = None) -> Tensor:
-        """(batch, frames, dim) -> (batch, frames, dim); padded frames must be zero on entry. ``padding`` is not needed here."""
-        del padding
+        """(batch, frames, dim) -> (batch, frames, dim); padded frames, True in ``padding`` (batch, frames), must be zero on entry."""
+        if self.norm is not None:
+            there = torch.ones_like(x[..., 0], dtype=torch.bool) if padding is None or self.compute_padding else ~padding
+            x = torch.zeros_like(x).masked_scatter(there[..., None], self.norm(x[there]).to(x.dtype))
         out = self.conv(x.transpose(1, 2))[..., : x.shape[1]]
-        return F.gelu(out).transpose(1, 2)
+        return self.activation(out).transpose(1, 2)
 
 
 class StackedPositionalConvolution(nn.Module):
@@ -70,17 +88,29 @@ class StackedPositionalConvolution(nn.Module):
     result to its input once.
 
     Args:
-        kernel: of all of them together; each takes ``max(3, kernel // blocks)``.
+        kernel: of all of them together; each takes ``kernel // blocks``.
         compute_padding: let the blocks behind the first see what the ones before made of the padding, as the official code does; what a
             clip gives then depends on what it is batched with.
     """
 
-    def __init__(self, dim: int, kernel: int = 95, groups: int = 16, blocks: int = 5, compute_padding: bool = False) -> None:
+    def __init__(
+        self,
+        dim: int,
+        kernel: int = 95,
+        groups: int = 16,
+        blocks: int = 5,
+        compute_padding: bool = False,
+        activation: Activation = "gelu",
+    ) -> None:
         super().__init__()
-        if dim % groups:
-            raise ValueError(f"position_groups: {groups} does not divide dim {dim}; choose a divisor of dim.")
-        each = max(3, kernel // blocks)
+        if dim % groups or kernel < blocks:
+            raise ValueError(
+                f"position_groups: {groups}, position_kernel: {kernel}, position_blocks: {blocks}; "
+                f"choose a divisor of dim {dim}, and a kernel of at least 1 frame for each block."
+            )
+        each = kernel // blocks
         self.dim = dim
+        self.activation = ACTIVATIONS[activation]
         self.compute_padding = compute_padding
         self.reach = each // 2
         self.convs = nn.ModuleList(nn.Conv1d(dim, dim, each, padding=self.reach, groups=groups) for _ in range(blocks))
@@ -91,7 +121,7 @@ class StackedPositionalConvolution(nn.Module):
         for index, conv in enumerate(self.convs):
             if index and padding is not None and not self.compute_padding:
                 x = x.masked_fill(padding[..., None], 0.0)
-            x = F.gelu(F.layer_norm(conv(x.transpose(1, 2))[..., :frames].transpose(1, 2), (self.dim,)))
+            x = self.activation(F.layer_norm(conv(x.transpose(1, 2))[..., :frames].transpose(1, 2), (self.dim,)))
         return x
 
 
@@ -107,10 +137,10 @@ class RelativePositions(nn.Module):
 
     def __init__(self, heads: int, buckets: int = 320, distance: int = 800) -> None:
         super().__init__()
-        if buckets < 4 or buckets % 4 or distance <= buckets // 4:
+        if buckets < 4 or distance <= buckets // 4:
             raise ValueError(
                 f"relative_buckets: {buckets}, relative_distance: {distance}; "
-                "give a multiple of 4 buckets and a distance above a quarter of them."
+                "give at least 4 buckets and a distance above a quarter of them."
             )
         self.buckets = buckets
         self.distance = distance

@@ -24,6 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from avtlm.nn.adapters import LayerAdapter
 from avtlm.nn.attention import attend, padding_mask
 from avtlm.nn.cache import KeyValueCache
 from avtlm.nn.feed_forward import EXPERTS, JOINT, Activation, ExpertFeedForward, FeedForward, Routing
@@ -32,6 +33,7 @@ from avtlm.nn.positions import (
     LearnedPositions,
     PositionalConvolution,
     PositionGate,
+    PositionNorm,
     RelativePositions,
     SinusoidalPositions,
     StackedPositionalConvolution,
@@ -53,6 +55,10 @@ class EncoderConfig:
         experts: kinds of input that have feed-forward parts of their own, of audio, video, text and joint (several of them at once, and
             what is not named); none are plain layers, as in every official model. See feed_forward.py.
         joint_layers: of the layers with experts, so many last ones have the joint expert alone, for every kind of input.
+        position_norm: ``weight`` or ``batch`` for one positional convolution, see there; ``layer`` makes it a stack of one.
+        position_activation: behind positional convolutions.
+        adapter_dim: width of adapters behind pre-norm layers (adapters.py); 0 adds none.
+        norm_epsilon: what is added to variances.
     """
 
     dim: int = 768
@@ -74,6 +80,10 @@ class EncoderConfig:
     packing: PackingMode = "auto"
     experts: tuple[str, ...] = ()
     joint_layers: int = 0
+    position_norm: PositionNorm = "weight"
+    position_activation: Activation = "gelu"
+    adapter_dim: int = 0
+    norm_epsilon: float = 1e-5
 
     def __post_init__(self) -> None:
         _check_heads(self.dim, self.heads)
@@ -82,8 +92,15 @@ class EncoderConfig:
             raise ValueError(f"experts: {', '.join(self.experts)}; choose among {', '.join(EXPERTS)}, and joint has to be among them.")
         if not 0 <= self.joint_layers <= (self.layers if self.experts else 0):
             raise ValueError(f"joint_layers: {self.joint_layers}; give 0, or with experts at most all {self.layers} layers.")
-        if self.position_blocks < 1 or self.relative_buckets < 0:
-            raise ValueError(f"position_blocks: {self.position_blocks}, relative_buckets: {self.relative_buckets}; give at least 1 and 0.")
+        if self.position_blocks < 1 or self.relative_buckets < 0 or self.adapter_dim < 0:
+            raise ValueError(
+                f"position_blocks: {self.position_blocks}, relative_buckets: {self.relative_buckets}, adapter_dim: {self.adapter_dim}; "
+                "give at least 1, 0 and 0."
+            )
+        if self.position_norm == "batch" and self.position_blocks > 1:
+            raise ValueError(f"position_norm: batch for {self.position_blocks} position_blocks, which norm by layer; set weight.")
+        if self.adapter_dim and not self.norm_first:
+            raise ValueError(f"adapter_dim: {self.adapter_dim}; only pre-norm layers have adapters; set 0, or norm_first.")
 
 
 @dataclass(frozen=True)
@@ -175,11 +192,12 @@ class EncoderLayer(nn.Module):
         super().__init__()
         self.norm_first = config.norm_first
         self.self_attention = Attention(config.dim, config.heads, config.attention_dropout, gated=config.relative_buckets > 0)
-        self.self_attention_norm = nn.LayerNorm(config.dim)
+        self.self_attention_norm = nn.LayerNorm(config.dim, config.norm_epsilon)
         sizes = (config.dim, config.feed_forward_dim, config.activation, config.activation_dropout)
         self.feed_forward = ExpertFeedForward(experts, lambda: FeedForward(*sizes)) if experts else FeedForward(*sizes)
-        self.feed_forward_norm = nn.LayerNorm(config.dim)
+        self.feed_forward_norm = nn.LayerNorm(config.dim, config.norm_epsilon)
         self.dropout = nn.Dropout(config.dropout)
+        self.adapter = LayerAdapter(config.dim, config.adapter_dim) if config.adapter_dim else None
 
     def forward(
         self,
@@ -198,6 +216,8 @@ class EncoderLayer(nn.Module):
             x = x + self.dropout(self.self_attention(self.self_attention_norm(x), lengths=lengths, bias=bias))
             y = self.feed_forward(self.feed_forward_norm(x), *chosen)
             out = x + self.dropout(y)
+            if self.adapter is not None:
+                out = out + self.adapter(out)
         else:
             x = self.self_attention_norm(x + self.dropout(self.self_attention(x, lengths=lengths, bias=bias)))
             y = self.feed_forward(x, *chosen)
@@ -217,17 +237,17 @@ class Encoder(nn.Module):
         super().__init__()
         self.config = config
         self.positions: PositionalConvolution | StackedPositionalConvolution
-        if config.position_blocks > 1:
-            sizes = (config.position_kernel, config.position_groups, config.position_blocks)
-            self.positions = StackedPositionalConvolution(config.dim, *sizes, config.compute_padding)
+        sizes, activation = (config.position_kernel, config.position_groups), config.position_activation
+        if config.position_blocks > 1 or config.position_norm == "layer":
+            self.positions = StackedPositionalConvolution(config.dim, *sizes, config.position_blocks, config.compute_padding, activation)
         else:
-            self.positions = PositionalConvolution(config.dim, config.position_kernel, config.position_groups)
+            self.positions = PositionalConvolution(config.dim, *sizes, activation, config.position_norm, config.compute_padding)
         own = config.layers - config.joint_layers
         experts = (
             [config.experts if index < own else (JOINT,) for index in range(config.layers)] if config.experts else [()] * config.layers
         )
         self.layers = nn.ModuleList(EncoderLayer(config, names) for names in experts)
-        self.norm = nn.LayerNorm(config.dim)
+        self.norm = nn.LayerNorm(config.dim, config.norm_epsilon)
         self.dropout = nn.Dropout(config.dropout)
         self.layers.apply(initialise_like_bert)
         self.relative: RelativePositions | None = None

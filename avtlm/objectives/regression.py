@@ -114,6 +114,9 @@ class Teacher(nn.Module):
         torch._foreach_add_([own[name] for name in names], [others[name] for name in names], alpha=1.0 - decay)
         for name in own.keys() - set(names):
             own[name].copy_(others[name])
+        buffers = dict(student.named_buffers())
+        for name, buffer in self.named_buffers():
+            buffer.copy_(buffers[name])
 
     @torch.no_grad()
     def targets(self, features: Tensor, lengths: Tensor, config: TargetConfig) -> Tensor:

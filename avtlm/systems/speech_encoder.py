@@ -16,6 +16,7 @@ from avtlm.data.batching import Batch
 from avtlm.data.inputs import InputFormat
 from avtlm.frontends.multimodal import InputMask
 from avtlm.frontends.waveform import WaveformConfig, WaveformFrontEnd
+from avtlm.nn.adapters import LengthAdapter, LengthAdapterConfig
 from avtlm.nn.attention import padding_mask
 from avtlm.nn.quantize import Quantised
 from avtlm.nn.transformer import Encoder, EncoderConfig
@@ -33,6 +34,7 @@ class SpeechEncoderConfig:
         channels_first: set channels to zero before frames are hidden, so that the vector of hidden frames stays whole.
         same_mask_count: even out the numbers of hidden frames of a batch, as the official code.
         feature_gradient_scale: multiplies the gradients into the convolutions; 0 freezes them (fine-tuning).
+        adapter: makes the encoder's output shorter; null leaves it at 50 Hz. Targets of pre-training are learned before it.
     """
 
     waveform: WaveformConfig = field(default_factory=WaveformConfig)
@@ -42,6 +44,7 @@ class SpeechEncoderConfig:
     channels_first: bool = False
     same_mask_count: bool = True
     feature_gradient_scale: float = 0.1
+    adapter: LengthAdapterConfig | None = None
 
     def __post_init__(self) -> None:
         if self.feature_gradient_scale < 0:
@@ -83,11 +86,14 @@ class SpeechEncoder(nn.Module):
         self.frontend = WaveformFrontEnd(config.waveform, config.encoder.dim)
         self.feature_mask = nn.Parameter(torch.rand(config.encoder.dim))
         self.encoder = Encoder(config.encoder)
+        self.adapter: LengthAdapter | None = None
+        if config.adapter is not None:
+            self.adapter = LengthAdapter(config.adapter, config.encoder.dim, config.waveform.compute_padding)
 
     @property
     def dim(self) -> int:
-        """Width of the encoder's output."""
-        return self.config.encoder.dim
+        """Width of the output."""
+        return self.config.encoder.dim if self.adapter is None else self.adapter.dim
 
     @property
     def input_format(self) -> InputFormat:
@@ -113,16 +119,19 @@ class SpeechEncoder(nn.Module):
     def encode(
         self, batch: Batch, output_layer: int | None = None, mask: InputMask | None = None, keep: dict[str, Tensor] | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Features at 50 Hz: (batch, frames, dim) and lengths (batch,).
+        """Features at 50 Hz, or of the adapter: (batch, frames, dim) and lengths (batch,).
 
         Args:
-            output_layer: see Encoder.forward.
+            output_layer: see Encoder.forward; layers have no adapter behind them.
             mask: ``fused`` hides frames, ``channels`` channels; None hides nothing.
             keep: modality dropout of audio-visual batches; there is only one modality here.
         """
         del keep
         heard = self.hear(batch)
-        return self.encoder(self.hide(heard.projected, mask), heard.lengths, output_layer), heard.lengths
+        encoded = self.encoder(self.hide(heard.projected, mask), heard.lengths, output_layer)
+        if self.adapter is None or output_layer is not None:
+            return encoded, heard.lengths
+        return self.adapter(encoded, heard.lengths)
 
     def hear(self, batch: Batch, frames: int | None = None) -> Heard:
         """Run the front-end.
@@ -190,8 +199,8 @@ class SpeechEncoder(nn.Module):
             )
         silenced = None
         if channels.prob > 0:
-            whole = torch.full((len(batch),), self.dim)
-            silenced = span_mask(whole, self.dim, channels, generator, same_count=False).to(device)
+            width = config.encoder.dim
+            silenced = span_mask(torch.full((len(batch),), width), width, channels, generator, same_count=False).to(device)
         return InputMask(fused=hidden.to(device), channels=silenced)
 
     def hidden_frames(self, heard: Heard, mask: InputMask) -> Tensor:

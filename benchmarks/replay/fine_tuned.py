@@ -2,7 +2,7 @@
 
 import contextlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,7 +14,9 @@ from avtlm.convert.names.wav2vec2 import FAIRSEQ_CTC, System, fairseq_name, rena
 from avtlm.convert.options.wav2vec2 import fairseq
 from avtlm.decoding.greedy import ctc_greedy
 from avtlm.nn.attention import padding_mask
+from avtlm.objectives.ctc import ctc_loss
 from avtlm.recognizer import Recognizer, RecognizerConfig
+from avtlm.systems.speech_encoder import SpeechEncoder, SpeechEncoderConfig
 from avtlm.text.vocabulary import EOS, PAD, Vocabulary
 from benchmarks.replay.case import Case, CaseError, Check
 from benchmarks.replay.speech_encoders import SPECIALS, batch_of, build, gradients, load, options_of
@@ -57,9 +59,8 @@ def ctc_case(case: Case, check: Check) -> None:
     head.finish()
     # The units of HuBERT stay in the official model, though nothing is compared with them any more.
     state = rename({key: each for key, each in case.state.items() if key != f"{FAIRSEQ_CTC}label_embs_concat"}, system, "fairseq")
-    vocabulary = Vocabulary.tokens([f"t{number:05d}" for number in range(len(state["ctc.bias"]) - SPECIALS)])
     encoder = build(system, settings)
-    model = Recognizer(RecognizerConfig(encoder=config.to_dict(settings)), encoder, vocabulary).eval()
+    model = recognizer(settings, encoder, len(state["ctc.bias"])).eval()
     load(model, state)
     assert model.ctc is not None
     batch = batch_of(case.inputs["source"], case.inputs.get("padding_mask"))
@@ -78,21 +79,31 @@ def ctc_case(case: Case, check: Check) -> None:
     # The official function adds the weight in place, so that a second call on the same output adds it twice.
     check.forward("log_probs", _stored_form(case, "log_probs", logits.log_softmax(-1), again.log_softmax(-1)).transpose(0, 1))
     target, symbol = case.inputs["target"], int(case.config.get("blank", 0))
-    kept = (target != PAD) & (target != EOS)
-    loss = F.ctc_loss(
-        logits.float().log_softmax(-1).transpose(0, 1),
-        target[kept],
-        lengths,
-        kept.sum(1),
-        blank=symbol,
-        reduction="sum",
-        zero_infinity=impossible_is_zero,
-    )
+    symbols = [row[(row != PAD) & (row != EOS)] for row in target]
+    loss = ctc_losses(logits, lengths, symbols, symbol, impossible_is_zero).sum()
     check.loss("loss", loss)
-    check.equal("sample_size", len(target) if by_sentence else kept.sum())
+    check.equal("sample_size", len(target) if by_sentence else sum(map(len, symbols)))
     for row, best in enumerate(ctc_greedy(logits.log_softmax(-1), lengths, symbol)):
         check.equal(f"greedy_ids_{row}", torch.tensor(best.tokens, dtype=torch.long))
     gradients(check, model, loss, lambda key: fairseq_name(key, system))
+
+
+def recognizer(settings: SpeechEncoderConfig, encoder: SpeechEncoder, symbols: int) -> Recognizer:
+    """An encoder with a head over so many symbols, also over fewer than a vocabulary has special ones."""
+    vocabulary = Vocabulary.tokens([f"t{number:05d}" for number in range(symbols - SPECIALS)])
+    model = Recognizer(RecognizerConfig(encoder=config.to_dict(settings)), encoder, vocabulary)
+    model.ctc = torch.nn.Linear(encoder.dim, symbols)
+    return model
+
+
+def ctc_losses(logits: Tensor, lengths: Tensor, symbols: Sequence[Tensor], blank: int, zero_infinity: bool) -> Tensor:
+    """The loss of every row; of a row that does not fit into its frames 0, or infinite."""
+    each = []
+    for row, target in enumerate(symbols):
+        loss = ctc_loss(logits[row : row + 1], lengths[row : row + 1], target[None], torch.tensor([len(target)]), blank)
+        impossible = bool(loss.logs["ctc_too_short"][0]) and not zero_infinity
+        each.append(loss.value + float("inf") if impossible else loss.value)
+    return torch.stack(each)
 
 
 def _switch(case: Case, told: bool | str, name: str) -> bool:

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from avtlm import systems
-from avtlm.convert.names.wav2vec2 import System, fairseq_name, rename
+from avtlm.convert.names.wav2vec2 import GATE, System, fairseq_name, rename
 from avtlm.convert.options import Options
 from avtlm.convert.options.wav2vec2 import WITHOUT_EFFECT, fairseq
 from avtlm.data.batching import Batch
@@ -68,7 +68,8 @@ def gradients(check: Check, model: torch.nn.Module, total: Tensor, name_of: Call
             ours = name_of(name.removeprefix("grad."))
             if ours not in parameters:
                 raise CaseError(f"outputs.safetensors: {name} is of a tensor that the model of case.json has not got.")
-            check.gradient(name, parameters[ours].grad)
+            found = parameters[ours].grad
+            check.gradient(name, found if found is None or not GATE.fullmatch(ours) else found.view_as(check.case.outputs[name]))
 
 
 def with_copies(logits: Tensor, stored: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -250,7 +251,8 @@ def hubert_case(case: Case, check: Check) -> None:
             check.equal(f"pre.correct_{word[0]}_{index}", float((ranked.argmax(-1) == 0).sum()))
             check.equal(f"pre.count_{word[0]}_{index}", float(len(logits)))
     check.loss("pre.loss", total)
-    gradients(check, model, total, lambda key: fairseq_name(key, "hubert"))
+    batch_norm = settings.encoder.position_norm == "batch"
+    gradients(check, model, total, lambda key: fairseq_name(key, "hubert", batch_norm=batch_norm))
 
 
 def teaching_case(case: Case, check: Check) -> None:

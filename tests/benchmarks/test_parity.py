@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from benchmarks.parity import CASES, main
 from benchmarks.replay import find_cases, replay
 from benchmarks.replay.case import Case, Check
+from benchmarks.replay.fine_tuned import ctc_losses
 from benchmarks.replay.speech_encoders import with_copies
 
 CTC = CASES / "avhubert" / "ctc"
@@ -159,6 +160,15 @@ def test_copies_of_the_truth_that_rounding_set_apart_are_compared_again() -> Non
     assert logits.tolist() == [[2.0, 2.0, 1.0], [3.0, -inf, 1.0]]
     assert ranked.tolist() == [[2.0, 2.5, 1.0], [3.0, -inf, 1.0]]
     assert with_copies(ours, None)[0] is ours
+
+
+def test_targets_that_do_not_fit_cost_nothing_or_everything_as_a_case_says() -> None:
+    torch.manual_seed(0)
+    logits, lengths, targets = torch.randn(2, 4, 6), torch.tensor([4, 2]), [torch.tensor([3, 3]), torch.tensor([3, 3])]
+    kept, endless = (ctc_losses(logits, lengths, targets, 0, zero) for zero in (True, False))
+    assert kept[1] == 0
+    assert endless[1] == float("inf")
+    assert kept[0] == endless[0] > 0
 
 
 def check(**outputs: torch.Tensor) -> Check:

@@ -234,7 +234,7 @@ REFUSED: dict[str, tuple[Callable[[Path], Path], str]] = {
     ),
     "a single positional convolution in data2vec": (
         lambda folder: save_pretrained(folder, "mt4ssl", encoder=replace(CONFIGS["mt4ssl"].encoder, position_blocks=1)),
-        "num_conv_pos_embeddings is 1",
+        r"no counterpart of encoder\.position_norm = weight",
     ),
     "relative positions in HuBERT": (
         lambda folder: save_pretrained(folder, "hubert", encoder=CONFIGS["wavlm"].encoder),

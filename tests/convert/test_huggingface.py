@@ -372,7 +372,7 @@ REFUSED: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "an adapter": (_config(add_adapter=True), "add_adapter is True"),
     "an unknown option": (_config(zebra=1), r"config\.json: options that avtlm does not know: zebra"),
-    "an activation": (_config(hidden_act="silu"), "hidden_act is 'silu'"),
+    "an activation": (_config(hidden_act="laplace"), "hidden_act is 'laplace'"),
     "an impossible size": (_config(num_attention_heads=3), r"config\.json: heads: 3 does not divide dim 16"),
     "a damaged config.json": (lambda folder: (folder / "config.json").write_text("{"), r"config\.json is damaged"),
     "missing tensors": (

@@ -11,7 +11,12 @@ from avtlm.nn.positions import RelativePositions, StackedPositionalConvolution
 from avtlm.nn.transformer import Encoder, EncoderConfig
 
 SMALL = EncoderConfig(dim=16, layers=2, heads=4, feed_forward_dim=24, position_kernel=6, position_groups=4)
-OPTIONS = {"stacked": {"position_blocks": 5, "position_kernel": 35}, "relative": {"relative_buckets": 8, "relative_distance": 6}}
+OPTIONS: dict[str, dict[str, object]] = {
+    "stacked": {"position_blocks": 5, "position_kernel": 35},
+    "relative": {"relative_buckets": 8, "relative_distance": 6},
+    "batch norm": {"position_norm": "batch", "position_activation": "relu"},
+    "stack of one": {"position_norm": "layer", "position_kernel": 5},
+}
 
 
 def encoder(**changes: object) -> Encoder:
@@ -42,6 +47,16 @@ def test_the_official_stack_sees_what_its_blocks_make_of_padding() -> None:
     padding = padding_mask(lengths, 9)
     quiet = x.masked_fill(padding[..., None], 0.0)
     assert torch.equal(official.positions(quiet, padding), official.positions(quiet))
+
+
+def test_a_batch_norm_before_the_positions_learns_from_true_frames_alone() -> None:
+    x, lengths = torch.randn(2, 9, 16, generator=torch.Generator().manual_seed(0)), torch.tensor([9, 5])
+    ours, official = (encoder(position_norm="batch", compute_padding=official).train() for official in (False, True))
+    for model in (ours, official):
+        model(x, lengths)
+    true = torch.cat([x[0], x[1, :5]])
+    torch.testing.assert_close(ours.positions.norm.running_mean, 0.1 * true.mean(0))
+    torch.testing.assert_close(official.positions.norm.running_mean, 0.1 * true.sum(0) / 18)
 
 
 @pytest.mark.parametrize("kernel", [35, 40])  # 7 frames each, and 8, which give a frame too many
@@ -76,10 +91,13 @@ def test_relative_positions_change_what_is_attended_to() -> None:
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"relative_buckets": 6}, "give a multiple of 4 buckets"),
+        ({"relative_buckets": 3}, "give at least 4 buckets"),
         ({"relative_buckets": 8, "relative_distance": 2}, "a distance above a quarter"),
-        ({"position_blocks": 0}, "give at least 1 and 0"),
-        ({"position_blocks": 2, "position_groups": 3}, "3 does not divide dim 16"),
+        ({"position_blocks": 0}, "give at least 1, 0 and 0"),
+        ({"position_blocks": 2, "position_groups": 3}, "choose a divisor of dim 16"),
+        ({"position_blocks": 2, "position_kernel": 1}, "at least 1 frame for each block"),
+        ({"position_blocks": 2, "position_norm": "batch"}, "position_norm: batch for 2"),
+        ({"adapter_dim": 4, "norm_first": False}, "only pre-norm layers have adapters"),
     ],
 )
 def test_impossible_settings_are_refused(wrong: dict[str, object], message: str) -> None:

@@ -46,6 +46,11 @@ _SHARED: Rules = [
     *_encoder("encoder", "encoder"),
 ]
 FAIRSEQ: Rules = [*_LAYER_NORM, *_GROUP_NORM, *_SHARED]
+# Of a positional convolution behind a batch norm; without one, the convolution stands in the norm's place.
+_BATCH_NORM: Rules = [
+    (r"encoder\.pos_conv\.0\.(.+)", r"encoder.positions.norm.\1"),
+    (r"encoder\.pos_conv\.1\.(.+)", r"encoder.positions.conv.\1"),
+]
 
 # What scores the entries is one layer, or several, all but the last of which stand in a row of their own with their activation.
 _QUANTIZERS = ("quantizer", "input_quantizer")
@@ -87,6 +92,8 @@ TRANSFORMERS: Rules = [
     (rf"{_HF_CONV}parametrizations\.weight\.original0", rf"{_OUR_CONV}parametrizations.weight.original0"),
     (rf"{_HF_CONV}parametrizations\.weight\.original1", rf"{_OUR_CONV}parametrizations.weight.original1"),
     (rf"{_HF_CONV}bias", rf"{_OUR_CONV}bias"),
+    (rf"{_HF_CONV}weight", rf"{_OUR_CONV}weight"),
+    (r"encoder\.pos_conv_embed\.batch_norm\.(.+)", r"encoder.positions.norm.\1"),
     (r"encoder\.pos_conv_embed\.layers\.(\d+)\.conv\.(.+)", r"encoder.positions.convs.\1.\2"),
     *(
         (rf"encoder\.{LAYER}attention\.{theirs}\.(.+)", rf"encoder.layers.\1.self_attention.{ours}.\2")
@@ -99,7 +106,14 @@ TRANSFORMERS: Rules = [
     (rf"encoder\.{LAYER}final_layer_norm\.(.+)", r"encoder.layers.\1.feed_forward_norm.\2"),
     (rf"encoder\.{LAYER}feed_forward\.intermediate_dense\.(.+)", r"encoder.layers.\1.feed_forward.expand.\2"),
     (rf"encoder\.{LAYER}feed_forward\.output_dense\.(.+)", r"encoder.layers.\1.feed_forward.contract.\2"),
+    *(
+        (rf"encoder\.{LAYER}adapter_layer\.{theirs}\.(.+)", rf"encoder.layers.\1.adapter.{ours}.\2")
+        for theirs, ours in (("norm", "norm"), ("linear_1", "expand"), ("linear_2", "contract"))
+    ),
     (r"encoder\.layer_norm\.(.+)", r"encoder.norm.\1"),
+    (r"adapter\.layers\.(\d+)\.conv\.(.+)", r"adapter.convs.\1.\2"),
+    (r"adapter\.proj\.(.+)", r"adapter.project.\1"),
+    (r"adapter\.proj_layer_norm\.(.+)", r"adapter.norm.\1"),
 ]
 CONTRAST: Rules = [
     *_ONE_LAYER,
@@ -117,11 +131,11 @@ OLD_SPELLING: Rules = [
 # To our names -------------------------------------------------------------------------------------------------------------------------
 
 
-def fairseq_name(key: str, system: System, whole: bool = False) -> str:
+def fairseq_name(key: str, system: System, whole: bool = False, batch_norm: bool = False) -> str:
     """Our name for a key of fairseq: of a pre-trained model, or of a Recognizer for one fine-tuned with CTC.
 
     A teacher's keys stand behind ``_ema.``; in a checkpoint they are a dictionary of their own under that name. They are those of an
-    encoder without its prefix, or of a ``whole`` model.
+    encoder without its prefix, or of a ``whole`` model. ``batch_norm``: there is one before the positional convolution.
 
     Raises:
         ValueError: no such model has that key.
@@ -131,7 +145,8 @@ def fairseq_name(key: str, system: System, whole: bool = False) -> str:
     if whole and key.startswith("_ema."):
         return "teacher." + find_name([*FAIRSEQ, *HEADS[system]], key.removeprefix("_ema."), system)
     inner = key.removeprefix(FAIRSEQ_CTC)
-    return ("encoder." if inner != key else "") + find_name([*FAIRSEQ, *HEADS[system]], inner, system)
+    rules = [*(_BATCH_NORM if batch_norm else ()), *FAIRSEQ, *HEADS[system]]
+    return ("encoder." if inner != key else "") + find_name(rules, inner, system)
 
 
 def hugging_face_name(key: str, ctc: bool = False) -> str:
@@ -154,10 +169,10 @@ def rename(state: Mapping[str, Tensor], system: System, layout: Literal["fairseq
         ValueError: a name that such models do not have.
     """
     ctc = any(key.startswith("lm_head.") for key in state)
-    whole = is_whole(state)
+    whole, batch_norm = is_whole(state), has_batch_norm(state)
     renamed = {}
     for key, tensor in state.items():
-        name = fairseq_name(key, system, whole) if layout == "fairseq" else hugging_face_name(key, ctc)
+        name = fairseq_name(key, system, whole, batch_norm) if layout == "fairseq" else hugging_face_name(key, ctc)
         renamed[name] = tensor.flatten() if GATE.fullmatch(name) else tensor
     return renamed
 
@@ -165,6 +180,11 @@ def rename(state: Mapping[str, Tensor], system: System, layout: Literal["fairseq
 def is_whole(keys: Iterable[str]) -> bool:
     """Whether the teacher among these keys of fairseq is a copy of the whole model."""
     return any(key.startswith("_ema.feature_extractor.") for key in keys)
+
+
+def has_batch_norm(keys: Iterable[str]) -> bool:
+    """Whether there is one before the positional convolution among these keys of fairseq."""
+    return any(key.endswith("encoder.pos_conv.0.running_mean") for key in keys)
 
 
 # And back -----------------------------------------------------------------------------------------------------------------------------

@@ -7,8 +7,9 @@ versions have the same names. What unknown keys mean nobody can tell, so they ar
 from typing import Any
 
 from avtlm.convert.names.wav2vec2 import System
-from avtlm.convert.options import OptionError, Options
+from avtlm.convert.options import Options
 from avtlm.frontends.waveform import WaveformConfig
+from avtlm.nn.adapters import LengthAdapterConfig
 from avtlm.nn.quantize import QuantizerConfig
 from avtlm.nn.transformer import EncoderConfig
 from avtlm.objectives.masking import SpanMaskConfig
@@ -33,8 +34,20 @@ ACTIVATIONS = {
     "gelu": "gelu",
     "gelu_new": "gelu_tanh",
     "gelu_pytorch_tanh": "gelu_tanh",
+    "gelu_fast": "gelu_tanh",
+    "gelu_accurate": "gelu_tanh",
+    "gelu_python": "gelu",
+    "gelu_10": "gelu_clipped",
+    "quick_gelu": "gelu_sigmoid",
     "relu": "relu",
+    "relu2": "relu_squared",
+    "relu6": "relu6",
+    "leaky_relu": "leaky_relu",
+    "silu": "silu",
+    "swish": "silu",
+    "mish": "mish",
     "tanh": "tanh",
+    "sigmoid": "sigmoid",
     "linear": "linear",
 }
 # Options of heads that avtlm does not have, of generation, of files and of memory; and what every configuration carries along.
@@ -51,10 +64,9 @@ _GENERAL = (
     *("exponential_decay_length_penalty", "begin_suppress_tokens", "bos_token_id", "eos_token_id", "pad_token_id", "vocab_size"),
 )
 _HEADS = (
-    *("num_feat_extract_layers", "ctc_zero_infinity", "ctc_loss_reduction", "output_hidden_size", "num_ctc_classes"),
+    *("num_feat_extract_layers", "ctc_zero_infinity", "ctc_loss_reduction", "num_ctc_classes"),
     *("classifier_proj_size", "use_weighted_layer_sum", "tdnn_dim", "tdnn_kernel", "tdnn_dilation", "xvector_output_dim"),
-    *("adapter_kernel_size", "adapter_stride", "num_adapter_layers", "do_normalize", "final_dropout", "apply_spec_augment"),
-    *("feat_extract_dropout", "freeze_feat_extract_train", "replace_prob"),
+    *("do_normalize", "final_dropout", "apply_spec_augment", "feat_extract_dropout", "freeze_feat_extract_train", "replace_prob"),
 )
 # Spans of which the classes read only probability, length and least number; and what belongs to wav2vec 2.0's quantiser.
 _UNREAD = (
@@ -87,17 +99,14 @@ def hugging_face(options: Options, system: System, official: bool = False, norma
 
 def _read(options: Options, system: System, official: bool, normalise: bool) -> SpeechEncoderConfig:
     take = options.take
-    for key, values in {
-        "add_adapter": (False,),
-        "layer_norm_eps": (1e-5,),
-        "adapter_attn_dim": (None,),
-        "conv_pos_batch_norm": (False,),
-    }.items():
-        options.require(key, *values)
     stacked = system in ("data2vec", "mt4ssl")
     blocks = take("num_conv_pos_embeddings", 5 if stacked else 128)
-    if stacked and blocks < 2:
-        raise OptionError(f"{options.where}: num_conv_pos_embeddings is {blocks}; avtlm's data2vec has at least 2 positional convolutions.")
+    if system != "hubert":
+        options.require("conv_pos_batch_norm", False)
+    epsilon, batch_norm = float(take("layer_norm_eps", 1e-5)), take("conv_pos_batch_norm", False)
+    norm_first = False if stacked else take("do_stable_layer_norm", False)
+    adapter_dim = take("adapter_attn_dim", 0)
+    activation = options.choose("feat_extract_activation", "gelu", ACTIVATIONS)
     kernel = take("conv_pos_kernel_size", 19) * blocks if stacked else blocks
     dim = take("hidden_size", 768)
     relative = {"relative_buckets": take("num_buckets", 320), "relative_distance": take("max_bucket_distance", 800)}
@@ -112,9 +121,10 @@ def _read(options: Options, system: System, official: bool, normalise: bool) -> 
             tuple(take("conv_stride", (5, 2, 2, 2, 2, 2, 2))),
             norm="layer" if stacked else options.choose("feat_extract_norm", "group", {"group": "group", "layer": "layer"}),
             bias=take("conv_bias", False),
-            activation=options.choose("feat_extract_activation", "gelu", ACTIVATIONS),
+            activation=activation,
             normalise=normalise,
             compute_padding=official,
+            norm_epsilon=epsilon,
             feature_norm=take("feat_proj_layer_norm", True) if system == "hubert" else True,
             dropout=take("feat_proj_dropout", 0.0),
         ),
@@ -124,7 +134,7 @@ def _read(options: Options, system: System, official: bool, normalise: bool) -> 
             heads=take("num_attention_heads", 12),
             feed_forward_dim=take("intermediate_size", 3072),
             activation=options.choose("hidden_act", "gelu", ACTIVATIONS),
-            norm_first=False if stacked else take("do_stable_layer_norm", False),
+            norm_first=norm_first,
             dropout=take("hidden_dropout", 0.1),
             attention_dropout=take("attention_dropout", 0.1),
             activation_dropout=take("activation_dropout", 0.1),
@@ -132,11 +142,17 @@ def _read(options: Options, system: System, official: bool, normalise: bool) -> 
             position_kernel=kernel,
             position_groups=take("num_conv_pos_embedding_groups", 16),
             position_blocks=blocks if stacked else 1,
+            position_norm="batch" if batch_norm else "layer" if stacked and blocks == 1 else "weight",
+            position_activation=activation,
+            norm_epsilon=epsilon,
+            # Post-norm layers and the other classes do not read it.
+            adapter_dim=adapter_dim if norm_first and system in ("wav2vec2", "hubert") else 0,
             compute_padding=official,
             **(relative if system == "wavlm" else {}),
         ),
         "mask": SpanMaskConfig(take("mask_time_prob", 0.05), take("mask_time_length", 10), take("mask_time_min_masks", 2)),
         "channel_mask": SpanMaskConfig(take("mask_feature_prob", 0.0), take("mask_feature_length", 10), take("mask_feature_min_masks", 0)),
+        "adapter": _adapter(options, dim, system),
     }
     if system == "wav2vec2":
         return _contrastive(options, common)
@@ -146,6 +162,17 @@ def _read(options: Options, system: System, official: bool, normalise: bool) -> 
         targets = TargetConfig(layers=min(8, common["encoder"].layers))
         return (MT4SSLConfig if system == "mt4ssl" else Data2VecConfig)(**common, targets=targets)
     return (WavLMConfig if system == "wavlm" else HubertConfig)(**common)
+
+
+def _adapter(options: Options, dim: int, system: System) -> LengthAdapterConfig | None:
+    """What makes the output shorter; HuBERT's class has none."""
+    if system == "hubert":
+        options.require("add_adapter", False)
+    width, there = options.take("output_hidden_size", dim), options.take("add_adapter", False)
+    layers, kernel, stride = (
+        options.take(*each) for each in (("num_adapter_layers", 3), ("adapter_kernel_size", 3), ("adapter_stride", 2))
+    )
+    return LengthAdapterConfig(None if width == dim else width, layers, kernel, stride) if there else None
 
 
 def _contrastive(options: Options, common: dict[str, Any]) -> Wav2Vec2Config:
@@ -170,7 +197,7 @@ def official_config(config: SpeechEncoderConfig, system: System) -> dict[str, An
     avtlm.convert.export_huggingface, which compares)."""
     waveform, layers, frames, channels = config.waveform, config.encoder, config.mask, config.channel_mask
     theirs = {ours: name for name, ours in reversed(ACTIVATIONS.items())}
-    stacked = CLASSES[system] == "Data2VecAudio"
+    stacked, adapter = CLASSES[system] == "Data2VecAudio", config.adapter
     official: dict[str, Any] = {
         "model_type": next(name for name, ours in MODEL_TYPES.items() if CLASSES[ours] == CLASSES[system]),
         "hidden_size": layers.dim,
@@ -182,7 +209,7 @@ def official_config(config: SpeechEncoderConfig, system: System) -> dict[str, An
         "attention_dropout": layers.attention_dropout,
         "activation_dropout": layers.activation_dropout,
         "layerdrop": layers.layer_drop,
-        "layer_norm_eps": 1e-5,
+        "layer_norm_eps": layers.norm_epsilon,
         "feat_extract_activation": theirs.get(waveform.activation, waveform.activation),
         "feat_proj_dropout": waveform.dropout,
         "conv_dim": list(waveform.widths),
@@ -199,8 +226,16 @@ def official_config(config: SpeechEncoderConfig, system: System) -> dict[str, An
         "mask_feature_min_masks": channels.min_spans,
         "torch_dtype": "float32",
     }
+    if adapter is not None:
+        official |= {
+            "add_adapter": True,
+            "output_hidden_size": adapter.dim or layers.dim,
+            "num_adapter_layers": adapter.layers,
+            "adapter_kernel_size": adapter.kernel,
+            "adapter_stride": adapter.stride,
+        }
     if stacked:
-        kernel = max(3, layers.position_kernel // layers.position_blocks)
+        kernel = layers.position_kernel // layers.position_blocks
         return official | {"num_conv_pos_embeddings": layers.position_blocks, "conv_pos_kernel_size": kernel}
     official |= {
         "num_conv_pos_embeddings": layers.position_kernel,
@@ -208,7 +243,9 @@ def official_config(config: SpeechEncoderConfig, system: System) -> dict[str, An
         "do_stable_layer_norm": layers.norm_first,
     }
     if system == "hubert":
-        official["feat_proj_layer_norm"] = waveform.feature_norm
+        official |= {"feat_proj_layer_norm": waveform.feature_norm, "conv_pos_batch_norm": layers.position_norm == "batch"}
+    if layers.adapter_dim:
+        official["adapter_attn_dim"] = layers.adapter_dim
     if system == "wavlm":
         official |= {"num_buckets": layers.relative_buckets, "max_bucket_distance": layers.relative_distance}
     if isinstance(config, Wav2Vec2Config):

@@ -88,11 +88,11 @@ def fairseq(
     take, teaches = options.take, system in ("data2vec", "mt4ssl")
     options.require("layer_type", "transformer")
     options.require("use_adp", False)
-    options.require("conv_pos_batch_norm", False)
     layers = convolutions(take("conv_feature_layers", CONVOLUTIONS))
     widths, kernels, strides = zip(*layers, strict=True)
     dim, blocks = take("encoder_embed_dim", 768), take("pos_conv_depth", 1)
     kernel = take("conv_pos", 128)
+    kernel = kernel if blocks == 1 else max(3, kernel // blocks) * blocks
     common: dict[str, Any] = {
         "waveform": WaveformConfig(
             widths,
@@ -120,6 +120,8 @@ def fairseq(
             position_kernel=kernel,
             position_groups=take("conv_pos_groups", 16),
             position_blocks=blocks,
+            # A stack has norms of its own, and does not read this.
+            position_norm="batch" if take("conv_pos_batch_norm", False) and blocks == 1 else "weight",
             compute_padding=official,
             **_relative(options),
         ),

@@ -29,6 +29,12 @@ def test_both_layouts_name_the_same_tensors(case: str, system: System) -> None:
         ("data2vec_audio.encoder.pos_conv_embed.layers.3.conv.bias", "encoder.positions.convs.3.bias"),
         ("quantizer.codevectors", "quantizer.entries"),
         ("lm_head.weight", "ctc.weight"),
+        ("hubert.encoder.pos_conv_embed.batch_norm.running_var", "encoder.positions.norm.running_var"),
+        ("hubert.encoder.pos_conv_embed.conv.weight", "encoder.positions.conv.weight"),
+        ("wav2vec2.encoder.layers.2.adapter_layer.linear_1.weight", "encoder.layers.2.adapter.expand.weight"),
+        ("wav2vec2.encoder.layers.2.adapter_layer.norm.bias", "encoder.layers.2.adapter.norm.bias"),
+        ("wavlm.adapter.layers.1.conv.bias", "adapter.convs.1.bias"),
+        ("wavlm.adapter.proj_layer_norm.weight", "adapter.norm.weight"),
     ],
 )
 def test_names_of_hugging_face(key: str, ours: str) -> None:
@@ -53,6 +59,16 @@ def test_the_released_wavlm_fills_every_tensor_of_ours() -> None:
     }
     for key, tensor in rename(official, "wavlm", "fairseq").items():
         assert torch.equal(own[key], tensor)
+
+
+def test_a_batch_norm_stands_where_the_positional_convolution_stands_without_it() -> None:
+    norm, conv = torch.zeros(4), torch.ones(4)
+    found = rename(
+        {"encoder.pos_conv.0.running_mean": norm, "encoder.pos_conv.0.bias": norm, "encoder.pos_conv.1.bias": conv}, "hubert", "fairseq"
+    )
+    assert set(found) == {"encoder.positions.norm.running_mean", "encoder.positions.norm.bias", "encoder.positions.conv.bias"}
+    assert torch.equal(found["encoder.positions.conv.bias"], conv)
+    assert fairseq_name("encoder.pos_conv.0.bias", "hubert") == "encoder.positions.conv.bias"
 
 
 def test_a_key_of_another_model_is_refused() -> None:

@@ -7,6 +7,7 @@ import pytest
 from avtlm.convert.options import OptionError, Options, huggingface
 from avtlm.convert.options.huggingface import hugging_face
 from avtlm.convert.options.wav2vec2 import WITHOUT_EFFECT, convolutions, fairseq
+from avtlm.nn.adapters import LengthAdapterConfig
 from avtlm.objectives.regression import TargetConfig
 from avtlm.systems.data2vec import Data2VecConfig
 from avtlm.systems.hubert import HubertConfig
@@ -91,7 +92,6 @@ def test_more_layers_than_there_are_become_all_and_no_annealing_the_last_decay()
 @pytest.mark.parametrize(
     ("system", "values", "message"),
     [
-        ("hubert", {"conv_pos_batch_norm": True}, "conv_pos_batch_norm is True"),
         ("wav2vec2", {"layer_type": "conformer"}, "layer_type is 'conformer'"),
         ("wav2vec2", {"use_adp": True}, "use_adp is True"),
         ("wav2vec2", {"new_option": 1}, "options that avtlm does not know: new_option"),
@@ -118,5 +118,23 @@ def test_defaults_of_hugging_face_are_the_base_models(system: Any) -> None:
     assert (settings.encoder.dim, settings.encoder.layers, settings.waveform.hop) == (768, 12, 320)
     if system == "data2vec":
         assert (settings.encoder.position_kernel // settings.encoder.position_blocks, settings.encoder.position_blocks) == (19, 5)
+
+
+def test_adapters_and_norms_of_hugging_face_are_honoured_where_the_classes_read_them() -> None:
+    def read(system: Any, **values: Any) -> Any:
+        return hugging_face(Options(values, "config.json", huggingface.WITHOUT_EFFECT), system)
+
+    assert read("wav2vec2", add_adapter=True, output_hidden_size=32).adapter == LengthAdapterConfig(32)
+    assert read("wavlm", add_adapter=True, num_adapter_layers=1, adapter_stride=4).adapter == LengthAdapterConfig(None, 1, 3, 4)
+    assert read("data2vec", output_hidden_size=768).adapter is None
     with pytest.raises(OptionError, match="add_adapter is True"):
-        hugging_face(Options({"add_adapter": True}, "config.json"), system)
+        read("hubert", add_adapter=True)
+    assert read("hubert", adapter_attn_dim=16, do_stable_layer_norm=True).encoder.adapter_dim == 16
+    assert read("hubert", adapter_attn_dim=16).encoder.adapter_dim == 0
+    assert read("wavlm", adapter_attn_dim=16, do_stable_layer_norm=True).encoder.adapter_dim == 0
+    assert read("hubert", conv_pos_batch_norm=True).encoder.position_norm == "batch"
+    assert read("data2vec", num_conv_pos_embeddings=1).encoder.position_norm == "layer"
+    odd = read("wav2vec2", layer_norm_eps=1e-3, hidden_act="swish", feat_extract_activation="relu")
+    assert (odd.encoder.norm_epsilon, odd.waveform.norm_epsilon) == (1e-3, 1e-3)
+    assert (odd.encoder.activation, odd.waveform.activation, odd.encoder.position_activation) == ("silu", "relu", "relu")
+    assert translate("hubert", (9,), conv_pos_batch_norm=True).encoder.position_norm == "batch"
