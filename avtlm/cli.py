@@ -89,7 +89,9 @@ def _sentence(error: Exception) -> str:
 def _train(options: argparse.Namespace) -> int:
     from avtlm.training.loop import train
 
-    print(f"model: {train(options.config, options.overrides)}")
+    folder = train(options.config, options.overrides)
+    if os.environ.get("RANK", "0") == "0":  # of several processes one speaks
+        print(f"model: {folder}")
     return 0
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from avtlm import checkpoint
 from avtlm.checkpoint import CARD, WEIGHTS, CheckpointError
-from avtlm.training.state import FOLDER
+from avtlm.training.state import EMA, FOLDER
 
 
 def average(folders: Sequence[str | Path], output: str | Path) -> Path:
@@ -44,14 +44,14 @@ def average(folders: Sequence[str | Path], output: str | Path) -> Path:
             kinds[name] = part.dtype
     mean = {name: (part / len(folders)).to(kinds[name]) if kinds[name].is_floating_point else part for name, part in total.items()}
     with checkpoint.replace_folder(output) as temporary:
-        shutil.copytree(first, temporary, dirs_exist_ok=True, ignore=shutil.ignore_patterns(FOLDER, WEIGHTS, CARD))
+        shutil.copytree(first, temporary, dirs_exist_ok=True, ignore=shutil.ignore_patterns(FOLDER, EMA, WEIGHTS, CARD))
         names = ", ".join(Path(folder).name for folder in folders)
         card = f"# {Path(output).name}\n\nThe mean of the weights of {len(folders)} models: {names}.\n"
-        checkpoint.write_model(temporary, _Weights(mean), config, card=card)
+        checkpoint.write_model(temporary, Weights(mean), config, card=card)
     return Path(output)
 
 
-class _Weights(torch.nn.Module):
+class Weights(torch.nn.Module):
     """Tensors under given names, for saving."""
 
     def __init__(self, tensors: dict[str, Tensor]) -> None:

@@ -4,43 +4,49 @@
 
 A run lives in one folder: ``model/`` (the checkpoint with its trainer state, replaced atomically), ``best/`` if validation chooses one, and
 ``log.jsonl``. Started again with the same configuration it goes on where the last checkpoint is, and repeats the steps after it bit for
-bit.
+bit. SIGTERM and Ctrl-C end it behind a step, with a checkpoint. Several processes (distributed.py) make the same updates as one.
 """
 
 import json
 import logging
 import math
-import shutil
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from rich.console import Console
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
-from avtlm import checkpoint, config, systems
-from avtlm.data.batching import Batch, plan_batches
-from avtlm.data.dataset import ClipDataset, Source, collate
+from avtlm import config, systems
+from avtlm.data.batching import Batch
+from avtlm.data.dataset import ClipDataset, Source
 from avtlm.data.inputs import InputFormat
-from avtlm.data.manifest import read_manifest
 from avtlm.data.mixing import Mixer, MixingConfig
 from avtlm.data.seeds import seed_for
 from avtlm.files import write_text
 from avtlm.frontends.filterbank import SAMPLE_RATE
 from avtlm.objectives.loss import Loss
-from avtlm.protocols import CombinesLosses, FollowsSteps
-from avtlm.recognizer import Recognizer, transcribe_all
-from avtlm.text.vocabulary import load_vocabulary
-from avtlm.training.averaging import average
-from avtlm.training.initial import PHONES, build, check_inventory
+from avtlm.protocols import FollowsSteps
+from avtlm.training import distributed, run_folder
+from avtlm.training.distributed import Parallel, whole
+from avtlm.training.guard import Guard
+from avtlm.training.initial import build, check_inventory
+from avtlm.training.interruption import Interruption
+from avtlm.training.layers import prepare_layers
 from avtlm.training.meter import Meter
 from avtlm.training.optim import OptimConfig, make_optimizer, schedule, set_lr
 from avtlm.training.progress import bar
-from avtlm.training.state import FOLDER, TrainState, load_state, save_state
+from avtlm.training.state import TrainState
 from avtlm.training.stream import BatchStream
+from avtlm.training.validation import Validation
+from avtlm.training.weight_average import WeightAverage
 
 log = logging.getLogger(__name__)
+
+BatchIterator = Iterator[tuple[Batch | None, tuple[int, int]]]
 
 
 @dataclass(frozen=True)
@@ -66,6 +72,13 @@ class TrainConfig:
         average: keep this many of the best validated models in ``candidates/`` and write their mean to ``average/`` at the end; 0 keeps
             none.
         max_bad_steps: stop after this many steps in a row whose loss is not finite; such a step changes nothing and is logged with its ids.
+        spike: treat a loss of more than so many times its running mean in the same way; null does not.
+        accumulate: rounds in a step, each with batches of its own, whose losses make one update; several processes share them out.
+        parallel: what several processes hold of the model (see distributed.py): all of it (``ddp``), or a part each (``fsdp``).
+        timeout_seconds: give up when another process does not answer for so long.
+        activation_checkpointing: compute the encoder's layers a second time for their gradients in place of keeping what they need.
+        compile: the encoder's layers by torch.compile.
+        ema: decay of a moving average of the weights, in ``model/ema/``; null keeps none.
         threads: CPU threads; null leaves PyTorch's choice.
     """
 
@@ -92,6 +105,13 @@ class TrainConfig:
     validate_every: int = 0
     average: int = 0
     max_bad_steps: int = 10
+    spike: float | None = None
+    accumulate: int = 1
+    parallel: Parallel = "ddp"
+    timeout_seconds: float = 600.0
+    activation_checkpointing: bool = False
+    compile: bool = False
+    ema: float | None = None
     workers: int = 0
     threads: int | None = None
 
@@ -111,21 +131,37 @@ class TrainConfig:
             raise ValueError("validate_every: there is no validation source; describe one under the key validation, or set 0.")
         if self.average and (self.average < 2 or not self.validate_every):
             raise ValueError(f"average: {self.average}; give 0, or at least 2 models together with validate_every, which ranks them.")
+        if self.accumulate < 1 or self.timeout_seconds <= 0:
+            raise ValueError(f"accumulate {self.accumulate}, timeout_seconds {self.timeout_seconds}: give at least 1 round, and some time.")
+        if self.spike is not None and self.spike <= 1:
+            raise ValueError(f"spike: {self.spike}; give a factor above 1, such as 3, or null for none.")
+        if self.ema is not None and not 0 < self.ema < 1:
+            raise ValueError(f"ema: {self.ema}; give a decay between 0 and 1, such as 0.999, or null for none.")
 
 
 def train(source: str | Path | TrainConfig, overrides: Sequence[str] = ()) -> Path:
-    """Train, or go on training, what a configuration describes.
+    """Train, or go on training, what a configuration describes, until it is done or a signal asks for an end.
 
     Returns:
         The model folder.
 
     Raises:
         ConfigError: an unknown key or a wrong value.
-        ValueError: data or an initial model that do not fit.
-        FloatingPointError: the loss was not finite ``max_bad_steps`` times in a row.
+        ValueError: data or an initial model that do not fit; ProcessLost if it is another process that has gone.
+        FloatingPointError: the loss was not finite, or a spike, ``max_bad_steps`` times in a row.
     """
     settings = source if isinstance(source, TrainConfig) else config.load(TrainConfig, source, overrides)
-    return Trainer(settings).run()
+    try:
+        folder = Trainer(settings).run()
+    except RuntimeError as error:
+        if not distributed.is_loss_of_a_process(error):
+            raise
+        raise distributed.ProcessLost(
+            f"{settings.output}: another process of this run has ended or does not answer; started again, the run goes on from its last "
+            "checkpoint."
+        ) from error
+    distributed.leave()
+    return folder
 
 
 class Trainer:
@@ -137,15 +173,24 @@ class Trainer:
         self.model_folder = self.folder / "model"
         if settings.threads is not None:
             torch.set_num_threads(settings.threads)
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.processes = distributed.join(settings.timeout_seconds, settings.accumulate)
+        self.device = self.processes.device
         torch.manual_seed(seed_for(settings.seed, "initialise"))
         self.start = build(settings)
-        self.model, self.card, self.vocabulary = self.start.model, self.start.card, self.start.vocabulary
+        self.model = self.start.model
         self.model.to(self.device).train()
+        resuming = run_folder.load_model(self)
+        prepare_layers(self.model, settings.activation_checkpointing, settings.compile)
+        self.rounds = distributed.Rounds(self.model, settings.precision, self.device)
+        self.replicas = distributed.spread_out(self.rounds, self.processes, settings.parallel)
         self.names = {parameter: name for name, parameter in self.model.named_parameters()}
         self.optimizer = make_optimizer(settings.optim, self.model.named_parameters())
+        self.average = None if settings.ema is None else WeightAverage(self.model, settings.ema)
         self.state = TrainState(positions={name: (0, 0) for name in settings.sources})
-        self._resume()
+        if resuming:
+            self.state = run_folder.load_trainer(self)
+        self.guard = Guard(self.state, settings.spike, settings.max_bad_steps, str(self.folder))
+        self.interruption, self.stopping = Interruption(), False
         self.streams = {
             name: BatchStream(
                 name,
@@ -162,14 +207,7 @@ class Trainer:
         self.mixer = Mixer(settings.mixing, self.streams, weights, settings.seed)
         check_inventory(self.model, {name: stream.dataset for name, stream in self.streams.items()}, self.start.phones)
         validated = settings.validation if settings.validate_every else None
-        self.validation = None if validated is None else self._validation_batches(validated)
-
-    def _validation_batches(self, part: Source) -> list[Batch]:
-        dataset = self._dataset(part, training=False)
-        generator = torch.Generator().manual_seed(0)
-        lengths = [dataset.frames(index) for index in range(len(dataset))]
-        plans = plan_batches(lengths, self.settings.max_frames, self.settings.max_rows, generator)
-        return [collate([dataset.item(row) for row in rows], part.task) for rows in plans]
+        self.validation = None if validated is None else Validation(self, self._dataset(validated, training=False))
 
     def _dataset(self, part: Source, training: bool) -> ClipDataset:
         return ClipDataset(part, self.settings.seed, self.start.inputs, self.start.vocabulary, self.start.phones, training)
@@ -181,171 +219,123 @@ class Trainer:
         if state.step >= settings.steps:
             log.info("%s: %d of %d steps are done already", self.model_folder, state.step, settings.steps)
             return self.model_folder
-        self.folder.mkdir(parents=True, exist_ok=True)
-        write_text(self.folder / "config.yaml", config.to_yaml(settings))
+        if self.processes.first:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_text(self.folder / "config.yaml", config.to_yaml(settings))
         batches = {name: stream.batches(state.positions[name], self._turns(name)) for name, stream in self.streams.items()}
         meter = Meter()
         with (
-            bar(f"{settings.task} {self.folder.name}", settings.steps, state.step) as progress,
-            open(self.folder / "log.jsonl", "a") as journal,
+            self.interruption,
+            open(self.folder / "log.jsonl" if self.processes.first else os.devnull, "a") as journal,
+            open(os.devnull, "w") as nowhere,
+            bar(
+                f"{settings.task} {self.folder.name}",
+                settings.steps,
+                state.step,
+                None if self.processes.first else Console(file=nowhere),
+            ) as progress,
         ):
             for step in range(state.step, settings.steps):
-                drawn = []
-                for name in self.mixer.drawn(step):
-                    batch, state.positions[name] = next(batches[name])
-                    drawn.append(batch)
+                rounds = self._draw(step, batches)
                 lr = set_lr(self.optimizer, schedule(settings.optim, step, settings.steps))
-                self._step(step, drawn, meter)
+                self._step(step, rounds, meter)
                 state.step = step + 1
                 last = state.step == settings.steps
-                saving = state.step % settings.save_every == 0 or last
+                saving = state.step % settings.save_every == 0 or last or self.stopping
                 # An interval of the log never spans a checkpoint, so that a resumed run writes the same lines.
                 if state.step % settings.log_every == 0 or saving:
-                    line = {"step": state.step, "lr": lr, **meter.means()}
+                    line = {"step": state.step, "lr": lr, **meter.merged(self.processes).means()}
                     journal.write(json.dumps(line) + "\n")
                     journal.flush()
                     progress.advance(0, note=meter.note(line))
                     meter = Meter()
-                if settings.validate_every and (state.step % settings.validate_every == 0 or last):
-                    journal.write(json.dumps({"step": state.step, **self.validate()}) + "\n")
+                if self.validation is not None and (state.step % settings.validate_every == 0 or last):
+                    results = self.validation.results()
+                    self.validation.keep_the_best(results)
+                    journal.write(json.dumps({"step": state.step, **results}) + "\n")
                     journal.flush()
                 if saving:
-                    self.save(self.model_folder)
+                    run_folder.save(self, self.model_folder)
                 progress.advance()
+                if self.stopping and not last:
+                    name = self.interruption.signal or "signal to another process"
+                    log.info("%s: %s; stopped at step %d of %d with a checkpoint", self.model_folder, name, state.step, settings.steps)
+                    break
         return self.model_folder
 
-    def _step(self, step: int, batches: list[Batch], meter: "Meter") -> None:
-        """Forward and backward over the batches of one step, and one update: the sum of all losses over the sum of their counts."""
-        settings = self.settings
-        torch.manual_seed(seed_for(settings.seed, "dropout", step))
-        generator = torch.Generator().manual_seed(seed_for(settings.seed, "masks", step))
+    def _draw(self, step: int, batches: dict[str, BatchIterator]) -> list[tuple[int, list[Batch]]]:
+        """The rounds of a step that this process takes, by their numbers; positions in the data move on by all of them."""
+        rounds = []
+        for number in range(self.settings.accumulate):
+            drawn = []
+            for name in self.mixer.drawn(step * self.settings.accumulate + number):
+                batch, self.state.positions[name] = next(batches[name])
+                drawn.append(batch)
+            if self._takes(number):
+                rounds.append((number, [batch for batch in drawn if batch is not None]))
+        return rounds
+
+    def _takes(self, number: int) -> bool:
+        return number % self.processes.count == self.processes.rank
+
+    def _turns(self, name: str) -> Iterator[float | None]:
+        """At each later turn of this source: the share of the training done, or None where it is another process's turn."""
+        accumulate = self.settings.accumulate
+        for step in range(self.state.step, self.settings.steps):
+            for number in range(accumulate):
+                for _ in range(self.mixer.drawn(step * accumulate + number).count(name)):
+                    yield step / self.settings.steps if self._takes(number) else None
+
+    def _step(self, step: int, rounds: list[tuple[int, list[Batch]]], meter: "Meter") -> None:
+        """Forward and backward over the rounds of one step, and one update: the sum of all losses over the sum of their counts."""
+        settings, processes, norms = self.settings, self.processes, self.rounds.norms
+        single = settings.accumulate == 1  # then the only count is known before the gradient
         if isinstance(self.model, FollowsSteps):
             self.model.start_step(step, settings.steps)
-        found: list[dict[str, Loss]] = []
         buffers = [buffer.clone() for buffer in self.model.buffers()]
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
-            for batch in batches:
-                found.append(self.model.losses(batch.to(self.device), generator))  # type: ignore[operator]
-        if isinstance(self.model, CombinesLosses):
-            found = self.model.combine(batches, found)
-        losses = [loss for group in found for loss in group.values()]
-        count = torch.stack([loss.count for loss in losses]).sum().clamp(min=1)
-        total = torch.stack([loss.value for loss in losses]).sum() / count
+        if norms is not None:
+            norms.start_step()
         self.optimizer.zero_grad(set_to_none=True)
-        total.backward()
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), settings.optim.clip_norm or math.inf)
-        if not math.isfinite(norm.item()):
+        found: list[tuple[Batch, dict[str, Loss]]] = []
+        sums = torch.zeros(3, dtype=torch.float64, device=self.device)  # losses, counts, processes that are asked to stop
+        for number, batches in rounds:
+            # What is random depends on step and round, never on the process.
+            key = (step, number) if number else (step,)
+            torch.manual_seed(seed_for(settings.seed, "dropout", *key))
+            generator = torch.Generator().manual_seed(seed_for(settings.seed, "masks", *key))
+            total = self.replicas.forward(batches, generator, last=number == rounds[-1][0])
+            count = self.rounds.count()
+            loss = total / count.clamp(min=1) if single else total
+            self.replicas.backward(loss)
+            sums += torch.stack([total.detach().double(), count.double(), sums.new_tensor(self.interruption.signal is not None)])
+            found += zip(batches, self.rounds.found, strict=True)
+        processes.sum(sums)
+        self.replicas.finish()
+        if not single:
+            self.replicas.divide(sums[1].clamp(min=1))
+            loss = sums[0] / sums[1].clamp(min=1)
+        self.stopping = bool(sums[2] > 0) if processes.several else self.interruption.signal is not None
+        parameters = list(self.model.parameters())
+        norm = whole(get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None]))
+        clip_grads_with_norm_(parameters, settings.optim.clip_norm or math.inf, norm)
+        fault = self.guard.fault(norm.item(), None if settings.spike is None else loss.item())
+        if fault is not None:
             for buffer, before in zip(self.model.buffers(), buffers, strict=True):
                 buffer.copy_(before)  # statistics of batch norms
-            self._bad_step(step, batches)
+            ids = processes.gather([name for batch, _ in found for name in batch.ids])
+            self.guard.refuse(step, fault, [name for part in ids for name in part])
             return
-        self.state.bad_steps = 0
+        self.guard.pass_()
+        if norms is not None:
+            norms.finish_step([(number, place) for number, batches in rounds for place in range(len(batches))], processes)
         self.optimizer.step()
-        for batch, group in zip(batches, found, strict=True):
+        if self.average is not None:
+            self.average.update()
+        for batch, group in found:
             meter.add(batch.task if settings.task == "pretrain" else "", group)
-        meter.add_value("loss", total.detach())
+        meter.add_value("loss", loss.detach())
         meter.add_value("gradient_norm", norm)
-        meter.frames += sum(_frames(batch, self.start.inputs) for batch in batches)
-
-    def _bad_step(self, step: int, batches: list[Batch]) -> None:
-        ids = [name for batch in batches for name in batch.ids]
-        self.state.bad_steps += 1
-        log.warning("step %d: the loss or its gradient is not finite; nothing was changed. Utterances: %s", step, ", ".join(ids))
-        if self.state.bad_steps >= self.settings.max_bad_steps:
-            raise FloatingPointError(
-                f"{self.folder}: loss not finite in {self.state.bad_steps} steps in a row, last at step {step} with utterance {ids[0]}; "
-                "lower optim.lr or look at these utterances."
-            )
-
-    def _turns(self, name: str) -> Iterator[float]:
-        """Share of the training done, at each later turn of this source."""
-        for step in range(self.state.step, self.settings.steps):
-            for _ in range(self.mixer.drawn(step).count(name)):
-                yield step / self.settings.steps
-
-    # Validation and checkpoints ------------------------------------------------------------------------------------------------------
-
-    @torch.no_grad()
-    def validate(self) -> dict[str, float]:
-        """Losses on the validation source with fixed masks, and the word error rate of a recogniser; keeps the best model in ``best/``."""
-        assert self.validation is not None
-        self.model.eval()
-        meter = Meter()
-        for number, batch in enumerate(self.validation):
-            generator = torch.Generator().manual_seed(seed_for("validation", number))
-            meter.add("", self.model.losses(batch.to(self.device), generator))  # type: ignore[operator]
-        results = {f"valid_{name}": value for name, value in meter.means().items() if name != "frames_per_second"}
-        if isinstance(self.model, Recognizer) and self.vocabulary is not None:
-            from avtlm.evaluation.wer import corpus_wer
-
-            results["valid_wer"] = corpus_wer(self._pairs()).rate
-        self.model.train()
-        quality = results.get("valid_wer", results.get("valid_masked_loss", math.inf))
-        if self.state.best is None or quality < self.state.best:
-            self.state.best = quality
-            self.save(self.folder / "best", resumable=False)
-        if self.settings.average:
-            self._keep(quality)
-        return results
-
-    def _keep(self, quality: float) -> None:
-        """Keep this model if it is among the best; average them after the last step."""
-        candidates, folder = self.state.candidates, self.folder / "candidates"
-        candidates[self.state.step] = quality
-        ranked = sorted(candidates, key=lambda step: (candidates[step], step))
-        if self.state.step in ranked[: self.settings.average]:
-            self.save(folder / f"step{self.state.step}", resumable=False)
-        for step in ranked[self.settings.average :]:
-            del candidates[step]
-            shutil.rmtree(folder / f"step{step}", ignore_errors=True)
-        if self.state.step == self.settings.steps and len(candidates) > 1:
-            average([folder / f"step{step}" for step in sorted(candidates)], self.folder / "average")
-
-    def _pairs(self) -> list[tuple[str, str]]:
-        assert self.validation is not None
-        assert self.settings.validation is not None
-        assert isinstance(self.model, Recognizer)
-        rows = {row.id: row.transcript or "" for row in read_manifest(self.settings.validation.manifest)}
-        texts = transcribe_all(self.model, [batch.to(self.device) for batch in self.validation])
-        return [(rows[name], text) for name, text in texts.items()]
-
-    def save(self, folder: Path, resumable: bool = True) -> None:
-        """Replace a model folder atomically."""
-        decoding = self.model.config.decoding if isinstance(self.model, Recognizer) else None
-        with checkpoint.replace_folder(folder) as temporary:
-            extra = {} if self.start.phones is None else {PHONES: "\n".join(self.start.phones.symbols) + "\n"}
-            checkpoint.write_model(temporary, self.model, self.card, self.vocabulary, extra, decoding=decoding, name=self.folder.name)
-            if resumable:
-                save_state(temporary, self.state, self.optimizer, self.names)
-
-    def _resume(self) -> None:
-        """Go on from the run's own checkpoint, and forget log lines of steps that will be repeated."""
-        checkpoint.put_back(self.model_folder)
-        if not (self.model_folder / FOLDER).exists():
-            return
-        saved = checkpoint.load_config(self.model_folder)
-        if saved != self.card:
-            raise ValueError(
-                f"{self.model_folder}: holds a run with another model configuration; choose another output or remove the folder."
-            )
-        if self.vocabulary is not None and load_vocabulary(self.model_folder).symbols != self.vocabulary.symbols:
-            raise ValueError(
-                f"{self.model_folder}: was trained on transcripts with other symbols; choose another output or remove the folder."
-            )
-        table = self.model_folder / PHONES
-        if self.start.phones is not None and table.exists() and table.read_text(encoding="utf-8").split() != self.start.phones.symbols:
-            raise ValueError(f"{self.model_folder}: was trained on texts with other phones; choose another output or remove the folder.")
-        checkpoint.load_into(self.model, self.model_folder)
-        positions = self.state.positions
-        self.state = load_state(self.model_folder, self.optimizer, self.names)
-        self.state.positions = {name: self.state.positions.get(name, start) for name, start in positions.items()}
-        journal = self.folder / "log.jsonl"
-        if journal.exists():
-            lines = [
-                line for line in journal.read_text().splitlines() if line.endswith("}") and json.loads(line)["step"] <= self.state.step
-            ]
-            write_text(journal, "".join(line + "\n" for line in lines))
-        log.info("%s: resuming at step %d", self.model_folder, self.state.step)
+        meter.frames += sum(_frames(batch, self.start.inputs) for batch, _ in found)
 
 
 def _frames(batch: Batch, inputs: InputFormat) -> int:

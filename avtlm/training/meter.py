@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from avtlm.objectives.loss import Loss
+from avtlm.training.distributed import Processes
 
 
 class Meter:
@@ -29,6 +30,19 @@ class Meter:
     def _add(self, name: str, numerator: Tensor, denominator: Tensor) -> None:
         before = self.sums.get(name)
         self.sums[name] = (numerator, denominator) if before is None else (before[0] + numerator, before[1] + denominator)
+
+    def merged(self, processes: Processes) -> "Meter":
+        """The meter of all processes; all of them have to ask."""
+        if not processes.several:
+            return self
+        total = Meter()
+        total.started = self.started
+        own = {name: (float(numerator), float(denominator)) for name, (numerator, denominator) in self.sums.items()}
+        for sums, frames in processes.gather((own, self.frames)):
+            total.frames += frames
+            for name, (numerator, denominator) in sums.items():
+                total._add(name, torch.tensor(numerator, dtype=torch.float64), torch.tensor(denominator, dtype=torch.float64))
+        return total
 
     def means(self) -> dict[str, float]:
         result = {name: (numerator / denominator).item() for name, (numerator, denominator) in self.sums.items() if denominator > 0}

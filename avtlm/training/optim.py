@@ -22,6 +22,7 @@ class OptimConfig:
             that is cut off. Null takes all the steps after the hold.
         clip_norm: bound on the norm of the gradient; null sets none.
         encoder_lr_ratio: learning rate of a recogniser's encoder relative to its heads.
+        fused: update all parameters in one kernel: ``always``, ``never`` or, ``auto``, on devices that have one (CPU, CUDA).
     """
 
     lr: float = 5e-4
@@ -35,6 +36,7 @@ class OptimConfig:
     decay: float | None = None
     final_ratio: float = 0.05
     encoder_lr_ratio: float = 1.0
+    fused: Literal["auto", "always", "never"] = "auto"
 
     def __post_init__(self) -> None:
         if self.lr <= 0 or not 0 <= self.warmup < 1 or not 0 <= self.hold <= 1 - self.warmup:
@@ -74,7 +76,8 @@ def make_optimizer(config: OptimConfig, named: Iterable[tuple[str, nn.Parameter]
         chosen = [p for name, p in parameters if name.startswith("encoder.") == in_encoder]
         if chosen:
             groups.append({"params": chosen, "lr": config.lr * ratio, "base_lr": config.lr * ratio})
-    return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps, weight_decay=config.weight_decay, fused=True)
+    fused = config.fused == "always" or (config.fused == "auto" and all(p.device.type in ("cpu", "cuda") for _, p in parameters))
+    return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps, weight_decay=config.weight_decay, fused=fused)
 
 
 def set_lr(optimizer: torch.optim.Optimizer, factor: float) -> float:

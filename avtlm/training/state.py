@@ -13,14 +13,17 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-FOLDER = "trainer"
+from avtlm.training.distributed import like, whole
+
+FOLDER, EMA = "trainer", "ema"
 
 
 @dataclass
 class TrainState:
     """Finished steps, and for every source the epoch and the batch within it that come next.
 
-    ``best`` is the quality of the best validation so far, ``candidates`` those of the models kept for averaging, by step.
+    ``best`` is the quality of the best validation so far, ``candidates`` those of the models kept for averaging, by step. ``mean_loss`` is
+    the running mean over ``good_steps`` that spikes are compared with.
     """
 
     step: int = 0
@@ -28,18 +31,25 @@ class TrainState:
     best: float | None = None
     candidates: dict[int, float] = field(default_factory=dict)
     bad_steps: int = 0
+    mean_loss: float = 0.0
+    good_steps: int = 0
 
 
-def save_state(folder: Path, state: TrainState, optimizer: torch.optim.Optimizer, names: Mapping[nn.Parameter, str]) -> None:
-    """Write into a model folder that is being saved (see checkpoint.replace_folder)."""
-    target = folder / FOLDER
-    target.mkdir()
-    moments = {}
+def moments(optimizer: torch.optim.Optimizer, names: Mapping[nn.Parameter, str]) -> dict[str, Tensor]:
+    """What the optimiser remembers, as whole tensors; of a sharded model every process has to ask."""
+    found = {}
     for group in optimizer.param_groups:
         for parameter in group["params"]:
             for key, value in optimizer.state[parameter].items():
-                moments[f"{names[parameter]}|{key}"] = torch.as_tensor(value).contiguous()
-    save_file(moments, target / "optimizer.safetensors")
+                found[f"{names[parameter]}|{key}"] = whole(torch.as_tensor(value)).contiguous()
+    return found
+
+
+def save_state(folder: Path, state: TrainState, remembered: Mapping[str, Tensor]) -> None:
+    """Write into a model folder that is being saved (see checkpoint.replace_folder) what :func:`moments` found."""
+    target = folder / FOLDER
+    target.mkdir()
+    save_file(dict(remembered), target / "optimizer.safetensors")
     (target / "state.json").write_text(json.dumps(asdict(state)), encoding="utf-8")
 
 
@@ -52,18 +62,18 @@ def load_state(folder: Path, optimizer: torch.optim.Optimizer, names: Mapping[nn
     target = folder / FOLDER
     if not (target / "state.json").is_file() or not (target / "optimizer.safetensors").is_file():
         raise ValueError(f"{folder}: no trainer state to resume from (folder {FOLDER}/); remove the folder to start again.")
-    moments: dict[str, dict[str, Tensor]] = {}
+    found: dict[str, dict[str, Tensor]] = {}
     for key, value in load_file(target / "optimizer.safetensors").items():
         name, _, kind = key.rpartition("|")
-        moments.setdefault(name, {})[kind] = value
+        found.setdefault(name, {})[kind] = value
     known = {name: parameter for parameter, name in names.items()}
-    if moments and set(moments) - set(known):
+    if set(found) - set(known):
         raise ValueError(
-            f"{target}: optimiser state of another model ({sorted(set(moments) - set(known))[0]}); remove the folder to start again."
+            f"{target}: optimiser state of another model ({sorted(set(found) - set(known))[0]}); remove the folder to start again."
         )
-    for name, values in moments.items():
+    for name, values in found.items():
         parameter = known[name]
-        optimizer.state[parameter] = {key: value if key == "step" else value.to(parameter.device) for key, value in values.items()}
+        optimizer.state[parameter] = {key: value if key == "step" else like(value, parameter) for key, value in values.items()}
     raw = json.loads((target / "state.json").read_text(encoding="utf-8"))
     raw["positions"] = {name: (epoch, index) for name, (epoch, index) in raw["positions"].items()}
     raw["candidates"] = {int(step): quality for step, quality in raw["candidates"].items()}

@@ -1,5 +1,6 @@
 """Endless batches of one source, in an order that the seed and the epoch fix; a position (epoch, batch) is all there is to remember."""
 
+import itertools
 import logging
 from collections.abc import Callable, Iterator, Sequence
 
@@ -10,6 +11,7 @@ from torch.utils.data import DataLoader
 from avtlm.data.batching import Batch, plan_batches, summarise
 from avtlm.data.dataset import ClipDataset, collate, crop_together
 from avtlm.data.seeds import seed_for
+from avtlm.training.interruption import ignore_in_worker
 
 log = logging.getLogger(__name__)
 
@@ -71,15 +73,16 @@ class BatchStream:
         plan = plan_batches([self.lengths[row] for row in rows], self.max_frames, self.max_rows, generator, self.buckets)
         return [[rows[place] for place in batch] for batch in plan]
 
-    def batches(self, position: tuple[int, int], steps: Iterator[float]) -> Iterator[tuple[Batch, tuple[int, int]]]:
+    def batches(self, position: tuple[int, int], steps: Iterator[float | None]) -> Iterator[tuple[Batch | None, tuple[int, int]]]:
         """From a position on: each batch and the position after it.
 
         Args:
-            steps: for each batch that will be asked for, the share of the training that is done by then (drives the noise ramp).
+            steps: for each batch that will be asked for, the share of the training that is done by then (drives the noise ramp); None for
+                those that another process takes, in whose place None is given.
         """
-        plans = self._plans(position)
-        wanted = ((rows, place[0], progress) for (rows, place), progress in zip(plans, steps, strict=False))
-        after = self._plans(position)
+        ahead, steps = itertools.tee(steps)
+        plans = zip(self._plans(position), ahead, strict=False)
+        wanted = ((rows, place[0], progress) for (rows, place), progress in plans if progress is not None)
         loader: DataLoader[Batch] = DataLoader(
             _Rows(self.dataset),
             sampler=_Once(wanted),
@@ -87,9 +90,11 @@ class BatchStream:
             num_workers=self.workers,
             prefetch_factor=4 if self.workers else None,
             pin_memory=torch.cuda.is_available(),
+            worker_init_fn=ignore_in_worker,
         )
-        for batch, (_, place) in zip(loader, after, strict=False):
-            yield batch, place
+        built = iter(loader)
+        for (_, place), progress in zip(self._plans(position), steps, strict=False):
+            yield None if progress is None else next(built), place
 
     def _plans(self, position: tuple[int, int]) -> Iterator[tuple[list[int], tuple[int, int]]]:
         epoch, index = position

@@ -165,7 +165,8 @@ def test_a_loss_that_is_not_finite_names_its_utterances_and_changes_nothing(
     for number, (batch, _) in zip(range(8), trainer.streams["audio_video"].batches((0, 0), iter([0.0] * 8)), strict=False):
         before = {name: tensor.clone() for name, tensor in trainer.model.state_dict().items()}
         caplog.clear()
-        trainer._step(number, [batch], Meter())
+        assert batch is not None
+        trainer._step(number, [(0, [batch])], Meter())
         after = trainer.model.state_dict()
         unchanged = all(torch.equal(before[name], after[name]) for name in before)
         assert unchanged == (bad in batch.ids)

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from avtlm.training.optim import OptimConfig, make_optimizer, schedule, set_lr
-from avtlm.training.state import TrainState, load_state, save_state
+from avtlm.training.state import TrainState, load_state, moments, save_state
 
 
 def factors(name: str, steps: int = 100, **changes: float) -> list[float]:
@@ -98,7 +98,7 @@ def test_an_optimiser_goes_on_from_a_folder_as_if_never_stopped(tmp_path: Path) 
     for seed in range(3):
         step(model, optimizer, seed)
     state = TrainState(3, {"a": (1, 4)}, best=0.5, bad_steps=1)
-    save_state(tmp_path, state, optimizer, {p: n for n, p in model.named_parameters()})
+    save_state(tmp_path, state, moments(optimizer, {p: n for n, p in model.named_parameters()}))
     twin.load_state_dict(model.state_dict())
     other = make_optimizer(OptimConfig(lr=0.1), twin.named_parameters())
     assert load_state(tmp_path, other, {p: n for n, p in twin.named_parameters()}) == state
@@ -113,7 +113,7 @@ def test_a_folder_without_state_or_with_that_of_another_model_is_refused(tmp_pat
     with pytest.raises(ValueError, match="no trainer state to resume from"):
         load_state(tmp_path, optimizer, {})
     step(model, optimizer, 0)
-    save_state(tmp_path, TrainState(), optimizer, {p: f"other.{n}" for n, p in model.named_parameters()})
+    save_state(tmp_path, TrainState(), moments(optimizer, {p: f"other.{n}" for n, p in model.named_parameters()}))
     with pytest.raises(ValueError, match=r"optimiser state of another model \(other\."):
         load_state(tmp_path, optimizer, {p: n for n, p in model.named_parameters()})
 

@@ -1,0 +1,70 @@
+"""What is done to the encoder's layers for memory and speed before a training: activation checkpointing and torch.compile.
+
+What is unusual here:
+- Both work layer by layer. Layers of one kind share their compiled code, and dropping whole layers stays outside of it.
+- Compiled layers draw dropout as plain ones do (``fallback_random``), so that results agree to rounding; attention calls its kernels as
+  ever, because the lengths of packed sequences change from batch to batch.
+- Batch norms would see a recomputed pass twice, so that front-ends are left alone.
+"""
+
+import functools
+import os
+import shutil
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from avtlm.nn.transformer import EncoderLayer
+
+
+def trained_layers(model: nn.Module) -> list[EncoderLayer]:
+    """Layers of all Transformer encoders but those that no gradient reaches (teachers)."""
+    found = [module for module in model.modules() if isinstance(module, EncoderLayer)]
+    return [layer for layer in found if any(parameter.requires_grad for parameter in layer.parameters())]
+
+
+def prepare_layers(model: nn.Module, recompute: bool, compiled: bool) -> None:
+    """Change the forward passes of a model's layers in place; names of weights stay.
+
+    Args:
+        recompute: keep only what goes into a layer, and compute the layer again for its gradient, with the same dropout.
+        compiled: by torch.compile.
+
+    Raises:
+        ValueError: there is no compiler.
+    """
+    if compiled and (reason := missing_compiler()) is not None:
+        raise ValueError(f"compile: true, but {reason}; install one, or set compile=false.")
+    for layer in trained_layers(model):
+        forward: Callable[..., Tensor] = layer.forward
+        if compiled:
+            attention = layer.self_attention
+            attention.weigh = torch.compiler.disable(attention.weigh)  # type: ignore[method-assign]
+            forward = torch.compile(forward, dynamic=True, options={"fallback_random": True})
+        if recompute:
+            forward = functools.partial(_recomputed, forward)
+        layer.forward = forward  # type: ignore[method-assign]
+
+
+def _recomputed(
+    forward: Callable[..., Tensor],
+    x: Tensor,
+    lengths: Tensor | None,
+    bias: Tensor | None = None,
+    kept: list[Tensor] | None = None,
+    routing: Any = None,
+) -> Tensor:
+    """See EncoderLayer.forward. Whoever collects the outputs of feed-forward parts has them computed once."""
+    if kept is not None or not torch.is_grad_enabled():
+        return forward(x, lengths, bias, kept, routing)
+    again: Tensor = checkpoint(forward, x, lengths, bias, None, routing, use_reentrant=False)
+    return again
+
+
+def missing_compiler() -> str | None:
+    """Why torch.compile cannot work here; None if it can."""
+    names = [os.environ["CXX"]] if os.environ.get("CXX") else ["g++", "clang++"]
+    return None if any(shutil.which(name) for name in names) else f"there is no C++ compiler ({' or '.join(names)})"
