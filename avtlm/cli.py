@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from avtlm import __version__
 from avtlm.files import DEFAULT_MODEL
+from avtlm.training.memory import use_huge_pages
 
 if TYPE_CHECKING:
     from avtlm.decoding.result import Transcript
@@ -47,6 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     level = logging.DEBUG if options.debug else logging.INFO if options.verb in ("train", "units") else logging.WARNING
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr, force=True)
     logging.getLogger("avtlm").setLevel(level)
+    use_huge_pages()
     verb: Callable[[argparse.Namespace], int] = options.run
     try:
         code = verb(options)

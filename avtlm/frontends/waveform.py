@@ -5,6 +5,7 @@ What is unusual here:
   ``layer`` norms the channels of every frame behind every convolution (large models, data2vec, MT4SSL).
 - The statistics of ``group`` are taken over the valid frames of each row, so that a clip sounds the same in any batch; the official code
   takes them over zero padding too (``compute_padding``).
+- On a CPU the clips of a padded batch are convolved one by one, so that no padding is; on a GPU all at once.
 - Two rules say which frames of a padded row are valid. ``convolution`` counts those whose whole window lies within the clip (wav2vec 2.0,
   data2vec, MT4SSL, Hugging Face); ``samples``, the official HuBERT's, those with at least one sample of it, often one frame more.
 
@@ -21,8 +22,10 @@ from torch import Tensor, nn
 
 from avtlm.frontends.filterbank import SAMPLE_RATE
 from avtlm.nn.attention import padding_mask
+from avtlm.nn.dropout import Dropout
 from avtlm.nn.feed_forward import ACTIVATIONS, Activation
 from avtlm.nn.gradient import ScaleGradient
+from avtlm.nn.norm import LayerNorm
 
 
 @dataclass(frozen=True)
@@ -151,9 +154,9 @@ class WaveformFrontEnd(nn.Module):
         self.config = config
         width = config.widths[-1]
         self.layers = nn.ModuleList(ConvolutionLayer(config, index) for index in range(len(config.widths)))
-        self.norm = nn.LayerNorm(width, config.norm_epsilon) if config.feature_norm else nn.Identity()
+        self.norm = LayerNorm(width, config.norm_epsilon) if config.feature_norm else nn.Identity()
         self.project = nn.Linear(width, dim) if config.project_always or width != dim else nn.Identity()
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def convolve(self, wave: Tensor, lengths: Tensor, gradient_scale: float = 1.0) -> Tensor:
         """Waveforms (batch, samples) with lengths (batch,) -> (batch, frames, width), not normed yet.
@@ -171,15 +174,36 @@ class WaveformFrontEnd(nn.Module):
                 f"({1000 * config.receptive_field / SAMPLE_RATE:g} ms); leave such clips out."
             )
         # On the CPU it costs nothing to see that there is no padding; PyTorch's own norm is faster.
-        whole = config.compute_padding or (lengths.device.type == "cpu" and bool((lengths == wave.shape[1]).all()))
+        local = lengths.device.type == "cpu"
+        whole = config.compute_padding or (local and bool((lengths == wave.shape[1]).all()))
         with torch.set_grad_enabled(torch.is_grad_enabled() and gradient_scale > 0):
-            x = wave[:, None]
-            for index, layer in enumerate(self.layers):
-                x = layer(x, None if whole or index else config.frames(lengths, 1))
-            x = x.transpose(1, 2)
+            x = self._one_by_one(wave, lengths) if local and not whole else self._convolve(wave, None if whole else lengths)
             if 0 < gradient_scale != 1:
                 x = ScaleGradient.apply(x, gradient_scale)
         return x
+
+    def _convolve(self, wave: Tensor, lengths: Tensor | None) -> Tensor:
+        """(batch, samples) -> (batch, frames, width); without lengths all samples are valid."""
+        x = wave[:, None]
+        for index, layer in enumerate(self.layers):
+            x = layer(x, None if lengths is None or index else self.config.frames(lengths, 1))
+        return x.transpose(1, 2)
+
+    def _one_by_one(self, wave: Tensor, lengths: Tensor) -> Tensor:
+        """The same of every row alone up to its last valid frame, zeros behind it."""
+        config, samples = self.config, wave.shape[1]
+        frames = int(config.frames(torch.tensor(samples)))
+        valid = config.valid_frames(lengths, samples, frames)
+        # By the rule ``samples`` the last valid frame may see padding.
+        seen = torch.maximum(lengths, (valid - 1) * config.hop + config.receptive_field)
+        rows = []
+        for row, length, end, count in zip(wave, lengths, seen.tolist(), valid.tolist(), strict=True):
+            if count == 0:
+                rows.append(wave.new_zeros(frames, config.widths[-1]))
+                continue
+            found = self._convolve(row[None, :end], None if end == length else length[None])[0, :count]
+            rows.append(F.pad(found, (0, 0, 0, frames - count)))
+        return torch.stack(rows)
 
     def forward(self, convolved: Tensor) -> tuple[Tensor, Tensor]:
         """What :meth:`convolve` gave -> normed (batch, frames, width) and projected (batch, frames, dim), before any dropout."""

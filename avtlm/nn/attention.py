@@ -3,7 +3,8 @@
 What is unusual here:
 - Sequences may come padded, (batch, frames, heads, head_dim), or packed without any padding, (total_frames, heads, head_dim); the lengths
   say where one ends. Packed attention does no work on padding: xformers' BlockDiagonalMask on a GPU, one SDPA call per sequence on a CPU.
-- xformers raises on every CPU call, so ``auto`` means xformers for packed input on CUDA and SDPA everywhere else.
+- xformers raises on every CPU call, so ``auto`` means xformers for packed input on CUDA and SDPA elsewhere, but for training on a CPU:
+  there PyTorch has no fast kernel with dropout, nor a fast gradient in bfloat16, and ``products`` (products.py) takes half the time.
 - A row of length 0 attends to its first key, so that nothing is ever divided by zero; whatever it returns is padding.
 """
 
@@ -15,7 +16,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Backend = Literal["auto", "sdpa", "xformers", "reference"]
+from avtlm.nn.products import attend_by_products
+
+LEAST_WEIGHTS = 1 << 15  # of a sequence, from which on products.py is faster than SDPA in training
+Backend = Literal["auto", "sdpa", "xformers", "products", "reference"]
 
 
 def padding_mask(lengths: Tensor, frames: int) -> Tensor:
@@ -38,8 +42,16 @@ def xformers_ready() -> bool:
     return True
 
 
-def choose_backend(packed: bool, device: torch.device, bias: Tensor | None) -> Literal["sdpa", "xformers"]:
-    """What ``auto`` resolves to. xformers cannot add a dense bias to a block-diagonal mask, so biased attention goes to SDPA."""
+def choose_backend(
+    packed: bool, device: torch.device, bias: Tensor | None, training: bool = False
+) -> Literal["sdpa", "xformers", "products"]:
+    """What ``auto`` resolves to. xformers cannot add a dense bias to a block-diagonal mask, so biased attention goes to SDPA.
+
+    Args:
+        training: whether weights are dropped, or gradients of bfloat16 wanted, and sequences long enough to be worth calls of their own.
+    """
+    if device.type == "cpu" and training and not torch.compiler.is_compiling():
+        return "products"
     return "xformers" if packed and device.type == "cuda" and bias is None and xformers_ready() else "sdpa"
 
 
@@ -67,7 +79,7 @@ def attend(
         bias_scale: multiplies the bias for each query and head, (batch, queries, heads), or packed (total_queries, heads).
         causal: query i sees keys up to i (+ keys - queries, so that a cache works).
         dropout: probability of dropping an attention weight; the caller passes 0 in evaluation.
-        backend: ``auto``, ``sdpa``, ``xformers`` or ``reference`` (softmax written out in float32).
+        backend: ``auto``, ``sdpa``, ``xformers``, ``products`` (of matrices, for a CPU) or ``reference`` (all written out in float32).
 
     Returns:
         The shape of ``query``. Rows beyond a sequence's length hold values that mean nothing.
@@ -78,7 +90,7 @@ def attend(
     packed = query.dim() == 3
     if packed and lengths is None:
         raise ValueError("attend: packed input (total, heads, head_dim) needs lengths, one per sequence.")
-    name = choose_backend(packed, query.device, bias) if backend == "auto" else backend
+    name = choose_backend(packed, query.device, bias, _trains(query, key, lengths, dropout)) if backend == "auto" else backend
     if packed:
         assert lengths is not None
         counts = lengths.tolist()
@@ -91,12 +103,22 @@ def attend(
     if name == "xformers":
         return _xformers_padded(query, key, value, lengths, bias, causal, dropout)
     mask = _additive_mask(query, key, lengths, bias, causal)
+    if name == "products":
+        masks = [None] * len(query) if mask is None else mask.expand(len(query), -1, -1, -1)
+        return torch.stack([attend_by_products(*row, dropout) for row in zip(query, key, value, masks, strict=True)])
     heads_first = (query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2))
     if name == "reference":
         return _reference(*heads_first, mask, dropout).transpose(1, 2)
     only_causal = causal and lengths is None and bias is None and query.shape[1] == key.shape[1]
     out = F.scaled_dot_product_attention(*heads_first, attn_mask=None if only_causal else mask, dropout_p=dropout, is_causal=only_causal)
     return out.transpose(1, 2)
+
+
+def _trains(query: Tensor, key: Tensor, lengths: Tensor | None, dropout: float) -> bool:
+    """See choose_backend."""
+    rows = max(1, len(lengths)) if query.dim() == 3 and lengths is not None else 1
+    long = (query.shape[-3] / rows) * (key.shape[-3] / rows) * query.shape[-2] >= LEAST_WEIGHTS
+    return long and (dropout > 0 or (query.dtype == torch.bfloat16 and query.requires_grad))
 
 
 def _additive_mask(query: Tensor, key: Tensor, lengths: Tensor | None, bias: Tensor | None, causal: bool) -> Tensor | None:

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
+from avtlm.nn.convolution import convolve
 from avtlm.nn.feed_forward import ACTIVATIONS, Activation
 from avtlm.nn.packing import Packing
 
@@ -79,7 +80,8 @@ class PositionalConvolution(nn.Module):
         if self.norm is not None:
             there = torch.ones_like(x[..., 0], dtype=torch.bool) if padding is None or self.compute_padding else ~padding
             x = torch.zeros_like(x).masked_scatter(there[..., None], self.norm(x[there]).to(x.dtype))
-        out = self.conv(x.transpose(1, 2))[..., : x.shape[1]]
+        conv = self.conv
+        out = convolve(x.transpose(1, 2), conv.weight, conv.bias, self.reach, conv.groups)[..., : x.shape[1]]
         return self.activation(out).transpose(1, 2)
 
 

@@ -27,7 +27,9 @@ from torch import Tensor, nn
 from avtlm.nn.adapters import LayerAdapter
 from avtlm.nn.attention import attend, padding_mask
 from avtlm.nn.cache import KeyValueCache
+from avtlm.nn.dropout import Dropout
 from avtlm.nn.feed_forward import EXPERTS, JOINT, Activation, ExpertFeedForward, FeedForward, Routing
+from avtlm.nn.norm import LayerNorm
 from avtlm.nn.packing import Packing, PackingMode, choose_packing
 from avtlm.nn.positions import (
     LearnedPositions,
@@ -192,11 +194,11 @@ class EncoderLayer(nn.Module):
         super().__init__()
         self.norm_first = config.norm_first
         self.self_attention = Attention(config.dim, config.heads, config.attention_dropout, gated=config.relative_buckets > 0)
-        self.self_attention_norm = nn.LayerNorm(config.dim, config.norm_epsilon)
+        self.self_attention_norm = LayerNorm(config.dim, config.norm_epsilon)
         sizes = (config.dim, config.feed_forward_dim, config.activation, config.activation_dropout)
         self.feed_forward = ExpertFeedForward(experts, lambda: FeedForward(*sizes)) if experts else FeedForward(*sizes)
-        self.feed_forward_norm = nn.LayerNorm(config.dim, config.norm_epsilon)
-        self.dropout = nn.Dropout(config.dropout)
+        self.feed_forward_norm = LayerNorm(config.dim, config.norm_epsilon)
+        self.dropout = Dropout(config.dropout)
         self.adapter = LayerAdapter(config.dim, config.adapter_dim) if config.adapter_dim else None
 
     def forward(
@@ -247,8 +249,8 @@ class Encoder(nn.Module):
             [config.experts if index < own else (JOINT,) for index in range(config.layers)] if config.experts else [()] * config.layers
         )
         self.layers = nn.ModuleList(EncoderLayer(config, names) for names in experts)
-        self.norm = nn.LayerNorm(config.dim, config.norm_epsilon)
-        self.dropout = nn.Dropout(config.dropout)
+        self.norm = LayerNorm(config.dim, config.norm_epsilon)
+        self.dropout = Dropout(config.dropout)
         self.layers.apply(initialise_like_bert)
         self.relative: RelativePositions | None = None
         if config.relative_buckets:
@@ -352,12 +354,12 @@ class DecoderLayer(nn.Module):
         super().__init__()
         self.norm_first = config.norm_first
         self.self_attention = Attention(config.dim, config.heads, config.attention_dropout)
-        self.self_attention_norm = nn.LayerNorm(config.dim)
+        self.self_attention_norm = LayerNorm(config.dim)
         self.cross_attention = Attention(config.dim, config.heads, config.attention_dropout, memory_dim)
-        self.cross_attention_norm = nn.LayerNorm(config.dim)
+        self.cross_attention_norm = LayerNorm(config.dim)
         self.feed_forward = FeedForward(config.dim, config.feed_forward_dim, config.activation, config.activation_dropout)
-        self.feed_forward_norm = nn.LayerNorm(config.dim)
-        self.dropout = nn.Dropout(config.dropout)
+        self.feed_forward_norm = LayerNorm(config.dim)
+        self.dropout = Dropout(config.dropout)
 
     def forward(
         self,
@@ -403,9 +405,9 @@ class Decoder(nn.Module):
         elif config.positions == "learned":
             self.positions = LearnedPositions(config.dim, config.max_positions, offset=padding_id + 1)
         self.layers = nn.ModuleList(DecoderLayer(config, memory_dim or config.dim) for _ in range(config.layers))
-        self.norm = nn.LayerNorm(config.dim) if config.norm_first else nn.Identity()
+        self.norm = LayerNorm(config.dim) if config.norm_first else nn.Identity()
         self.output = None if config.tie_embeddings else nn.Linear(config.dim, vocabulary, bias=False)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
