@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from avtlm.convert.options import OptionError
 from benchmarks.replay import (
     avhubert,
+    beam_search,
     checkpoints,
     decoding,
     evaluation,
@@ -37,7 +38,19 @@ class Adapter:
 
 ADAPTERS = [
     Adapter(fits, replay)
-    for part in (avhubert, checkpoints, preparation, lips, decoding, evaluation, metrics, speech_encoders, fine_tuned, transformers_models)
+    for part in (
+        avhubert,
+        checkpoints,
+        preparation,
+        lips,
+        decoding,
+        beam_search,
+        evaluation,
+        metrics,
+        speech_encoders,
+        fine_tuned,
+        transformers_models,
+    )
     for fits, replay in part.ADAPTERS
 ]
 
