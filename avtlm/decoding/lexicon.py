@@ -5,23 +5,32 @@ What is unusual here:
   ``word_score`` for every word + ``silence_score`` for every silent frame.
 - Spellings end in the silence symbol, and a word counts when that has been emitted. More silence is free between words.
 - While a word is spelled, the best that may become of it counts already (smearing by the maximum of the words' scores at the start of a
-  sentence); that only steers the pruning.
+  sentence, those of words spelled alike taken together); that only steers the pruning.
 
 Written for exactness and small vocabularies: every step is a loop over dictionaries.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 from torch import Tensor
 
-from avtlm.decoding.ngram import END, NGram
+from avtlm.decoding.ngram import END, UNKNOWN, NGram
 
 
 @dataclass(frozen=True)
 class LexiconOptions:
-    """Weights and pruning; ``threshold`` bounds how much worse than the best a hypothesis may be, ``nbest`` how many are given out."""
+    """Weights and pruning.
+
+    Attributes:
+        threshold: how much worse than the best a hypothesis may be.
+        nbest: how many are given out.
+        unknown_score: for every prefix of a spelling that is taken for an unknown word; -inf takes none.
+        symbols: a hypothesis is spelled on with so many best symbols of a frame; null takes all.
+    """
 
     beam: int = 500
     threshold: float = 50.0
@@ -29,6 +38,8 @@ class LexiconOptions:
     word_score: float = -1.0
     silence_score: float = 0.0
     nbest: int = 1
+    unknown_score: float = -math.inf
+    symbols: int | None = None
 
 
 @dataclass(frozen=True)
@@ -42,7 +53,7 @@ class Spelled:
 
 @dataclass
 class _Node:
-    """A prefix of spellings: what may come next, which words end here, and the best score of any word that goes through."""
+    """A prefix of spellings: what may come next, which words end here, and the best score of the words that go through."""
 
     children: dict[int, "_Node"] = field(default_factory=dict)
     words: list[str] = field(default_factory=list)
@@ -92,39 +103,44 @@ class LexiconDecoder:
         self.model, self.options, self.blank, self.silence = model, options, blank, silence
         self.root = _Node()
         for word, spelling in lexicon:
-            score, path = model.score(model.start, word), [self.root]
+            node = self.root
             for symbol in spelling:
-                path.append(path[-1].children.setdefault(symbol, _Node()))
-            path[-1].words.append(word)
-            for node in path:
-                node.best = max(node.best, score)
+                node = node.children.setdefault(symbol, _Node())
+            node.words.append(word)
+            node.best = float(np.logaddexp(node.best, model.score(model.start, word)))
+        _smear(self.root)
 
     def decode(self, emissions: Tensor) -> list[Spelled]:
         """The best word sequences of one utterance, best first; emissions (frames, symbols), log-probabilities or logits."""
         options = self.options
         alive = [_Hypothesis(0.0, self.root, self.silence, False, (), None)]
         for frame in emissions.tolist():
+            allowed = set(sorted(range(len(frame)), key=lambda symbol: -frame[symbol])[: options.symbols])
             grown: dict[tuple[tuple[str, ...], int, int, bool], _Hypothesis] = {}
             for hypothesis in alive:
-                for each in self._continued(hypothesis, frame):
+                for each in self._continued(hypothesis, frame, allowed):
                     key = (each.words, id(each.node), each.symbol, each.blank)
                     if key not in grown or each.score > grown[key].score:
                         grown[key] = each
             ranked = sorted(grown.values(), key=lambda each: -each.score)[: options.beam]
             alive = [each for each in ranked if each.score >= ranked[0].score - options.threshold]
         whole = [each for each in alive if each.node is self.root] or alive
-        found: dict[tuple[str, ...], Spelled] = {}
+        found: dict[tuple[tuple[str, ...], int], Spelled] = {}
         for each in whole:
             score = each.score + options.lm_weight * self.model.score(self._context(each.words), END)
-            if each.words not in found or score > found[each.words].score:
-                found[each.words] = Spelled(each.words, score, (*_path(each), self.silence))
-        return sorted(found.values(), key=lambda each: -each.score)[: options.nbest]
+            place = (each.words, id(each.node))  # without a whole word at the end, the same words may be going on in different ways
+            if place not in found or score > found[place].score:
+                found[place] = Spelled(each.words, score, (*_path(each), self.silence))
+        last = sorted(found.values(), key=lambda each: -each.score)[: options.nbest]
+        return [each for each in last if each.score >= last[0].score - options.threshold]
 
-    def _continued(self, at: _Hypothesis, frame: list[float]) -> Iterable[_Hypothesis]:
-        """What one more frame makes of a hypothesis: a new symbol, a new word, the same symbol again, or blank."""
+    def _continued(self, at: _Hypothesis, frame: list[float], allowed: set[int]) -> Iterable[_Hypothesis]:
+        """What one more frame makes of a hypothesis: a new symbol among the allowed ones, a new word, the same symbol again, or blank."""
         options, inside = self.options, at.node is not self.root
         counted = at.node.best if inside else 0.0
         for symbol, node in at.node.children.items():
+            if symbol not in allowed:
+                continue
             score = at.score + frame[symbol] + (options.silence_score if symbol == self.silence else 0.0)
             if node.children and (at.blank or symbol != at.symbol):
                 yield _Hypothesis(score + options.lm_weight * (node.best - counted), node, symbol, False, at.words, at)
@@ -133,6 +149,9 @@ class LexiconDecoder:
                 for word in node.words:
                     rise = options.lm_weight * (self.model.score(self._context(at.words), word) - counted) + options.word_score
                     yield _Hypothesis(score + rise, self.root, symbol, False, (*at.words, word), at)
+            if not node.words and options.unknown_score > -math.inf:
+                rise = options.lm_weight * (self.model.score(self._context(at.words), UNKNOWN) - counted) + options.unknown_score
+                yield _Hypothesis(score + rise, self.root, symbol, False, (*at.words, UNKNOWN), at)
         if not at.blank or not inside:
             symbol = at.symbol if inside else self.silence
             score = at.score + frame[symbol] + (options.silence_score if symbol == self.silence else 0.0)
@@ -144,6 +163,12 @@ class LexiconDecoder:
         for word in words[-self.model.order :]:
             context = self.model.extend(context, word)
         return context
+
+
+def _smear(node: _Node) -> float:
+    """The best score goes up to where spellings begin."""
+    node.best = max([node.best, *map(_smear, node.children.values())])
+    return node.best
 
 
 def _path(hypothesis: _Hypothesis) -> list[int]:

@@ -106,3 +106,50 @@ def test_wrong_files_are_named_with_their_line(tmp_path: Path) -> None:
     path.write_text("nothing")
     with pytest.raises(ValueError, match="no n-grams"):
         NGram.read(path)
+
+
+def best(model: NGram, emissions: torch.Tensor, **options: object) -> list[tuple[tuple[str, ...], float]]:
+    chosen = LexiconOptions(**{"beam": 10_000, "threshold": 1e9, "lm_weight": 1.0, "word_score": 0.0, "nbest": 50} | options)  # type: ignore[arg-type]
+    return [(each.words, each.score) for each in LexiconDecoder(LEXICON, model, chosen, BLANK, SILENCE).decode(emissions)]
+
+
+def test_words_spelled_alike_are_smeared_together(model: NGram) -> None:
+    alike = [("AB", (A, SILENCE)), ("B", (A, SILENCE)), ("B", (B, SILENCE))]
+    root = LexiconDecoder(alike, model, LexiconOptions(), BLANK, SILENCE).root
+    together = torch.logaddexp(torch.tensor(-0.1), torch.tensor(-1.0)).item()
+    assert root.children[A].best == pytest.approx(together)
+    assert root.children[A].children[SILENCE].best == pytest.approx(together)
+    assert root.children[B].best == pytest.approx(-1.0)
+
+
+def test_a_search_that_ends_within_words_gives_every_way_to_go_on(model: NGram) -> None:
+    emissions = torch.full((1, 4), -30.0)
+    emissions[0, [A, B]] = torch.tensor([-1.0, -2.0])
+    found = best(model, emissions, beam=2)
+    assert [words for words, _ in found] == [(), ()]
+    assert found[0][1] > found[1][1]
+
+
+def test_hypotheses_far_behind_the_best_are_not_given_out(model: NGram) -> None:
+    emissions = 2 * torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
+    whole = best(model, emissions)
+    near = best(model, emissions, threshold=3.0)
+    assert 1 < len(near) < len(whole)
+    assert near[-1][1] >= near[0][1] - 3.0
+
+
+def test_unknown_words_end_anywhere_and_cost_what_is_asked(model: NGram) -> None:
+    emissions = torch.full((2, 4), -30.0)
+    emissions[0, A] = emissions[1, B] = 0.0
+    assert all("<unk>" not in words for words, _ in best(model, emissions))
+    dear, cheap = (dict(best(model, emissions, unknown_score=score)) for score in (-9.0, 1.0))
+    words = ("<unk>", "<unk>")
+    assert cheap[words] == pytest.approx(dear[words] + 20.0)
+    expected = model.score((START,), "<unk>") + model.score(("<unk>",), "<unk>") + model.score(("<unk>",), END) + 2.0
+    assert cheap[words] == pytest.approx(expected)
+
+
+def test_words_are_spelled_with_the_best_symbols_of_a_frame_alone(model: NGram) -> None:
+    emissions = torch.tensor([[0.0, -1.0, -2.0, -3.0], [0.0, -1.0, -2.0, -3.0], [0.0, -1.0, -2.0, -3.0]])
+    assert {words for words, _ in best(model, emissions, symbols=2)} == {()}
+    assert ("AB",) in {words for words, _ in best(model, emissions, symbols=3)}
