@@ -13,12 +13,13 @@ from torch import Tensor
 
 from avtlm import checkpoint, config, systems
 from avtlm.convert import export_speech
-from avtlm.convert.fairseq import HEAD, units_file
+from avtlm.convert.fairseq import HEAD
 from avtlm.convert.model import ConversionError
 from avtlm.convert.names.vatlm import official_key
 from avtlm.convert.official_file import SentencepieceBPE, SentencePieceProcessor, configuration, container, dictionary, flat, save
 from avtlm.convert.options import OptionError, Options
 from avtlm.convert.options.avhubert import WIDTHS, WITHOUT_EFFECT, encoder, official_criterion, official_decoder, official_encoder
+from avtlm.convert.vocabulary import units_file
 from avtlm.data.inputs import CROP
 from avtlm.frontends.lips import GREY_MEAN, GREY_STD
 from avtlm.recognizer import RecognizerConfig

@@ -21,6 +21,7 @@ from avtlm.convert.options import OptionError, Options
 from avtlm.convert.options.wav2vec2 import WITHOUT_EFFECT, fairseq
 from avtlm.convert.options.wav2vec2_official import lost, official_criterion, official_model, official_spans
 from avtlm.convert.speech_encoders import MODELS, encoder_part, official_key
+from avtlm.convert.vocabulary import units_file
 from avtlm.frontends.filterbank import SAMPLE_RATE
 from avtlm.recognizer import RecognizerConfig
 from avtlm.systems.hubert import HubertConfig
@@ -179,12 +180,14 @@ def _fine_tuning_cfg(system: System, heads: RecognizerConfig, settings: SpeechEn
 def _dictionaries(folder: Path, settings: SpeechEncoderConfig) -> dict[str, Any]:
     """Dictionaries of the units, which files of MT4SSL need not hold. A model that was not converted predicts unit i by class i, without
     special symbols."""
-    sizes, file = _units(settings), folder / "units.txt"
-    if not sizes or (isinstance(settings, MT4SSLConfig) and not file.is_file()):
+    sizes = _units(settings)
+    if not sizes or (isinstance(settings, MT4SSLConfig) and not (folder / units_file(0)).is_file()):
         return {}
-    if len(sizes) == 1 and file.is_file():
-        symbols = file.read_text(encoding="utf-8").split()
-        if len(symbols) != sizes[0]:
-            raise OptionError(f"{file.name} lists {len(symbols)} symbols, but the model predicts {sizes[0]} units.")
-        return {"dictionaries": [dictionary(symbols)]}
-    return {"dictionaries": [dictionary([str(unit) for unit in range(size)]) for size in sizes]}
+    found = []
+    for number, size in enumerate(sizes):
+        file = folder / units_file(number)
+        symbols = file.read_text(encoding="utf-8").split() if file.is_file() else [str(unit) for unit in range(size)]
+        if len(symbols) != size:
+            raise OptionError(f"{file.name} lists {len(symbols)} symbols, but the model predicts {size} units.")
+        found.append(dictionary(symbols))
+    return {"dictionaries": found}

@@ -23,7 +23,7 @@ from avtlm.convert.model import TITLES, ConversionError, Converted, Stored, buil
 from avtlm.convert.names.vatlm import FINE_TUNED, official_key, rename_key
 from avtlm.convert.options import OptionError, Options
 from avtlm.convert.options.avhubert import DECODER, WITHOUT_EFFECT, decoder, encoder, released_options
-from avtlm.convert.vocabulary import check_rows, fairseq_vocabulary
+from avtlm.convert.vocabulary import check_rows, fairseq_vocabulary, units_file
 from avtlm.data.inputs import CROP
 from avtlm.frontends.lips import GREY_MEAN, GREY_STD
 from avtlm.recognizer import DecodingConfig, Recognizer, RecognizerConfig
@@ -243,11 +243,6 @@ def _load(file: Container, model: nn.Module, mask_audio: bool, fine_tuned: bool,
 
 
 # Text files ---------------------------------------------------------------------------------------------------------------------------
-
-
-def units_file(inventory: int) -> str:
-    """The symbols of the units in a model folder, one a line, of the first inventory or a further one."""
-    return f"units_{inventory}.txt" if inventory else "units.txt"
 
 
 def _symbol_files(file: Container) -> dict[str, str]:

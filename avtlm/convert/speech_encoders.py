@@ -16,10 +16,10 @@ from torch import nn
 from avtlm import config, systems
 from avtlm.convert.container import WAVLM, Container, group, grouped, read_container
 from avtlm.convert.model import TITLES, Converted, Reshaped, Stored, build_empty, card, fill
-from avtlm.convert.names.wav2vec2 import FAIRSEQ_CTC, GATE, System, fairseq_key, fairseq_name, has_batch_norm, is_whole
+from avtlm.convert.names.wav2vec2 import FAIRSEQ_CTC, GATE, FairseqLayout, System, fairseq_key, fairseq_name, has_batch_norm, is_whole
 from avtlm.convert.options import OptionError, Options
 from avtlm.convert.options.wav2vec2 import WITHOUT_EFFECT, fairseq, spans
-from avtlm.convert.vocabulary import check_rows, fairseq_vocabulary
+from avtlm.convert.vocabulary import check_rows, fairseq_vocabulary, units_file
 from avtlm.frontends.filterbank import SAMPLE_RATE
 from avtlm.protocols import DropsHeads
 from avtlm.recognizer import DecodingConfig, Recognizer, RecognizerConfig
@@ -37,7 +37,7 @@ MODELS: dict[str, System] = {
 }
 CTC = ("wav2vec_ctc", "hubert_ctc")
 # The parts of an encoder that are no heads.
-ENCODER = ("frontend", "feature_mask", "encoder", "input_quantizer", "project_input")
+ENCODER = ("frontend", "feature_mask", "encoder", "adapter", "input_quantizer", "project_input")
 GREEDY = DecodingConfig("ctc_greedy")
 NO_HEADS = (
     "It has no heads: what its frames were learned by is not in the file. To train it further on units or a teacher, name those parts of "
@@ -97,7 +97,8 @@ def pretrained(file: Container, system: System) -> Converted:
     fill(model, stored, official_name(settings, system), f"{file.path} does not hold the tensors of {file.name}", unknown)
     commands = ["avtlm info FOLDER", "avtlm units MANIFEST OUT --model FOLDER --layer 9", "avtlm convert FOLDER --to huggingface --out DIR"]
     text = card(f"{TITLES[system]} ({file.name})", model, f"the official checkpoint `{file.path.name}`", commands, notes)
-    files = {"units.txt": "".join(f"{symbol}\n" for symbol in file.units[0])} if len(file.units) == 1 and "heads" not in form else {}
+    symbols = [] if "heads" in form else file.units
+    files = {units_file(number): "".join(f"{symbol}\n" for symbol in each) for number, each in enumerate(symbols)}
     return Converted(model, form, None, None, files, text)
 
 
@@ -266,7 +267,8 @@ def official_key(settings: SpeechEncoderConfig, system: System, fine_tuned: bool
     quantizer = (settings.quantizer or settings.input_quantizer) if isinstance(settings, Wav2Vec2Config) else None
     depth = quantizer.depth if quantizer else 1
     whole = isinstance(settings, Data2VecConfig) and settings.teacher.whole
-    return lambda name: fairseq_key(name, system, settings.waveform.norm == "group", fine_tuned, depth, whole)
+    layout = FairseqLayout(settings.waveform.norm == "group", settings.encoder.position_norm == "batch", depth, whole)
+    return lambda name: fairseq_key(name, system, layout, fine_tuned)
 
 
 def official_name(settings: SpeechEncoderConfig, system: System, fine_tuned: bool = False) -> Callable[[str], str]:

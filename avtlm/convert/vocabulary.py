@@ -67,6 +67,11 @@ def spelled(symbols: list[str]) -> Vocabulary:
     return Vocabulary(symbols, "characters" if letters else "tokens")
 
 
+def units_file(inventory: int) -> str:
+    """The symbols of the units in a model folder, one a line, of the first inventory or a further one."""
+    return f"units_{inventory}.txt" if inventory else "units.txt"
+
+
 # Hugging Face -------------------------------------------------------------------------------------------------------------------------
 
 

@@ -34,6 +34,11 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "wavlm": ("WavLM", CLASSIC | {"num_buckets": 16, "max_bucket_distance": 20}),
     "wavlm large": ("WavLM", CLASSIC | LARGE | {"num_buckets": 16, "max_bucket_distance": 20}),
     "data2vec": ("Data2VecAudio", SIZES | {"num_conv_pos_embeddings": 3, "conv_pos_kernel_size": 3}),
+    "wav2vec2 shortened": ("Wav2Vec2", CLASSIC | QUANTISER | {"add_adapter": True, "num_adapter_layers": 1, "output_hidden_size": 12}),
+    "wav2vec2 adapted": ("Wav2Vec2", CLASSIC | QUANTISER | LARGE | {"adapter_attn_dim": 4}),
+    "hubert batch norm": ("Hubert", CLASSIC | {"conv_pos_batch_norm": True}),
+    "wavlm unusual": ("WavLM", CLASSIC | {"hidden_act": "silu", "feat_extract_activation": "relu", "layer_norm_eps": 1e-3}),
+    "data2vec of one block": ("Data2VecAudio", SIZES | {"num_conv_pos_embeddings": 1, "conv_pos_kernel_size": 4}),
 }
 LETTERS = {"<pad>": 0, "<s>": 1, "</s>": 2, "<unk>": 3, "|": 4, "E": 5, "T": 6, "A": 7, "'": 8}
 PREPROCESSOR = {"feature_extractor_type": "Wav2Vec2FeatureExtractor", "do_normalize": True, "sampling_rate": 16000}

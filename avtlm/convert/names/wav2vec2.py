@@ -6,6 +6,7 @@ Each table is written once and read in both directions.
 
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Literal
 
 from torch import Tensor
@@ -190,29 +191,41 @@ def has_batch_norm(keys: Iterable[str]) -> bool:
 # And back -----------------------------------------------------------------------------------------------------------------------------
 
 
-def fairseq_key(name: str, system: System, group_norm: bool, fine_tuned: bool = False, score_layers: int = 1, whole: bool = False) -> str:
-    """The key in fairseq of a tensor of a system, or of a Recognizer around one (``fine_tuned``).
+@dataclass(frozen=True)
+class FairseqLayout:
+    """What the keys of a model in fairseq depend on besides its system.
 
-    Args:
+    Attributes:
         group_norm: the convolutions have one norm, behind the first of them.
+        batch_norm: there is one before the positional convolution.
         score_layers: depth of the quantiser.
         whole: the teacher is a copy of the whole model.
+    """
+
+    group_norm: bool = True
+    batch_norm: bool = False
+    score_layers: int = 1
+    whole: bool = False
+
+
+def fairseq_key(name: str, system: System, layout: FairseqLayout, fine_tuned: bool = False) -> str:
+    """The key in fairseq of a tensor of a system, or of a Recognizer around one (``fine_tuned``).
 
     Raises:
         ValueError: the official model has no such tensor.
     """
     if fine_tuned and name.startswith("ctc."):
         return "w2v_encoder.proj." + name.removeprefix("ctc.")
-    if whole and name.startswith("teacher."):
-        return "_ema." + fairseq_key(name.removeprefix("teacher."), system, group_norm, score_layers=score_layers)
+    if layout.whole and name.startswith("teacher."):
+        return "_ema." + fairseq_key(name.removeprefix("teacher."), system, layout)
     scores: Rules = _ONE_LAYER
-    if score_layers > 1:
-        last = score_layers - 1
+    if layout.score_layers > 1:
+        last = layout.score_layers - 1
         ends = [(rf"{each}\.weight_proj\.{last}\.(weight|bias)", rf"{each}.score.{last}.\1") for each in _QUANTIZERS]
         scores = [*ends, *_HIDDEN_LAYER]
     heads = [*scores, *_CONTRAST] if system == "wav2vec2" else HEADS[system]
-    rules = [*(_GROUP_NORM if group_norm else _LAYER_NORM), *_SHARED, *heads]
-    return (FAIRSEQ_CTC if fine_tuned else "") + find_key(rules, name.removeprefix("encoder.") if fine_tuned else name)
+    norms = [*(_BATCH_NORM if layout.batch_norm else ()), *(_GROUP_NORM if layout.group_norm else _LAYER_NORM)]
+    return (FAIRSEQ_CTC if fine_tuned else "") + find_key([*norms, *_SHARED, *heads], name.removeprefix("encoder.") if fine_tuned else name)
 
 
 def hugging_face_key(name: str, system: System, kind: Literal["bare", "pretraining", "ctc"] = "bare") -> str:

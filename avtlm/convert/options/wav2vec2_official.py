@@ -19,7 +19,7 @@ from avtlm.systems.speech_encoder import SpeechEncoderConfig
 from avtlm.systems.wav2vec2 import Wav2Vec2Config
 
 # What an encoder puts out depends on these, and not on what follows: dropout, how padding is treated, how frames are stored.
-ENCODER = ("waveform.", "encoder.", "input_quantizer", "shared_quantizer", "frame_multiple")
+ENCODER = ("waveform.", "encoder.", "adapter", "input_quantizer", "shared_quantizer", "frame_multiple")
 NOT_IN_EVALUATION = (
     *("waveform.dropout", "waveform.compute_padding", "waveform.frame_padding", "encoder.dropout", "encoder.attention_dropout"),
     *("encoder.activation_dropout", "encoder.layer_drop", "encoder.compute_padding", "encoder.packing"),
@@ -46,8 +46,7 @@ def _plain(settings: SpeechEncoderConfig) -> SpeechEncoderConfig:
     """The same model with settings that have several spellings in one of them."""
     layers, waveform = settings.encoder, settings.waveform
     if layers.position_blocks > 1:
-        each = max(3, layers.position_kernel // layers.position_blocks)
-        layers = replace(layers, position_kernel=each * layers.position_blocks)
+        layers = replace(layers, position_kernel=layers.position_kernel // layers.position_blocks * layers.position_blocks)
     if not layers.relative_buckets:
         layers = replace(layers, relative_distance=0)
     waveform = replace(waveform, project_always=waveform.project_always or waveform.widths[-1] != layers.dim)
@@ -102,6 +101,7 @@ def official_model(config: SpeechEncoderConfig, system: System) -> dict[str, Any
             "target_glu": config.unit_glu,
             "skip_masked": False,
             "skip_nomask": False,
+            "conv_pos_batch_norm": layers.position_norm == "batch",
         }
     elif isinstance(config, Data2VecConfig):
         official |= _teaching(config)
