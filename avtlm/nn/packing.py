@@ -17,8 +17,8 @@ from torch import Tensor
 from avtlm.nn.attention import xformers_ready
 
 PackingMode = Literal["auto", "always", "never"]
-# Share of padding from which on packing is faster (docs/speed.md).
-LEAST_PADDING = 0.05
+# What packing has to save to be faster (docs/speed.md): a share of the batch, and values (padded frames x width of a frame) for each row.
+LEAST_PADDING, LEAST_VALUES = 0.02, 800
 
 
 @dataclass(frozen=True)
@@ -82,21 +82,22 @@ def _places(starts: list[int], counts: tuple[int, ...], device: torch.device) ->
     return (torch.arange(len(shift)) + shift).to(device, non_blocking=True)
 
 
-def choose_packing(mode: PackingMode, lengths: Tensor | None, width: int, device: torch.device, biased: bool = False) -> Packing | None:
-    """How to pack a batch of ``width`` frames, or None to leave it padded.
+def choose_packing(mode: PackingMode, lengths: Tensor | None, x: Tensor, biased: bool = False) -> Packing | None:
+    """How to pack a batch (rows, width, dim), or None to leave it padded.
 
     Args:
         mode: ``always`` packs every batch that has a true frame, ``never`` none, ``auto`` those with enough padding: on a GPU only where
             xformers runs and attention has no bias (else every sequence would be a kernel of its own), and nothing that is compiled.
-        lengths: true frames of each row, (batch,); None where all are true, so that there is nothing to leave out.
+        lengths: true frames of each row, (rows,); None where all are true, so that there is nothing to leave out.
         biased: whether attention has a bias.
     """
     if mode == "never" or lengths is None:
         return None
-    if mode == "auto" and (torch.compiler.is_compiling() or (device.type == "cuda" and (biased or not xformers_ready()))):
+    if mode == "auto" and (torch.compiler.is_compiling() or (x.device.type == "cuda" and (biased or not xformers_ready()))):
         return None
+    rows, width, dim = x.shape
     counts = tuple(min(count, width) for count in lengths.tolist())
-    frames = sum(counts)
-    if frames == 0 or (mode == "auto" and frames > (1.0 - LEAST_PADDING) * len(counts) * width):
+    padded = rows * width - sum(counts)
+    if padded == rows * width or (mode == "auto" and (padded < LEAST_PADDING * rows * width or padded * dim < LEAST_VALUES * rows)):
         return None
-    return pack_rows(counts, width, device)
+    return pack_rows(counts, width, x.device)

@@ -301,7 +301,7 @@ class Encoder(nn.Module):
         if output_layer is not None and not 1 <= output_layer <= len(self.layers):
             raise ValueError(f"output_layer: {output_layer} is not between 1 and {len(self.layers)}, the number of encoder layers.")
         mode: PackingMode = "never" if config.packing == "auto" and config.compute_padding else config.packing
-        packing = choose_packing(mode, lengths, x.shape[1], x.device, biased=self.relative is not None)
+        packing = choose_packing(mode, lengths, x, biased=self.relative is not None)
         bias = None if self.relative is None else self.relative(x.shape[1])
         if packing is not None:
             x = packing.pack(x)

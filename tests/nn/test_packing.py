@@ -120,31 +120,43 @@ def test_a_batch_without_any_frame_is_left_padded() -> None:
     assert all(parameter.grad is not None for parameter in model.parameters())
 
 
-def test_auto_packs_where_there_is_padding_to_leave_out() -> None:
-    much, little = torch.tensor([100, 60]), torch.tensor([100, 99])
-    assert choose_packing("auto", much, 100, CPU) is not None
-    assert choose_packing("auto", little, 100, CPU) is None
-    assert choose_packing("always", little, 100, CPU) is not None
-    assert choose_packing("never", much, 100, CPU) is None
-    assert choose_packing("always", None, 100, CPU) is None
+def test_auto_packs_where_there_is_padding_enough_to_leave_out() -> None:
+    x, much, little = torch.zeros(2, 100, 64), torch.tensor([100, 60]), torch.tensor([100, 99])
+    assert choose_packing("auto", much, x) is not None
+    assert choose_packing("auto", much, x[..., :16]) is None, "narrow layers gain nothing"
+    assert choose_packing("auto", little, x) is None
+    assert choose_packing("always", little, x) is not None
+    assert choose_packing("never", much, x) is None
+    assert choose_packing("always", None, x) is None
+
+
+class OnGPU:
+    """What is asked of a tensor before its batch is packed."""
+
+    shape = (2, 100, 64)
+    device = torch.device("cuda")
 
 
 def test_auto_packs_on_a_gpu_only_where_xformers_runs_and_attention_has_no_bias(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "pack_rows", lambda counts, width, device: pack_rows(counts, width, CPU))
-    lengths, gpu = torch.tensor([100, 60]), torch.device("cuda")
+    lengths, x = torch.tensor([100, 60]), OnGPU()
     for ready in (True, False):
         monkeypatch.setattr(module, "xformers_ready", lambda ready=ready: ready)
-        assert (choose_packing("auto", lengths, 100, gpu) is not None) == ready
-        assert choose_packing("auto", lengths, 100, gpu, biased=True) is None
-        assert choose_packing("always", lengths, 100, gpu, biased=True) is not None
+        assert (choose_packing("auto", lengths, x) is not None) == ready  # type: ignore[arg-type]
+        assert choose_packing("auto", lengths, x, biased=True) is None  # type: ignore[arg-type]
+        assert choose_packing("always", lengths, x, biased=True) is not None  # type: ignore[arg-type]
 
 
 def test_an_encoder_that_computes_padding_is_packed_on_demand_only() -> None:
-    x, lengths = torch.randn(2, 9, 16), torch.tensor([9, 2])
-    beyond = padding_mask(lengths, 9)
-    plain, official = (encoder(replace(SMALL, compute_padding=flag), torch.float32) for flag in (False, True))
+    x, lengths = torch.randn(2, 120, 16), torch.tensor([120, 2])
+    beyond = padding_mask(lengths, 120)
+    plain, official, asked = (
+        encoder(replace(SMALL, **changes), torch.float32)  # type: ignore[arg-type]
+        for changes in ({}, {"compute_padding": True}, {"compute_padding": True, "packing": "always"})
+    )
     assert not plain(x, lengths)[beyond].any()
-    assert official(x, lengths)[beyond].all()
+    assert official(x, lengths)[beyond].any(-1).all()
+    assert not asked(x, lengths)[beyond].any()
 
 
 def test_what_is_packed_and_unpacked_comes_back_and_sequences_keep_apart() -> None:
