@@ -21,7 +21,7 @@ from benchmarks.replay.case import Case, CaseError, Check
 from benchmarks.replay.decoding import TableDecoder, TableLanguageModel
 
 EVERYTHING = 5000  # a beam that nothing falls out of in cases that were enumerated
-MOST = 1000  # a beam that all but nothing falls out of where any symbols may follow
+MOST = 3000  # a beam that all but nothing falls out of where any symbols may follow
 TIGHT = 1e-5  # for scores that official code computes in float32, whatever the case allows
 NAMES = {"decoder": "attention", "ctc": "ctc", "lm": "lm", "length_bonus": "length"}  # of components, theirs and ours
 KNOWN = {
