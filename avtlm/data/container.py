@@ -1,6 +1,8 @@
 """Opening media files: one named error for everything that can be wrong with them."""
 
+import io
 from pathlib import Path
+from typing import BinaryIO
 
 import av
 import av.error
@@ -28,29 +30,33 @@ class MediaError(ValueError):
         return type(self), (self.path, self.reason)  # survives the way back from a worker process
 
 
-def open_media(path: str | Path) -> InputContainer:
-    """Open a media file for reading.
+def open_media(path: str | Path, content: bytes | None = None) -> InputContainer:
+    """Open a media file for reading; ``content`` is what it holds if that was read already, and ``path`` only its name then.
 
     Raises:
         MediaError: no such file, a folder, or nothing that FFmpeg knows.
     """
-    if not Path(path).is_file():
+    if content is not None:
+        if not content:
+            raise MediaError(path, "is empty.")
+    elif not Path(path).is_file():
         raise MediaError(path, "is a folder, not a media file." if Path(path).is_dir() else "there is no such file.")
-    if Path(path).stat().st_size == 0:
+    elif Path(path).stat().st_size == 0:
         raise MediaError(path, "is empty.")
     try:
-        return av.open(str(path), metadata_errors="replace")
+        return av.open(str(path) if content is None else io.BytesIO(content), "r", metadata_errors="replace")
     except PYAV_ERRORS as error:
         raise MediaError(path, f"is not a media file that can be read ({describe(error)}).") from error
 
 
-def ends_in_a_packet(path: str | Path) -> bool:
+def ends_in_a_packet(path: str | Path, content: bytes | None = None) -> bool:
     """Whether an MPEG program stream (.mpg) stops in the middle of a packet.
 
     Such a file promises no length, so nothing else tells a cut one from a whole one. Files of another structure give False.
     """
-    size = Path(path).stat().st_size
-    with open(path, "rb") as file:
+    size = Path(path).stat().st_size if content is None else len(content)
+    file: BinaryIO
+    with open(path, "rb") if content is None else io.BytesIO(content) as file:
         at = 0
         while at < size:
             file.seek(at)

@@ -32,12 +32,21 @@ class FrameStream:
         colour: RGB instead of grey (slower).
         damaged: ``"refuse"`` raises at the end when the file is cut off or has fewer frames than it promises, ``"keep"`` only warns.
         threads: decoder threads; 1 is best for small pictures and in worker processes, 0 takes all cores.
+        content: what the file holds, if it was read already.
 
     Raises:
         MediaError: when iterated: no such file, not a media file, no video track, nothing decodable, or damaged.
     """
 
-    def __init__(self, path: str | Path, fps: float = FPS, colour: bool = False, damaged: str = "refuse", threads: int = 1) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        fps: float = FPS,
+        colour: bool = False,
+        damaged: str = "refuse",
+        threads: int = 1,
+        content: bytes | None = None,
+    ) -> None:
         if damaged not in ("refuse", "keep"):
             raise ValueError(f"damaged={damaged!r}: expected 'refuse' or 'keep'.")
         self.path = Path(path)
@@ -45,11 +54,12 @@ class FrameStream:
         self.colour = colour
         self.damaged = damaged
         self.threads = threads
+        self.content = content
         self.info: dict[str, Any] = {"warnings": []}
 
     def __iter__(self) -> Iterator[np.ndarray]:
         self.info = {"warnings": []}
-        with open_media(self.path) as container:
+        with open_media(self.path, self.content) as container:
             stream = video_stream(container)
             if stream is None:
                 raise MediaError(self.path, "has no video track.")
@@ -58,7 +68,7 @@ class FrameStream:
             stream.codec_context.thread_count = self.threads
             if self.threads != 1:
                 stream.thread_type = "AUTO"
-            self._cut = container.format.name == "mpeg" and ends_in_a_packet(self.path)
+            self._cut = container.format.name == "mpeg" and ends_in_a_packet(self.path, self.content)
             yield from self._resample(stream, timed_frames(container, stream, self.path, self.info))
 
     def _resample(self, stream: VideoStream, frames: Iterator[tuple[float, VideoFrame]]) -> Iterator[np.ndarray]:

@@ -4,6 +4,7 @@ PyAV is the only decoder; :mod:`avtlm.data.frames` reads pictures, :mod:`avtlm.d
 arrives as one :class:`MediaError`.
 """
 
+import io
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -92,21 +93,24 @@ def read_clip(
     return Clip(frames, sound, fps, sample_rate, info)
 
 
-def read_lip_crops(path: str | Path) -> np.ndarray:
+def read_lip_crops(path: str | Path, content: bytes | None = None) -> np.ndarray:
     """Lip crops uint8 ``(frames, 96, 96)`` from an .npy file (memory-mapped) or a video of crops.
+
+    ``content`` is what the file holds, if it was read already.
 
     Raises:
         MediaError: the file cannot be read or does not hold 96 x 96 grey crops.
     """
     if Path(path).suffix == ".npy":
         try:
-            crops = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError) as error:
+            if content is None:
+                crops = np.load(path, mmap_mode="r", allow_pickle=False)
+            else:
+                crops = np.load(io.BytesIO(content), allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
             raise MediaError(path, f"is not an array of lip crops ({error}).") from error
     else:
-        clip = read_clip(path, audio=False)
-        assert clip.frames is not None
-        crops = clip.frames
+        crops = np.stack(list(FrameStream(path, content=content)))
     if crops.dtype != np.uint8 or crops.shape[1:] != (96, 96):
         raise MediaError(path, f"holds {crops.dtype} of shape {tuple(crops.shape)}, not lip crops: uint8 (frames, 96, 96).")
     return crops

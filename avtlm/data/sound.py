@@ -4,6 +4,7 @@ Sample ``n`` belongs to ``n / sample_rate`` seconds after the first picture of t
 track that starts early is cut, one that starts late or has a hole is filled with zeros.
 """
 
+import io
 from pathlib import Path
 
 import av
@@ -20,20 +21,26 @@ PLANES = 8  # FFmpeg's AV_NUM_DATA_POINTERS
 JITTER = 0.02  # seconds by which audio time stamps may stray (millisecond rounding in Matroska, say) before a gap is believed
 
 
-def read_audio(path: str | Path, sample_rate: int = SAMPLE_RATE) -> np.ndarray:
+def read_audio(path: str | Path, sample_rate: int = SAMPLE_RATE, content: bytes | None = None) -> np.ndarray:
     """Mono float32 ``(samples,)`` at ``sample_rate`` from a sound file, or from a video's audio track starting with the first picture.
+
+    ``content`` is what the file holds, if it was read already.
 
     Raises:
         MediaError: the file cannot be read or has no audio.
     """
-    sound, _ = read_track(path, sample_rate)
+    sound, _ = read_track(path, sample_rate, content=content)
     if sound is None:
         raise MediaError(path, "has no audio track.")
     return sound
 
 
 def read_track(
-    path: str | Path, sample_rate: int = SAMPLE_RATE, start: float | None = None, samples: int | None = None
+    path: str | Path,
+    sample_rate: int = SAMPLE_RATE,
+    start: float | None = None,
+    samples: int | None = None,
+    content: bytes | None = None,
 ) -> tuple[np.ndarray | None, list[str]]:
     """The audio track from ``start``, cut or padded to ``samples``, and warnings.
 
@@ -43,10 +50,10 @@ def read_track(
     """
     notes: list[str] = []
     sound = None
-    if Path(path).suffix.lower() in SOUND_FILES and Path(path).is_file():
-        sound = _read_sound_file(path, sample_rate)
+    if Path(path).suffix.lower() in SOUND_FILES and (content is not None or Path(path).is_file()):
+        sound = _read_sound_file(path if content is None else io.BytesIO(content), sample_rate)
     if sound is None:
-        with open_media(path) as container:
+        with open_media(path, content) as container:
             sound = _decode_track(container, path, sample_rate, start, notes)
     if sound is None:
         return None, ["no audio track"]
@@ -65,10 +72,10 @@ def fit(sound: np.ndarray, samples: int) -> np.ndarray:
     return np.pad(sound[:samples], (0, max(0, samples - len(sound))))
 
 
-def _read_sound_file(path: str | Path, sample_rate: int) -> np.ndarray | None:
+def _read_sound_file(file: str | Path | io.BytesIO, sample_rate: int) -> np.ndarray | None:
     """None when libsndfile does not know the coding; FFmpeg may."""
     try:
-        sound, rate = soundfile.read(str(path), dtype="float32", always_2d=True)
+        sound, rate = soundfile.read(file if isinstance(file, io.BytesIO) else str(file), dtype="float32", always_2d=True)
     except (soundfile.SoundFileError, RuntimeError):
         return None
     return _resampled(sound.mean(axis=1, dtype=np.float32) if sound.shape[1] > 1 else sound[:, 0], rate, sample_rate)
