@@ -32,6 +32,7 @@ EXTRAS = {
     "lips": (("mediapipe", "cv2"), "finding faces and cropping lips: transcribing videos, avtlm-lip-roi, the quickstart"),
     "synthetic": (("espeakng_loader",), "synthetic voices for the talking-head corpus of the quickstart"),
     "demo": (("gradio",), "the web page of make demo"),
+    "shards": (("webdataset", "fsspec"), "writing tar shards of a corpus, and reading them from other places than local folders"),
     "metrics": (("sacrebleu", "pystoi"), "scoring translations and enhanced speech"),
 }
 DECODERS = ("h264", "hevc", "vp9", "av1", "mpeg4", "mjpeg", "aac", "mp3", "opus", "vorbis", "flac", "pcm_s16le")

@@ -121,6 +121,34 @@ def plan_batches(frames: Sequence[int], max_frames: int, max_rows: int, generato
     return [batches[i] for i in torch.randperm(len(batches), generator=generator).tolist()]
 
 
+def plan_by_groups(
+    frames: Sequence[int],
+    groups: Sequence[int],
+    window: int,
+    max_frames: int,
+    max_rows: int,
+    generator: torch.Generator,
+    buckets: int = 8,
+) -> list[list[int]]:
+    """As plan_batches, but only the utterances of ``window`` groups are mixed, and done with before the next ones; groups come in a random
+    order.
+
+    Args:
+        groups: the group of every utterance, such as its shard.
+    """
+    members: dict[int, list[int]] = {}
+    for index, group in enumerate(groups):
+        members.setdefault(group, []).append(index)
+    names = list(members)
+    order = [names[i] for i in torch.randperm(len(names), generator=generator).tolist()]
+    batches = []
+    for start in range(0, len(order), window):
+        rows = [index for group in order[start : start + window] for index in members[group]]
+        plan = plan_batches([frames[row] for row in rows], max_frames, max_rows, generator, buckets)
+        batches += [[rows[place] for place in batch] for batch in plan]
+    return batches
+
+
 @dataclass(frozen=True)
 class PlanSummary:
     """How well batches are filled.

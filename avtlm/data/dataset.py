@@ -1,12 +1,13 @@
 """Clips of a manifest as training examples: media in, features and targets out.
 
-A ``Source`` of the configuration becomes a ``ClipDataset``; rows of it, collated, become a ``Batch``. Waveforms and crops may be kept in
-memory, which is right for corpora of some hours; larger ones are read as they are needed.
+A ``Source`` of the configuration becomes a ``ClipDataset``; rows of it, collated, become a ``Batch``. Waveforms and crops are kept in
+memory as far as it is allowed; the rest is read as it is needed.
 """
 
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -15,18 +16,22 @@ from torch import Tensor
 
 from avtlm.data.augment import AugmentConfig, add_noise, draw_view, draw_warp, mask_frequencies
 from avtlm.data.batching import Batch, fit, pad
+from avtlm.data.clip_memory import ClipMemory
 from avtlm.data.inputs import CROP, InputFormat
 from avtlm.data.manifest import Manifest, Utterance, read_manifest
 from avtlm.data.media import read_audio, read_lip_crops
 from avtlm.data.noise import babble
 from avtlm.data.noise_files import read_noise_files
 from avtlm.data.seeds import seed_for
+from avtlm.data.shards import ShardConfig, ShardLabels, ShardReader
 from avtlm.frontends.filterbank import FRAME_RATE, SAMPLE_RATE
 from avtlm.frontends.text import DOWNSAMPLING
 from avtlm.text.vocabulary import PAD, UNKNOWN, Tokenizer, Vocabulary
 from avtlm.units.labels import UnitLabels, read_labels
 
 Task = Literal["audio_video", "audio", "audio_text", "text", "recognition"]
+IN_SHARDS = "shards"
+SIDE = 96  # of lip crops as they are stored
 
 
 @dataclass(frozen=True)
@@ -34,13 +39,16 @@ class Source:
     """One corpus, or one part of one, in one role.
 
     Attributes:
-        manifest: path of the manifest.
+        manifest: path of the manifest, or folder or URL of shards (see avtlm.data.shards).
         task: kind of batch it gives.
         split: which split; None takes all rows.
-        units: file of unit labels (pre-training); see avtlm.units.labels.
+        units: file of unit labels (pre-training), see avtlm.units.labels; ``shards`` takes those that lie in the shards.
         limit: use only this many utterances, drawn with ``limit_seed`` (the small labelled part of low-resource experiments).
         weight: share of the steps that contain a batch of this source.
         modality: for ``recognition``, what is given of clips with sound and picture: both, the sound (``a``) or the lips (``v``).
+        cache: keep decoded sound and crops in memory, which all workers share.
+        cache_gb: bound on that memory in gigabytes; what does not fit is decoded each time.
+        shards: how shards are read.
         crop_frames: cut the utterances of every training batch, each at a random place, to the shortest of them and at most to this many
             frames of the model (AV-HuBERT on VoxCeleb2: 400); null pads them to the longest. Not for ``recognition``, whose transcripts
             would not fit.
@@ -58,6 +66,8 @@ class Source:
     min_seconds: float = 0.2
     crop_frames: int | None = None
     cache: bool = True
+    cache_gb: float = 4.0
+    shards: ShardConfig = field(default_factory=ShardConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
 
     def __post_init__(self) -> None:
@@ -65,6 +75,8 @@ class Source:
             raise ValueError(f"weight: {self.weight} is not a share of the steps; give a number above 0, at most 1.")
         if self.modality != "av" and self.task != "recognition":
             raise ValueError(f"modality: {self.modality!r} for {self.task}; only recognition has a choice; name another task.")
+        if self.cache_gb < 0:
+            raise ValueError(f"cache_gb: {self.cache_gb}; give the gigabytes of memory for decoded clips, or cache: false for none.")
         if self.crop_frames is not None and (self.crop_frames < 1 or self.task in ("recognition", "text")):
             raise ValueError(f"crop_frames: {self.crop_frames} for {self.task}; give at least 1, and only for clips without transcripts.")
 
@@ -138,7 +150,8 @@ class ClipDataset:
         self.vocabulary = vocabulary
         self.phones = phones
         self.training = training
-        self.labels: UnitLabels | None = read_labels(source.units) if source.units else None
+        self._reader = self._shard_reader()
+        self.labels: UnitLabels | None = self._labels()
         if self.labels is not None:
             self.labels.check(self.manifest, self.inputs.label_rate)
         if self.inputs.waveform and (source.augment.frequency_masks or source.augment.frequency_warp):
@@ -147,8 +160,7 @@ class ClipDataset:
             )
         noise = source.augment.noise if training else None
         self.noises = read_noise_files(noise.lists, noise.kinds, source.split or "train") if noise and noise.lists else None
-        self._waves: dict[int, np.ndarray] = {}
-        self._crops: dict[int, np.ndarray] = {}
+        self._waves, self._crops = self._memories()
 
     def __len__(self) -> int:
         return len(self.manifest)
@@ -165,25 +177,60 @@ class ClipDataset:
 
     def wave(self, index: int) -> np.ndarray:
         """int16 (samples,) at 16 kHz."""
-        if index in self._waves:
-            return self._waves[index]
-        path = self.manifest.path(self.manifest[index].audio)
-        assert path is not None
-        wave = np.round(np.clip(read_audio(path), -1, 32767 / 32768) * 32768).astype(np.int16)
-        if self.source.cache:
-            self._waves[index] = wave
+        kept = self._waves.get(index)
+        if kept is not None:
+            return kept.view(np.int16)
+        path, content = self._media(self.manifest[index].audio)
+        wave = np.round(np.clip(read_audio(path, content=content), -1, 32767 / 32768) * 32768).astype(np.int16)
+        self._waves.put(index, wave)
         return wave
 
     def crops(self, index: int) -> np.ndarray:
         """uint8 (frames, 96, 96)."""
-        if index in self._crops:
-            return self._crops[index]
-        path = self.manifest.path(self.manifest[index].video)
-        assert path is not None
-        crops = np.asarray(read_lip_crops(path))
-        if self.source.cache:
-            self._crops[index] = crops
+        kept = self._crops.get(index)
+        if kept is not None:
+            return kept.reshape(-1, SIDE, SIDE)
+        path, content = self._media(self.manifest[index].video)
+        crops = np.asarray(read_lip_crops(path, content))
+        self._crops.put(index, crops)
         return crops
+
+    def _media(self, name: str | None) -> tuple[str | Path, bytes | None]:
+        """Where a file is, and its content if it lies in a shard."""
+        assert name is not None
+        return (self.manifest.path(name), None) if self._reader is None else self._reader.media(name)
+
+    def _shard_reader(self) -> ShardReader | None:
+        if self.manifest.shards is not None:
+            return ShardReader(self.manifest.shards, self.source.shards)
+        if self.source.units == IN_SHARDS or self.source.shards != ShardConfig():
+            key = "units" if self.source.units == IN_SHARDS else "shards"
+            raise ValueError(
+                f"{self.source.manifest}: is a manifest of plain files, so the key {key!r} cannot speak of shards; change one."
+            )
+        return None
+
+    def _labels(self) -> UnitLabels | None:
+        if self.source.units != IN_SHARDS or self._reader is None:
+            return read_labels(self.source.units) if self.source.units else None
+        return UnitLabels(Path(self.source.manifest), ShardLabels(self._reader), self._reader.index.label_counts)
+
+    def _memories(self) -> tuple[ClipMemory, ClipMemory]:
+        """For waves and for crops, made here so that workers that are forked later share them."""
+        limit = int(self.source.cache_gb * 1e9) if self.source.cache else 0
+        # Counts of a manifest may be a little off: resampled sound, a last frame.
+        waves = [2 * round(seconds(row) * SAMPLE_RATE + 100) if row.audio else 0 for row in self.manifest]
+        memory = ClipMemory(waves, limit)
+        frames = [
+            max(row.video_frames, round(seconds(row) * FRAME_RATE) + 2) if row.video and self._has_video else 0 for row in self.manifest
+        ]
+        return memory, ClipMemory([count * SIDE * SIDE for count in frames], max(0, limit - memory.total))
+
+    @property
+    def groups(self) -> list[int] | None:
+        """The shard of every utterance if batches mix a window of shards only."""
+        index = self.manifest.shards
+        return [index.homes[row.id] for row in self.manifest] if index is not None and self.source.shards.window else None
 
     def item(self, index: int, epoch: int = 0, progress: float = 1.0) -> Item:
         """One example as it is in this epoch; ``progress`` (share of the training done) drives the noise ramp."""

@@ -11,9 +11,12 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn, overload
+from typing import TYPE_CHECKING, Any, NoReturn, overload
 
 from avtlm.files import write_text
+
+if TYPE_CHECKING:
+    from avtlm.data.shards import ShardIndex
 
 SPLITS = ("train", "valid", "test")
 VIDEO_FPS = 25.0
@@ -60,12 +63,16 @@ class Utterance:
 
 @dataclass(frozen=True)
 class Manifest:
-    """Utterances and the folder that their paths are relative to; ``source`` and ``lines`` say where the rows were read."""
+    """Utterances and the folder that their paths are relative to; ``source`` and ``lines`` say where the rows were read.
+
+    With ``shards`` the media lie in tar files and are read by avtlm.data.shards.
+    """
 
     root: Path
     utterances: tuple[Utterance, ...]
     source: Path | None = field(default=None, compare=False)
     lines: tuple[int, ...] = field(default=(), compare=False)
+    shards: "ShardIndex | None" = field(default=None, compare=False)
 
     def __len__(self) -> int:
         return len(self.utterances)
@@ -81,7 +88,13 @@ class Manifest:
     @overload
     def path(self, relative: None) -> None: ...
     def path(self, relative: str | None) -> Path | None:
-        """Where a file of an utterance lies; None stays None."""
+        """Where a file of an utterance lies; None stays None.
+
+        Raises:
+            ManifestError: it lies in a shard.
+        """
+        if relative is not None and self.shards is not None:
+            raise ManifestError(f"{self.source}: {relative} lies in a tar file, and this needs plain files; unpack the shards.")
         return None if relative is None else self.root / relative
 
     def filter(self, keep: Callable[[Utterance], bool]) -> "Manifest":
@@ -110,11 +123,16 @@ class Problem:
 
 
 def read_manifest(path: str | Path) -> Manifest:
-    """Read a ``.jsonl`` manifest, a ``.tsv`` of AV-HuBERT (with the ``.wrd`` and ``.km`` beside it), or a folder's ``manifest.jsonl``.
+    """Read a ``.jsonl`` manifest, a ``.tsv`` of AV-HuBERT (with the ``.wrd`` and ``.km`` beside it), a folder's ``manifest.jsonl``, or the
+    index of shards (``shards.jsonl``, its folder, or a URL).
 
     Raises:
         ManifestError: missing or unreadable file, malformed line, unknown field, wrong type, repeated id, or no rows at all.
     """
+    from avtlm.data.shards import names_shards, read_shards  # which builds on this module
+
+    if names_shards(path):
+        return read_shards(path)
     path = Path(path)
     if path.is_dir():
         path = path / "manifest.jsonl"
@@ -136,7 +154,7 @@ def read_manifest(path: str | Path) -> Manifest:
                 _fail(path, number, f"gives the root as {row['root']!r}; expected a folder name")
             root = path.parent / row["root"]
             continue
-        utterances.append(_utterance(row, path, number))
+        utterances.append(parse_utterance(row, path, number))
         numbers.append(number)
     return _manifest(root, utterances, path, numbers)
 
@@ -200,7 +218,7 @@ def read_tsv(path: str | Path) -> Manifest:
             raise ManifestError(f"{labels} has {len(lines)} lines but {path} has {len(rows)} utterances; they must agree line by line.")
         for row, line in zip(rows, lines):
             row.update({"transcript": line} if key == "transcript" else {"extra": {key: line}})
-    utterances = [_utterance(row, path, number) for number, row in enumerate(rows, start=2)]
+    utterances = [parse_utterance(row, path, number) for number, row in enumerate(rows, start=2)]
     return _manifest(path.parent / head.strip(), utterances, path, list(range(2, len(rows) + 2)))
 
 
@@ -220,16 +238,16 @@ def validate(manifest: Manifest, read_files: bool = False) -> list[Problem]:
     """Everything that looks wrong, row by row; an empty list means none.
 
     Checks lengths, splits, that audio and video last equally long (to 0.2 s) and that the files exist; with ``read_files`` also decodes
-    every file and compares its true length with the manifest.
+    every file and compares its true length with the manifest. What lies in shards is checked by ``python -m preprocess.shards --check``.
     """
     problems: list[Problem] = []
     for index, utterance in enumerate(manifest):
         messages = list(_row_problems(utterance))
-        for name in (utterance.video, utterance.audio):
+        for name in () if manifest.shards is not None else (utterance.video, utterance.audio):
             path = manifest.path(name)
             if path is not None and not path.is_file():
                 messages.append(f"points to {path}, which does not exist")
-        if read_files and not messages:
+        if read_files and not messages and manifest.shards is None:
             messages.extend(_file_problems(manifest, utterance))
         line = manifest.lines[index] if manifest.lines else None
         problems.extend(Problem(manifest.source, line, utterance.id, message) for message in messages)
@@ -274,7 +292,12 @@ def _file_problems(manifest: Manifest, utterance: Utterance) -> Iterator[str]:
         yield f"cannot be decoded: {error}"
 
 
-def _utterance(row: dict[str, Any], path: Path, number: int) -> Utterance:
+def parse_utterance(row: dict[str, Any], path: str | Path, number: int) -> Utterance:
+    """The utterance of one line.
+
+    Raises:
+        ManifestError: an unknown field, a wrong type, or no id.
+    """
     names = [item.name for item in dataclasses.fields(Utterance)]
     for key, value in row.items():
         if key not in names:
@@ -317,5 +340,5 @@ def _lines(path: Path) -> list[str]:
         raise ManifestError(f"{path} cannot be read ({getattr(error, 'strerror', None) or 'it is not UTF-8 text'}).") from None
 
 
-def _fail(path: Path, number: int, reason: str) -> NoReturn:
+def _fail(path: str | Path, number: int, reason: str) -> NoReturn:
     raise ManifestError(f"{path}, line {number}, {reason}.")

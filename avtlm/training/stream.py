@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from avtlm.data.batching import Batch, plan_batches, summarise
+from avtlm.data.batching import Batch, plan_batches, plan_by_groups, summarise
 from avtlm.data.dataset import ClipDataset, collate, crop_together
 from avtlm.data.seeds import seed_for
 from avtlm.training.interruption import ignore_in_worker
@@ -70,7 +70,12 @@ class BatchStream:
     def plan_rows(self, rows: Sequence[int], epoch: int) -> list[list[int]]:
         """Batches of one pass over these rows, each as often as it is named."""
         generator = torch.Generator().manual_seed(seed_for(self.seed, "order", self.name, epoch))
-        plan = plan_batches([self.lengths[row] for row in rows], self.max_frames, self.max_rows, generator, self.buckets)
+        lengths, groups, window = [self.lengths[row] for row in rows], self.dataset.groups, self.dataset.source.shards.window
+        if groups is None or window is None:
+            plan = plan_batches(lengths, self.max_frames, self.max_rows, generator, self.buckets)
+        else:
+            homes = [groups[row] for row in rows]
+            plan = plan_by_groups(lengths, homes, window, self.max_frames, self.max_rows, generator, self.buckets)
         return [[rows[place] for place in batch] for batch in plan]
 
     def batches(self, position: tuple[int, int], steps: Iterator[float | None]) -> Iterator[tuple[Batch | None, tuple[int, int]]]:

@@ -20,10 +20,11 @@ TOLERANCE = 0.12
 
 @dataclass(frozen=True)
 class UnitLabels(Mapping[str, np.ndarray]):
-    """Units of every utterance by id, int32 (frames,)."""
+    """Units of every utterance by id, int32 (frames,); ``counts`` where their numbers are known without reading them."""
 
     path: Path
     rows: Mapping[str, np.ndarray]
+    counts: Mapping[str, int] | None = None
 
     def __getitem__(self, key: str) -> np.ndarray:
         return self.rows[key]
@@ -43,7 +44,7 @@ class UnitLabels(Mapping[str, np.ndarray]):
         for row in manifest:
             if row.id not in self.rows:
                 raise ValueError(f"{self.path}: no labels for utterance {row.id!r}; run avtlm units over the manifest again.")
-            frames, labels = row.duration * rate, len(self.rows[row.id])
+            frames, labels = row.duration * rate, len(self.rows[row.id]) if self.counts is None else self.counts[row.id]
             if row.duration and abs(frames - labels) > TOLERANCE * rate:
                 raise ValueError(
                     f"{self.path}: {labels} labels for utterance {row.id!r} of {frames:.0f} frames at {rate:g} Hz; "
