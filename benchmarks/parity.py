@@ -8,6 +8,7 @@ from ``case.json`` alone. The exit code is 1 if any case fails or could not be r
 
 import argparse
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     cases = find_cases(options.cases)
     if not cases:
         parser.error(f"{options.cases}: no folder below it holds a case.json.")
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 120)
     reports = []
     for name, folder in cases:
         reports.append(replay(folder, name))

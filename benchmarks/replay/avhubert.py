@@ -16,7 +16,7 @@ from avtlm.frontends.lips import LipEncoder
 from avtlm.frontends.multimodal import InputMask
 from avtlm.systems.avhubert import AVHubert, Prediction
 from avtlm.systems.vatlm import VATLM
-from benchmarks.replay.avhubert_models import SEEN, batch_of, gradients, mask_of, options_of, pretrained
+from benchmarks.replay.avhubert_models import SEEN, batch_of, gradients, load, mask_of, options_of, pretrained
 from benchmarks.replay.avhubert_recognition import ctc_case, seq2seq_case
 from benchmarks.replay.case import Case, CaseError, Check
 
@@ -32,7 +32,7 @@ def lip_encoder_case(case: Case, check: Check) -> None:
     model = LipEncoder(lip_encoder(options))
     options.finish()
     weights = {find_name(LIPS, key): tensor for key, tensor in case.state.items()}
-    model.load_state_dict(weights)
+    load(model, weights)
     video = case.inputs["video"][:, 0]
     rows, frames = video.shape[:2]
     lengths = torch.full((rows,), frames)

@@ -234,7 +234,8 @@ def video_case(case: Case, check: Check) -> None:
     known_options(case, "T", "hw", "crop", "draws", "image_mean", "image_std")
     frames, bound, config = case.inputs["frames"].numpy(), case.bound("abs"), case.config
     side, mean, deviation = (config.get(*each) for each in (("crop", CROP), ("image_mean", GREY_MEAN), ("image_std", GREY_STD)))
-    assert frames.dtype == np.uint8
+    if frames.dtype != np.uint8:
+        raise CaseError(f"inputs.safetensors: frames of {frames.dtype}; lip crops are uint8.")
     for name in case.outputs:
         match = re.fullmatch(r"train_dw(\d+)_dh(\d+)_flip([01])", name)
         if match is None and name != "test":
