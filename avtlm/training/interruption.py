@@ -2,11 +2,13 @@
 
 import signal
 import threading
+import time
 from types import FrameType
 
 
 class Interruption:
-    """Notes the first SIGTERM or SIGINT while the block runs; a second Ctrl-C stops at once.
+    """Notes the first SIGTERM or SIGINT while the block runs; another Ctrl-C, a second or more later, stops at once (torchrun passes the
+    first one on to processes that have it from the terminal).
 
     ``signal`` is the name of what came, None while nothing did. Outside of the main thread, where Python takes no signals, nothing does.
     """
@@ -15,6 +17,7 @@ class Interruption:
 
     def __init__(self) -> None:
         self.signal: str | None = None
+        self._noted = 0.0
 
     def __enter__(self) -> "Interruption":
         self._before = {}
@@ -28,9 +31,10 @@ class Interruption:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         del frame
-        if self.signal is not None and number == signal.SIGINT:
+        if self.signal is None:
+            self.signal, self._noted = signal.Signals(number).name, time.monotonic()
+        elif number == signal.SIGINT and time.monotonic() - self._noted >= 1.0:
             raise KeyboardInterrupt
-        self.signal = signal.Signals(number).name
 
 
 def ignore_in_worker(number: int) -> None:

@@ -2,8 +2,8 @@
 
 What is unusual here:
 - Both work layer by layer. Layers of one kind share their compiled code, and dropping whole layers stays outside of it.
-- Compiled layers draw dropout as plain ones do (``fallback_random``), so that results agree to rounding; attention calls its kernels as
-  ever, because the lengths of packed sequences change from batch to batch.
+- Attention calls its kernels as ever, because the lengths of packed sequences change from batch to batch; all else of a layer is compiled.
+  Its dropout is drawn by PyTorch from the seed of the step (``fallback_random``), so that a resumed run repeats it.
 - Batch norms would see a recomputed pass twice, so that front-ends are left alone.
 """
 
