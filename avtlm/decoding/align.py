@@ -1,7 +1,12 @@
 """When each symbol of a known sequence is said: the best single CTC path that spells it (Viterbi)."""
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import numpy as np
 from torch import Tensor
+
+from avtlm.decoding.result import Hypothesis
 
 
 def ctc_align(log_probs: Tensor, tokens: tuple[int, ...], blank: int = 0) -> tuple[tuple[tuple[int, int], ...], tuple[float, ...], float]:
@@ -50,3 +55,17 @@ def ctc_align(log_probs: Tensor, tokens: tuple[int, ...], blank: int = 0) -> tup
         spans.append((int(covered[0]), int(covered[-1]) + 1))
         means.append(float(emissions[covered, token].mean()))
     return tuple(spans), tuple(means), total
+
+
+def add_times(hypotheses: Sequence[Hypothesis], log_probs: Tensor, blank: int = 0) -> list[Hypothesis]:
+    """Hypotheses of a search that knows no times, with those of the best CTC path; one that no path spells stays as it is.
+
+    Args:
+        log_probs: (frames, symbols) of CTC, one utterance without padding; symbols are those of the tokens.
+    """
+    timed = []
+    for hypothesis in hypotheses:
+        spans, means, _ = ctc_align(log_probs, hypothesis.tokens, blank)
+        known = len(spans) == len(hypothesis.tokens)
+        timed.append(replace(hypothesis, timesteps=spans, token_scores=hypothesis.token_scores or means) if known else hypothesis)
+    return timed
