@@ -73,7 +73,9 @@ def load_state(folder: Path, optimizer: torch.optim.Optimizer, names: Mapping[nn
         )
     for name, values in found.items():
         parameter = known[name]
-        optimizer.state[parameter] = {key: value if key == "step" else like(value, parameter) for key, value in values.items()}
+        # The count of updates is read by the kernel that updates all parameters at once, else by Python.
+        device = parameter.device if optimizer.defaults.get("fused") else torch.device("cpu")
+        optimizer.state[parameter] = {key: value.to(device) if key == "step" else like(value, parameter) for key, value in values.items()}
     raw = json.loads((target / "state.json").read_text(encoding="utf-8"))
     raw["positions"] = {name: (epoch, index) for name, (epoch, index) in raw["positions"].items()}
     raw["candidates"] = {int(step): quality for step, quality in raw["candidates"].items()}
