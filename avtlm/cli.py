@@ -145,7 +145,7 @@ def _transcribe(options: argparse.Namespace) -> int:
     if options.out is not None and len({Path(file).stem for file in options.files}) < len(options.files):
         return _wrong("--out would write several files of the same name; transcribe them one folder at a time.")
     failed = 0
-    for path, result in transcribe_each(options.files, options.model, options.modality, options.geometry):
+    for path, result in transcribe_each(options.files, options.model, options.modality, options.geometry, decoding=options.decoding):
         if isinstance(result, MediaError):
             print(f"avtlm: {_sentence(result)}", file=sys.stderr)
             failed += 1
@@ -187,6 +187,7 @@ def _evaluate(options: argparse.Namespace) -> int:
         limit=options.limit,
         seed=options.seed,
         noise_dir=options.noise_dir,
+        decoding=options.decoding,
     )
     values = report.to_json()
     text = json.dumps(values, indent=2, ensure_ascii=False)
@@ -374,6 +375,9 @@ def _parser() -> argparse.ArgumentParser:
     geometry = "how lips are aligned (default: as they were for the model's training)"
     transcribe.add_argument("--geometry", choices=["avhubert", "auto_avsr", "auto_avsr_mediapipe"], help=geometry)
 
+    search = "change a decoding setting of the model: --decoding beam=20; may be given several times"
+    transcribe.add_argument("--decoding", metavar="KEY=VALUE", action="append", default=[], help=search)
+
     evaluate = verb("evaluate", _evaluate, "measure the word error rate of a model on a manifest", "Intervals are 95 %, by bootstrap.")
     evaluate.add_argument("manifest", metavar="MANIFEST", help="lip crops and sound with transcripts, as avtlm-lip-roi writes them")
     evaluate.add_argument("--model", metavar="DIR", default=DEFAULT_MODEL, help=f"a model folder (default: {DEFAULT_MODEL})")
@@ -389,6 +393,7 @@ def _parser() -> argparse.ArgumentParser:
     lists = "recorded noise: folder of lists KIND/SPLIT.tsv, as python -m preprocess.noise writes it"
     evaluate.add_argument("--noise-dir", metavar="DIR", help=lists)
     evaluate.add_argument("--plot", metavar="PNG", help="draw the rates against the ratios")
+    evaluate.add_argument("--decoding", metavar="KEY=VALUE", action="append", default=[], help=search)
     evaluate.add_argument("--limit", type=int, metavar="N", help="only the first N utterances")
     evaluate.add_argument("--seed", type=int, default=0, help="of the noise (default: 0)")
     evaluate.add_argument("--json", action="store_true", help="print JSON instead of a table")

@@ -11,6 +11,7 @@ Sources: AV-HuBERT section 4 and arXiv 2201.01763 (decoder fine-tuning), VATLM s
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -21,8 +22,10 @@ from avtlm.data.inputs import InputFormat
 from avtlm.decoding.beam import BeamOptions, attention_beam
 from avtlm.decoding.ctc_prefix import ctc_beam
 from avtlm.decoding.greedy import ctc_greedy
+from avtlm.decoding.lexicon import LexiconOptions
 from avtlm.decoding.rescoring import rescore_with_ctc
 from avtlm.decoding.result import Hypothesis, Transcript, transcript
+from avtlm.decoding.word_search import WordSearch
 from avtlm.frontends.fusion import keep_modalities
 from avtlm.frontends.multimodal import InputMask
 from avtlm.nn.transformer import Decoder, DecoderConfig
@@ -44,19 +47,36 @@ class DecodingConfig:
         max_length_ratio, max_length_extra: an attention decoder writes at most int(ratio * frames + extra) tokens.
         official_length_limit: take for the frames what AV-HuBERT's and VATLM's generators take: the width of the audio features (104)
             where there is audio, and the longest clip of the batch for video alone.
+        lexicon: for ``ctc_lexicon``: file with a word, a tab and its letters, then ``|``, in every line. A path of a file in the model's
+            folder, or any other.
+        language_model: n-grams over these words in ARPA format; without them any word may follow any other. As ``lexicon``.
+        lm_weight, word_score, silence_score, threshold: of ``ctc_lexicon``; see avtlm.decoding.lexicon. Published for 4-grams of
+            LibriSpeech: beam 1500, lm_weight 2, word_score -1.
     """
 
-    method: Literal["ctc_greedy", "ctc_beam", "attention"] = "ctc_greedy"
+    method: Literal["ctc_greedy", "ctc_beam", "ctc_lexicon", "attention"] = "ctc_greedy"
     beam: int = 10
     length_penalty: float = 1.0
     ctc_weight: float = 0.0
     max_length_ratio: float = 1.0
     max_length_extra: float = 0.0
     official_length_limit: bool = False
+    lexicon: str | None = None
+    language_model: str | None = None
+    lm_weight: float = 2.0
+    word_score: float = -1.0
+    silence_score: float = 0.0
+    threshold: float = 50.0
 
     def __post_init__(self) -> None:
         if self.beam < 1:
             raise ValueError(f"beam: {self.beam}; give at least 1.")
+        if (self.method == "ctc_lexicon") != (self.lexicon is not None):
+            raise ValueError(f"lexicon: {self.lexicon or 'none'} for {self.method}; a lexicon and the method ctc_lexicon belong together.")
+        if self.language_model is not None and self.lexicon is None:
+            raise ValueError(f"language_model: {self.language_model} for {self.method}; only ctc_lexicon takes one; set lexicon as well.")
+        if self.threshold <= 0:
+            raise ValueError(f"threshold: {self.threshold}; give a number above 0.")
         if not 0.0 <= self.ctc_weight <= 1.0 or (self.ctc_weight and self.method != "attention"):
             raise ValueError(f"ctc_weight: {self.ctc_weight} for {self.method}; give a share from 0 to 1, above 0 for attention only.")
 
@@ -126,6 +146,9 @@ class Recognizer(nn.Module):
         self.step = 0
         # How the lips it was trained on were aligned (avtlm.lips.align); a model folder notes it.
         self.geometry = "avhubert"
+        # The model folder, in which files for decoding may lie.
+        self.folder: Path | None = None
+        self._word_searches: dict[DecodingConfig, WordSearch] = {}
         if self.ctc is not None:
             nn.init.normal_(self.ctc.weight, 0.0, 0.02)
             nn.init.zeros_(self.ctc.bias)
@@ -196,7 +219,28 @@ class Recognizer(nn.Module):
         log_probs = self.ctc(encoded).float().log_softmax(-1)
         if decoding.method == "ctc_beam":
             return ctc_beam(log_probs, lengths, beam=decoding.beam)
+        if decoding.method == "ctc_lexicon":
+            return self.word_search(decoding)(log_probs, lengths)
         return [[best] for best in ctc_greedy(log_probs, lengths)]
+
+    def word_search(self, decoding: DecodingConfig) -> WordSearch:
+        """The search of ``ctc_lexicon``; its files are read once.
+
+        Raises:
+            ValueError: a file is missing or damaged, or does not fit this model.
+        """
+        if decoding not in self._word_searches:
+            assert decoding.lexicon is not None
+            weights = (decoding.lm_weight, decoding.word_score, decoding.silence_score)
+            options = LexiconOptions(decoding.beam, decoding.threshold, *weights)
+            model = None if decoding.language_model is None else self._file(decoding.language_model)
+            self._word_searches[decoding] = WordSearch.open(self._file(decoding.lexicon), model, options, self.vocabulary)
+        return self._word_searches[decoding]
+
+    def _file(self, name: str) -> Path:
+        """A file in the model's folder, or where the name says."""
+        own = None if self.folder is None else self.folder / name
+        return own if own is not None and own.is_file() else Path(name)
 
     def beam_options(self, batch: Batch, decoding: DecodingConfig) -> BeamOptions:
         """How the attention decoder searches, and up to which length."""

@@ -1,14 +1,14 @@
 """Media files to transcripts: lips and sound, features, model, search. What `avtlm transcribe` and the demo call."""
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from avtlm import checkpoint, systems
+from avtlm import checkpoint, config, systems
 from avtlm.data.container import FPS, SAMPLE_RATE, MediaError, open_media, video_stream
 from avtlm.data.dataset import Item, collate
 from avtlm.data.inputs import InputFormat
@@ -16,7 +16,7 @@ from avtlm.data.sound import read_track
 from avtlm.decoding.result import Transcript
 from avtlm.lips.crop import extract_lips
 from avtlm.lips.landmarks import FaceMesh, LandmarkProvider
-from avtlm.recognizer import Recognizer
+from avtlm.recognizer import DecodingConfig, Recognizer
 from avtlm.training.progress import track
 
 logger = logging.getLogger(__name__)
@@ -33,6 +33,7 @@ def transcribe(
     modality: str = "av",
     geometry: str | None = None,
     provider: LandmarkProvider | None = None,
+    decoding: Sequence[str] = (),
 ) -> list[Transcript]:
     """Transcripts of media files, in their order.
 
@@ -42,6 +43,7 @@ def transcribe(
         modality: ``av`` (sound and lips), ``a`` or ``v``. With ``a`` no face is looked for.
         geometry: how lips are aligned; default: as they were for the model. See avtlm.lips.align.GEOMETRIES.
         provider: finds face landmarks; default: FaceMesh.
+        decoding: changes to the model's decoding settings: ``("method=ctc_beam", "beam=20")``.
 
     Raises:
         MediaError: a file cannot be used; see `transcribe_each` to go on with the others.
@@ -50,7 +52,7 @@ def transcribe(
         ValueError: an unknown modality.
     """
     found = []
-    for _, result in transcribe_each(paths, model, modality, geometry, provider):
+    for _, result in transcribe_each(paths, model, modality, geometry, provider, decoding):
         if isinstance(result, MediaError):
             raise result
         found.append(result)
@@ -63,11 +65,13 @@ def transcribe_each(
     modality: str = "av",
     geometry: str | None = None,
     provider: LandmarkProvider | None = None,
+    decoding: Sequence[str] = (),
 ) -> Iterator[tuple[Path, Transcript | MediaError]]:
     """As `transcribe`, one pair of path and result at a time; a file that cannot be used gives its MediaError and the others go on."""
     if modality not in MODALITIES:
         raise ValueError(f"modality: {modality!r} is unknown; choose one of {', '.join(MODALITIES)}.")
     recognizer = load_recognizer(model)
+    searched = changed_decoding(recognizer, decoding)
     inputs = systems.input_format(recognizer.encoder)
     if inputs.video_size is None:
         if modality == "v":
@@ -84,10 +88,10 @@ def transcribe_each(
             entry = path, error
         items = [item for _, item in [*waiting, entry] if isinstance(item, Item)]
         if len(items) > BATCH_FILES or len(items) * max((_seconds(item, inputs) for item in items), default=0) > BATCH_SECONDS:
-            yield from _recognise(recognizer, waiting)
+            yield from _recognise(recognizer, waiting, searched)
             waiting = []
         waiting.append(entry)
-    yield from _recognise(recognizer, waiting)
+    yield from _recognise(recognizer, waiting, searched)
 
 
 def load_recognizer(model: str | Path | Recognizer) -> Recognizer:
@@ -104,6 +108,15 @@ def load_recognizer(model: str | Path | Recognizer) -> Recognizer:
         )
     recognizer: Recognizer = systems.load(model)
     return recognizer.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+
+
+def changed_decoding(recognizer: Recognizer, changes: Sequence[str]) -> DecodingConfig:
+    """The decoding settings of a model with some of them set anew: ``beam=20``.
+
+    Raises:
+        ConfigError: an unknown setting or a wrong value.
+    """
+    return config.load(DecodingConfig, config.to_dict(recognizer.config.decoding), changes)
 
 
 def read_item(path: Path, modality: str, inputs: InputFormat, geometry: str = "avhubert", provider: LandmarkProvider | None = None) -> Item:
@@ -142,12 +155,14 @@ def to_int16(wave: np.ndarray) -> np.ndarray:
     return np.round(np.clip(wave, -1, 32767 / 32768) * 32768).astype(np.int16)
 
 
-def _recognise(recognizer: Recognizer, entries: list[tuple[Path, Item | MediaError]]) -> Iterator[tuple[Path, Transcript | MediaError]]:
+def _recognise(
+    recognizer: Recognizer, entries: list[tuple[Path, Item | MediaError]], decoding: DecodingConfig
+) -> Iterator[tuple[Path, Transcript | MediaError]]:
     items = [item for _, item in entries if isinstance(item, Item)]
     found: Iterator[Transcript] = iter(())
     if items:
         device = next(recognizer.parameters()).device
-        found = iter(recognizer.transcribe_batch(collate(items, "recognition").to(device)))
+        found = iter(recognizer.transcribe_batch(collate(items, "recognition").to(device), decoding))
     for path, entry in entries:
         yield path, entry if isinstance(entry, MediaError) else replace(next(found), duration=_seconds(entry, recognizer.inputs))
 

@@ -7,9 +7,10 @@ What is unusual here:
 - While a word is spelled, the best that may become of it counts already (smearing by the maximum of the words' scores at the start of a
   sentence, those of words spelled alike taken together); that only steers the pruning.
 
-Written for exactness and small vocabularies: every step is a loop over dictionaries.
+Written for exactness and small vocabularies: every step is a loop over dictionaries. Recognisers come here through word_search.py.
 """
 
+import functools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -70,21 +71,33 @@ class _Hypothesis:
     before: "_Hypothesis | None"
 
 
-def read_lexicon(path: str | Path, ids: Mapping[str, int]) -> list[tuple[str, tuple[int, ...]]]:
+def read_lexicon(path: str | Path, ids: Mapping[str, int], end: str | None = None) -> list[tuple[str, tuple[int, ...]]]:
     """Words with spellings from lines ``word <tab> symbols separated by blanks``.
 
+    Args:
+        end: symbol that every spelling has to end in and must not hold elsewhere; None takes any spelling.
+
     Raises:
-        ValueError: a symbol without an id, or a line without a spelling, by its number.
+        OSError: the file cannot be opened.
+        ValueError: a symbol without an id, or a line without a proper spelling, by its number; or no words at all.
     """
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: is no text; give lines of a word, a tab, and its symbols.") from error
     found = []
-    for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(lines, 1):
         word, _, spelling = line.partition("\t")
         symbols = spelling.split()
         unknown = [symbol for symbol in symbols if symbol not in ids]
         if not symbols or unknown:
             problem = f"symbol {unknown[0]!r} is not in the vocabulary" if unknown else "expected a word, a tab, and its symbols"
             raise ValueError(f"{path}, line {number}: {problem}.")
+        if end is not None and (len(symbols) < 2 or symbols[-1] != end or end in symbols[:-1]):
+            raise ValueError(f"{path}, line {number}: the spelling of {word!r} has to end in {end!r}, behind symbols of its own.")
         found.append((word, tuple(ids[symbol] for symbol in symbols)))
+    if not found:
+        raise ValueError(f"{path}: holds no words; give lines of a word, a tab, and its symbols.")
     return found
 
 
@@ -93,21 +106,23 @@ class LexiconDecoder:
 
     Args:
         lexicon: words with spellings; a word may have several.
-        model: scores words.
+        model: scores words; None lets any word follow any other alike.
         blank, silence: symbols of CTC's blank and of the space between words.
     """
 
     def __init__(
-        self, lexicon: Iterable[tuple[str, Sequence[int]]], model: NGram, options: LexiconOptions, blank: int, silence: int
+        self, lexicon: Iterable[tuple[str, Sequence[int]]], model: NGram | None, options: LexiconOptions, blank: int, silence: int
     ) -> None:
         self.model, self.options, self.blank, self.silence = model, options, blank, silence
+        # Hypotheses that are alive share their last words, so the same words are asked for again and again.
+        self.log10 = functools.lru_cache(maxsize=100_000)(self._log10)
         self.root = _Node()
         for word, spelling in lexicon:
             node = self.root
             for symbol in spelling:
                 node = node.children.setdefault(symbol, _Node())
             node.words.append(word)
-            node.best = float(np.logaddexp(node.best, model.score(model.start, word)))
+            node.best = float(np.logaddexp(node.best, self.log10((), word)))
         _smear(self.root)
 
     def decode(self, emissions: Tensor) -> list[Spelled]:
@@ -127,7 +142,7 @@ class LexiconDecoder:
         whole = [each for each in alive if each.node is self.root] or alive
         found: dict[tuple[tuple[str, ...], int], Spelled] = {}
         for each in whole:
-            score = each.score + options.lm_weight * self.model.score(self._context(each.words), END)
+            score = each.score + options.lm_weight * self.log10(self._last(each.words), END)
             place = (each.words, id(each.node))  # without a whole word at the end, the same words may be going on in different ways
             if place not in found or score > found[place].score:
                 found[place] = Spelled(each.words, score, (*_path(each), self.silence))
@@ -147,10 +162,10 @@ class LexiconDecoder:
             # Two words of the same single symbol need a blank between them.
             if inside or symbol != at.symbol:
                 for word in node.words:
-                    rise = options.lm_weight * (self.model.score(self._context(at.words), word) - counted) + options.word_score
+                    rise = options.lm_weight * (self.log10(self._last(at.words), word) - counted) + options.word_score
                     yield _Hypothesis(score + rise, self.root, symbol, False, (*at.words, word), at)
             if not node.words and options.unknown_score > -math.inf:
-                rise = options.lm_weight * (self.model.score(self._context(at.words), UNKNOWN) - counted) + options.unknown_score
+                rise = options.lm_weight * (self.log10(self._last(at.words), UNKNOWN) - counted) + options.unknown_score
                 yield _Hypothesis(score + rise, self.root, symbol, False, (*at.words, UNKNOWN), at)
         if not at.blank or not inside:
             symbol = at.symbol if inside else self.silence
@@ -158,11 +173,18 @@ class LexiconDecoder:
             yield _Hypothesis(score, at.node, symbol, False, at.words, at)
         yield _Hypothesis(at.score + frame[self.blank], at.node, self.blank, True, at.words, at)
 
-    def _context(self, words: tuple[str, ...]) -> tuple[str, ...]:
+    def _last(self, words: tuple[str, ...]) -> tuple[str, ...]:
+        """The words that can matter to the next one."""
+        return () if self.model is None else words[-self.model.order :]
+
+    def _log10(self, words: tuple[str, ...], word: str) -> float:
+        """Log10 probability of a word, or of the end, behind a sentence's first or last words; 0 without a language model."""
+        if self.model is None:
+            return 0.0
         context = self.model.start
-        for word in words[-self.model.order :]:
-            context = self.model.extend(context, word)
-        return context
+        for each in words:
+            context = self.model.extend(context, each)
+        return self.model.score(context, word)
 
 
 def _smear(node: _Node) -> float:

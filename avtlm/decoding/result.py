@@ -27,7 +27,7 @@ class Hypothesis:
         components: parts of the score by name, before weighting (``ctc``, ``attention``, ``lm``), summed over the tokens.
         timesteps: for every token the frames it covers, from the first to before the last; empty if the search knows no times.
         token_scores: log-probability of every token; empty if the search knows none.
-        text: the tokens as text, once a vocabulary has been applied.
+        text: the tokens as text, once a vocabulary has been applied; of a search over words, its words.
     """
 
     tokens: tuple[int, ...]
@@ -156,13 +156,17 @@ def transcript(
     """
     if not hypotheses:
         raise ValueError("A transcript needs at least one hypothesis.")
-    named = tuple(replace(hypothesis, text=vocabulary.decode(hypothesis.tokens)) for hypothesis in hypotheses)
+    named = tuple(each if each.text else replace(each, text=vocabulary.decode(each.tokens)) for each in hypotheses)
     best = named[0]
     words = []
-    for span in vocabulary.words(best.tokens):
+    spans = vocabulary.words(best.tokens)
+    known = best.text.split() if hypotheses[0].text else []
+    # A word of a lexicon may be spelled with other letters than its own.
+    names = known if len(known) == len(spans) else [span.text for span in spans]
+    for name, span in zip(names, spans, strict=True):
         frames, scores = best.timesteps[span.first : span.end], best.token_scores[span.first : span.end]
         start, end = (frames[0][0] * frame_seconds, frames[-1][1] * frame_seconds) if frames else (None, None)
-        words.append(Word(span.text, start, end, math.exp(min(0.0, sum(scores) / len(scores))) if scores else None))
+        words.append(Word(name, start, end, math.exp(min(0.0, sum(scores) / len(scores))) if scores else None))
     return Transcript(best.text, tuple(words), named, dict(timings or {}), duration)
 
 

@@ -20,7 +20,7 @@ from avtlm.evaluation.wer import ErrorRate, corpus_wer
 from avtlm.recognizer import Recognizer
 from avtlm.text.normalize import normalize
 from avtlm.training.progress import bar
-from avtlm.transcribe import load_recognizer
+from avtlm.transcribe import changed_decoding, load_recognizer
 
 Cell = tuple[str | None, float | None]  # kind of noise, SNR in dB
 CLEAN: Cell = (None, None)
@@ -54,6 +54,7 @@ class Evaluation:
     seed: int
     conditions: tuple[Condition, ...]
     noise_dir: str | None = None
+    decoding: tuple[str, ...] = ()
 
     @property
     def wer(self) -> dict[str, dict[str, float]]:
@@ -71,6 +72,7 @@ class Evaluation:
         noise: Any = "none" if not self.noises else self.noises[0] if len(self.noises) == 1 else list(self.noises)
         origin = {"model": self.model, "manifest": self.manifest, "split": self.split, "noise": noise, "seed": self.seed}
         origin |= {"noise_dir": self.noise_dir} if self.noise_dir is not None else {}
+        origin |= {"decoding": list(self.decoding)} if self.decoding else {}
         counts = {"utterances": first.utterances, "words": first.words}
         if len(self.noises) < 2:
             return origin | counts | {"wer": self.wer, "interval_95": self._by_cell(_interval)}
@@ -114,6 +116,7 @@ def evaluate(
     limit: int | None = None,
     seed: int = 0,
     noise_dir: str | Path | None = None,
+    decoding: Sequence[str] = (),
 ) -> Evaluation:
     """Transcribe a manifest of lip crops and sound and count the wrong words. Case does not count.
 
@@ -128,12 +131,14 @@ def evaluate(
         limit: only the first rows.
         seed: of the noise.
         noise_dir: lists of recorded noise, ``<kind>/<split>.tsv``.
+        decoding: changes to the model's decoding settings: ``("method=ctc_beam", "beam=20")``.
 
     Raises:
         ManifestError, MediaError, CheckpointError: something cannot be read.
         ValueError: no rows, rows without transcripts, a modality that the rows have not got, or noise that cannot be made.
     """
     recognizer = load_recognizer(model)
+    searched = changed_decoding(recognizer, decoding)
     inputs = systems.input_format(recognizer.encoder)
     if inputs.video_size is None and any("v" in modality for modality in modalities):
         raise ValueError(f"modalities: {', '.join(modalities)} were asked for, but this model hears only; choose a.")
@@ -157,7 +162,7 @@ def evaluate(
                 items = [_item(dataset, i, "".join(seen), cell, noises) for i in batch_rows]
                 batch: Batch = collate(items, "recognition").to(device)
                 for modality in seen:
-                    results = recognizer.transcribe_batch(batch.only(modality))
+                    results = recognizer.transcribe_batch(batch.only(modality), searched)
                     found = {item.id: result.text for item, result in zip(items, results, strict=True)}
                     texts.setdefault((modality, cell), {}).update(found)
                 progress.advance(len(batch_rows), "clean" if cell == CLEAN else f"{cell[0]}, {cell[1]:g} dB")
@@ -170,7 +175,8 @@ def evaluate(
             rate = corpus_wer([(reference, normalize(found[name])) for name, reference in references.items()])
             conditions.append(Condition(modality, cell[1], rate, found, cell[0]))
     name = "loaded model" if isinstance(model, Recognizer) else str(model)
-    return Evaluation(name, str(manifest), split, kinds, seed, tuple(conditions), None if noise_dir is None else str(noise_dir))
+    lists = None if noise_dir is None else str(noise_dir)
+    return Evaluation(name, str(manifest), split, kinds, seed, tuple(conditions), lists, tuple(decoding))
 
 
 def _reference(dataset: ClipDataset, index: int) -> str:

@@ -1,5 +1,6 @@
 """The published systems, by name: one file each. A plain dictionary, so that a reader sees them all and nothing is registered by import."""
 
+import dataclasses
 import importlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,7 +82,7 @@ def load(folder: str | Path) -> Any:
         CheckpointError: a file is missing or does not fit.
         ValueError: the folder holds an encoder without heads.
     """
-    from avtlm.recognizer import Recognizer, RecognizerConfig
+    from avtlm.recognizer import DecodingConfig, Recognizer, RecognizerConfig
     from avtlm.text.vocabulary import load_vocabulary
 
     settings = checkpoint.load_config(folder)
@@ -90,9 +91,13 @@ def load(folder: str | Path) -> Any:
             f"{folder}: a pre-trained encoder without a recogniser; fine-tune it first (avtlm train configs/vatlm/finetune_avsr.yaml)."
         )
     heads = config.load(RecognizerConfig, settings["model"])
+    # decoding.yaml is the file that one may change without training anew.
+    decoding = config.load(DecodingConfig, checkpoint.load_decoding(folder) or config.to_dict(heads.decoding))
+    heads = dataclasses.replace(heads, decoding=decoding)
     system = find(settings["system"])
     encoder = system.build(config.load(system.config_class(), heads.encoder))
     model = Recognizer(heads, encoder, load_vocabulary(folder))
+    model.folder = Path(folder)
     model.geometry = settings.get("geometry", model.geometry)
     checkpoint.load_into(model, folder)
     return model.eval()

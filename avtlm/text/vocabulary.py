@@ -18,7 +18,9 @@ BLANK, PAD, EOS, UNKNOWN = 0, 1, 2, 3
 BOS = BLANK
 SPACE = "|"
 FILE = "vocabulary.json"
-SPELLINGS = ("characters", "tokens")
+LETTERS = "letters"
+SPELLINGS = ("characters", LETTERS, "tokens")
+ENGLISH = "|ETAONIHSRDLUMWCFGYPBVK'XJQZ"  # fairseq's dictionary of LibriSpeech's letters, by frequency
 
 
 class VocabularyError(ValueError):
@@ -67,7 +69,8 @@ class Tokenizer(Protocol):
 
 
 class Vocabulary:
-    """A list of symbols: letters with ``|`` for the space (spelling ``characters``), or phonemes or units set apart by spaces (``tokens``).
+    """A list of symbols: letters with ``|`` for the space (spelling ``characters``) or in upper case with ``|`` behind every word, as
+    fairseq writes them (``letters``), or phonemes or units set apart by spaces (``tokens``).
 
     Args:
         symbols: all symbols in the order of their ids, the four special ones first.
@@ -85,6 +88,9 @@ class Vocabulary:
         self._symbols = list(symbols)
         self._ids = {symbol: index for index, symbol in enumerate(symbols)}
         self.spelling = spelling
+        lower = next((symbol for symbol in symbols[len(SPECIALS) :] if spelling == LETTERS and symbol != symbol.upper()), None)
+        if lower is not None:
+            raise VocabularyError(f"The symbol {lower!r} is in lower case; letters are written in upper case.")
         if len(self._ids) != len(self._symbols):
             twice = next(symbol for symbol, count in Counter(symbols).items() if count > 1)
             raise VocabularyError(f"The symbol {twice!r} is in the vocabulary more than once; give every symbol once.")
@@ -97,6 +103,11 @@ class Vocabulary:
         """Every character of ``texts``, sorted, with ``|`` for the space."""
         found = {character for text in texts for character in "".join(text.split())} - {SPACE}
         return cls([*SPECIALS, SPACE, *sorted(found)])
+
+    @classmethod
+    def letters(cls) -> "Vocabulary":
+        """The 32 symbols that wav2vec 2.0 and its kin write English with: special ones, ``|``, letters in upper case, the apostrophe."""
+        return cls([*SPECIALS, *ENGLISH], LETTERS)
 
     @classmethod
     def tokens(cls, texts: Iterable[str]) -> "Vocabulary":
@@ -117,6 +128,8 @@ class Vocabulary:
         return hash((tuple(self._symbols), self.spelling))
 
     def _split(self, text: str) -> list[str]:
+        if self.spelling == LETTERS:
+            return list("".join(word + SPACE for word in text.upper().split()))
         return text.split() if self.spelling == "tokens" else list(SPACE.join(text.split()))
 
     def encode(self, text: str) -> list[int]:

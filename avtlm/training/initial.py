@@ -1,6 +1,7 @@
 """What a run starts with: the model, fresh or from another model's folder, its vocabulary, its phones, and how its lips were cut."""
 
 import dataclasses
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +16,13 @@ from avtlm.data.manifest import read_manifest
 from avtlm.nn.feed_forward import spread
 from avtlm.protocols import DropsHeads, MakesTeacher, PredictsUnits
 from avtlm.recognizer import Recognizer, RecognizerConfig
-from avtlm.text.vocabulary import Tokenizer, Vocabulary
+from avtlm.text.vocabulary import LETTERS, Tokenizer, Vocabulary
 
 if TYPE_CHECKING:
     from avtlm.training.loop import TrainConfig
 
 PHONES = "phones.txt"
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,10 @@ def build(settings: "TrainConfig") -> Start:
     heads = dataclasses.replace(heads, encoder=config.to_dict(encoder_config))
     vocabulary = _vocabulary(settings)
     card = {"system": settings.system, "task": "recognition", **_geometry(settings), "model": config.to_dict(heads)}
-    return Start(Recognizer(heads, encoder, vocabulary), card, systems.input_format(encoder), vocabulary, phones)
+    recognizer = Recognizer(heads, encoder, vocabulary)
+    if heads.decoding.lexicon is not None:
+        recognizer.word_search(heads.decoding)  # a file that is missing is found before training, not when it is first searched
+    return Start(recognizer, card, systems.input_format(encoder), vocabulary, phones)
 
 
 def _vocabulary(settings: "TrainConfig") -> Tokenizer:
@@ -91,6 +96,12 @@ def _vocabulary(settings: "TrainConfig") -> Tokenizer:
         from avtlm.text.subwords import Subwords
 
         return Subwords.train(texts, settings.subwords)
+    if settings.vocabulary == LETTERS:
+        letters = Vocabulary.letters()
+        lacking = letters.unknown_report(texts)
+        if lacking.unknown:
+            log.warning("vocabulary: letters: %s in the transcripts.", lacking)
+        return letters
     return Vocabulary.characters(texts)
 
 

@@ -69,6 +69,8 @@ class TrainConfig:
         initialise_weights: false takes only the sizes of the initial encoder and starts it from scratch.
         fresh: modules of the initial model that start from scratch, such as ``predictor`` when the units are others.
         subwords: size of a SentencePiece vocabulary for a recogniser; null writes with characters.
+        vocabulary: these are ``characters``, those of the transcripts with ``|`` between words, or ``letters``, the English ones in upper
+            case with ``|`` behind every word, as the official fine-tuning of wav2vec 2.0 and its kin writes them (32 symbols).
         average: keep this many of the best validated models in ``candidates/`` and write their mean to ``average/`` at the end; 0 keeps
             none.
         max_bad_steps: stop after this many steps in a row whose loss is not finite; such a step changes nothing and is logged with its ids.
@@ -91,6 +93,7 @@ class TrainConfig:
     initialise_weights: bool = True
     fresh: tuple[str, ...] = ()
     subwords: int | None = None
+    vocabulary: Literal["characters", "letters"] = "characters"
     validation: Source | None = None
     seed: int = 1
     steps: int = 1000
@@ -129,6 +132,8 @@ class TrainConfig:
             raise ValueError(f"{counts}: give at least 1 of each.")
         if self.validate_every and self.validation is None:
             raise ValueError("validate_every: there is no validation source; describe one under the key validation, or set 0.")
+        if self.subwords is not None and self.vocabulary != "characters":
+            raise ValueError(f"subwords: {self.subwords} together with vocabulary: {self.vocabulary}; choose one of them.")
         if self.average and (self.average < 2 or not self.validate_every):
             raise ValueError(f"average: {self.average}; give 0, or at least 2 models together with validate_every, which ranks them.")
         if self.accumulate < 1 or self.timeout_seconds <= 0:

@@ -14,6 +14,7 @@ from avtlm.data.dataset import ClipDataset, collate
 from avtlm.data.manifest import read_manifest
 from avtlm.data.seeds import seed_for
 from avtlm.recognizer import Recognizer, transcribe_all
+from avtlm.text.normalize import normalize
 from avtlm.training.averaging import average
 from avtlm.training.meter import Meter
 from avtlm.training.run_folder import save
@@ -59,7 +60,8 @@ class Validation:
         rows = {row.id: row.transcript or "" for row in read_manifest(self.dataset.source.manifest)}
         texts = {number: transcribe_all(model, [batch.to(self.run.device)]) for number, batch in self.batches.items()}
         gathered = {number: found for part in self.run.processes.gather(texts) for number, found in part.items()}
-        return [(rows[name], text) for number in sorted(gathered) for name, text in gathered[number].items()]
+        pairs = [(rows[name], text) for number in sorted(gathered) for name, text in gathered[number].items()]
+        return [(normalize(truth), normalize(text)) for truth, text in pairs]
 
     def keep_the_best(self, results: dict[str, float]) -> None:
         """Write the model to ``best/`` if no earlier one was better, and to ``candidates/`` if it is among the best."""

@@ -1,0 +1,117 @@
+"""The search over the words of a lexicon as a recogniser uses it: files are opened and checked once, what is found becomes hypotheses.
+
+Transcripts may end in the symbol between words (fairseq's letters) or have it between words alone. In the second case a last word ends with
+the clip: the search is given one more frame, in which that symbol costs nothing.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from avtlm.decoding.lexicon import LexiconDecoder, LexiconOptions, Spelled, read_lexicon
+from avtlm.decoding.ngram import END, NGram
+from avtlm.decoding.ranking import check_log_probs
+from avtlm.decoding.result import Hypothesis
+from avtlm.text.vocabulary import BLANK, LETTERS, SPACE, Tokenizer, Vocabulary
+
+
+class WordSearch:
+    """A lexicon, maybe a language model, and the search over them.
+
+    Args:
+        decoder: what searches one utterance.
+        ended: whether transcripts end in the symbol between words.
+    """
+
+    def __init__(self, decoder: LexiconDecoder, ended: bool) -> None:
+        self.decoder, self.ended = decoder, ended
+
+    @classmethod
+    def open(cls, lexicon: Path, language_model: Path | None, options: LexiconOptions, vocabulary: Tokenizer) -> "WordSearch":
+        """Read the files.
+
+        Args:
+            lexicon: lines ``word <tab> symbols``, every spelling ending in ``|``.
+            language_model: ARPA file; None lets any word follow any other.
+
+        Raises:
+            ValueError: a file is missing or damaged, spells with unknown symbols, or does not fit the other.
+        """
+        if not isinstance(vocabulary, Vocabulary) or SPACE not in vocabulary.symbols:
+            raise ValueError(
+                f"decoding.lexicon: {lexicon} spells words in letters and '|', which this model does not write; choose ctc_beam."
+            )
+        for name, path in (("lexicon", lexicon), ("language_model", language_model)):
+            if path is not None and not path.is_file():
+                raise ValueError(f"decoding.{name}: there is no file {path}, neither here nor in the model's folder.")
+        ids = {symbol: index for index, symbol in enumerate(vocabulary.symbols)}
+        words = read_lexicon(lexicon, ids, SPACE)
+        model = None if language_model is None else NGram.read(language_model)
+        if model is not None and not any((word,) in model.probabilities for word, _ in words):
+            raise ValueError(f"{language_model}: has none of the words of {lexicon}, such as {words[0][0]!r}; is the case the same?")
+        return cls(LexiconDecoder(words, model, options, BLANK, ids[SPACE]), vocabulary.spelling == LETTERS)
+
+    @torch.no_grad()
+    def __call__(self, log_probs: Tensor, lengths: Tensor) -> list[list[Hypothesis]]:
+        """The best word sequences of every row, best first.
+
+        Args:
+            log_probs: (batch, frames, symbols).
+            lengths: (batch,) valid frames of each row.
+
+        Raises:
+            ValueError: shapes or lengths do not fit together, or a valid frame holds nan.
+        """
+        check_log_probs(log_probs, lengths.to(log_probs.device))
+        rows = zip(log_probs.double().cpu(), lengths.tolist(), strict=True)
+        return [self._search(row[:length]) for row, length in rows]
+
+    def _search(self, emissions: Tensor) -> list[Hypothesis]:
+        decoder, frames = self.decoder, emissions
+        if not self.ended:
+            last = torch.full_like(emissions[:1] if len(emissions) else emissions.new_zeros(1, emissions.shape[1]), -math.inf)
+            last[:, decoder.silence] = 0.0
+            frames = torch.cat([emissions, last])
+        return [self._hypothesis(found, emissions) for found in decoder.decode(frames)]
+
+    def _hypothesis(self, found: Spelled, emissions: Tensor) -> Hypothesis:
+        """Symbols of the words, a single silence behind each, with the frames they cover."""
+        tokens: list[int] = []
+        times: list[tuple[int, int]] = []
+        path = found.path[1 : 1 + len(emissions)]
+        words, inside = 0, False
+        for symbol, start, end in _runs(path):
+            silent = symbol == self.decoder.silence
+            if symbol == self.decoder.blank or (silent and not inside) or words == len(found.words):
+                continue
+            words, inside = words + silent, not silent
+            tokens.append(symbol)
+            times.append((start, end))
+        scores = [emissions[start:end, symbol].mean().item() for symbol, (start, end) in zip(tokens, times, strict=True)]
+        spelled = emissions[range(len(path)), list(path)].sum().item() if path else 0.0
+        components = {"ctc": spelled}
+        if self.decoder.model is not None:
+            components["lm"] = math.log(10) * self._sentence(found.words)
+        return Hypothesis(tuple(tokens), found.score, components, tuple(times), tuple(scores), " ".join(found.words))
+
+    def _sentence(self, words: Sequence[str]) -> float:
+        """Log10 probability of a whole sentence."""
+        model = self.decoder.model
+        assert model is not None
+        context, total = model.start, 0.0
+        for word in words:
+            total += model.score(context, word)
+            context = model.extend(context, word)
+        return total + model.score(context, END)
+
+
+def _runs(path: Sequence[int]) -> Iterator[tuple[int, int, int]]:
+    """Stretches of equal symbols: symbol, first frame, frame behind the last."""
+    start = 0
+    for frame in range(1, len(path) + 1):
+        if frame == len(path) or path[frame] != path[start]:
+            yield path[start], start, frame
+            start = frame
