@@ -50,6 +50,8 @@ class Data2VecConfig(SpeechEncoderConfig):
         super().__post_init__()
         if self.targets.layers > self.encoder.layers:
             raise ValueError(f"targets.layers: {self.targets.layers} of {self.encoder.layers} layers; choose at most as many.")
+        if self.targets.over_padding and not self.encoder.compute_padding:
+            raise ValueError("targets.over_padding: counts padded frames, which only an encoder with compute_padding computes; set both.")
 
 
 class Data2Vec(SpeechEncoder):
