@@ -1,8 +1,9 @@
 """What a checkpoint of fairseq's trainer holds: a configuration, weights, dictionaries, a SentencePiece model.
 
 Layout: fairseq's trainer.py and AV-HuBERT's misc/fix_state.py. ``task_state`` has the dictionaries: ``dictionaries`` (of units, one per set
-of labels), ``target_dictionary`` (of transcripts), ``s2s_tokenizer``, and VATLM's ``phone_dictionary``. Before 2021 the configuration was
-one long list of options, ``args``. WavLM's released files hold the options of the model alone, and its weights.
+of labels; MT4SSL's ``discrete_dictionary``), ``target_dictionary`` (of transcripts), ``s2s_tokenizer``, and VATLM's ``phone_dictionary``.
+Before 2021 the configuration was one long list of options, ``args``. WavLM's released files hold the options of the model alone, and its
+weights.
 """
 
 import ast
@@ -81,7 +82,7 @@ def read_container(path: str | Path) -> Container:
             raise TorchFileError("'task_state' is no dictionary.")
         phones = _dictionaries(state.get("phone_dictionary"))
         target = _dictionaries(state.get("target_dictionary"))
-        units = _dictionaries(state.get("dictionaries"))
+        units = _dictionaries(state.get("dictionaries")) or _dictionaries(state.get("discrete_dictionary"))
         subwords = _subwords(state.get("s2s_tokenizer"))
     except (TorchFileError, RecursionError) as error:
         raise TorchFileError(f"{path} is no checkpoint that can be converted: {error}") from error

@@ -81,7 +81,8 @@ def _fine_tuned(
     from avtlm.text.subwords import Subwords  # sentencepiece is needed for this kind only
 
     vocabulary = load_vocabulary(folder)
-    task_state = {**_dictionaries(folder, settings), "target_dictionary": dictionary(vocabulary.symbols)}
+    units = _dictionaries(folder, settings) if isinstance(settings, HubertConfig) else {}
+    task_state = {**units, "target_dictionary": dictionary(vocabulary.symbols)}
     if isinstance(vocabulary, Subwords):
         processor = SentencePieceProcessor(vocabulary.serialised)
         task_state["s2s_tokenizer"] = SentencepieceBPE({"sp": processor, "enable_sampling": False, "alpha": None})
@@ -139,6 +140,10 @@ def _pretraining_cfg(system: System, settings: SpeechEncoderConfig) -> dict[str,
 
 def _fine_tuning_cfg(system: System, heads: RecognizerConfig, settings: SpeechEncoderConfig) -> dict[str, Any]:
     pretraining, layers = _pretraining_cfg(system, settings), settings.encoder
+    if isinstance(settings, MT4SSLConfig):
+        # With its classifier, MT4SSL's class asks for a dictionary of units on the disk, to build what fine-tuning drops at once.
+        pretraining["model"] |= {"ce_loss": False, "mse_loss": True}
+        pretraining["criterion"]["loss_weights"] = {}
     hubert = system == "hubert"
     task = {key: pretraining["task"][key] for key in ("data", "sample_rate", "normalize", "enable_padding")}
     if hubert:
@@ -178,16 +183,14 @@ def _fine_tuning_cfg(system: System, heads: RecognizerConfig, settings: SpeechEn
 
 
 def _dictionaries(folder: Path, settings: SpeechEncoderConfig) -> dict[str, Any]:
-    """Dictionaries of the units, which files of MT4SSL need not hold. A model that was not converted predicts unit i by class i, without
-    special symbols."""
-    sizes = _units(settings)
-    if not sizes or (isinstance(settings, MT4SSLConfig) and not (folder / units_file(0)).is_file()):
-        return {}
+    """Dictionaries of the units. A model that was not converted predicts unit i by class i, without special symbols."""
     found = []
-    for number, size in enumerate(sizes):
+    for number, size in enumerate(_units(settings)):
         file = folder / units_file(number)
         symbols = file.read_text(encoding="utf-8").split() if file.is_file() else [str(unit) for unit in range(size)]
         if len(symbols) != size:
             raise OptionError(f"{file.name} lists {len(symbols)} symbols, but the model predicts {size} units.")
         found.append(dictionary(symbols))
-    return {"dictionaries": found}
+    if isinstance(settings, MT4SSLConfig):
+        return {"discrete_dictionary": found[0]}
+    return {"dictionaries": found} if found else {}

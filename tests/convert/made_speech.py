@@ -21,6 +21,8 @@ from avtlm.convert.options.wav2vec2_official import official_criterion, official
 from avtlm.convert.speech_encoders import MODELS, official_key
 from avtlm.frontends.waveform import normalise_waveform
 from avtlm.recognizer import Recognizer, RecognizerConfig
+from avtlm.systems.hubert import Hubert
+from avtlm.systems.mt4ssl import MT4SSL
 from avtlm.systems.speech_encoder import SpeechEncoder, SpeechEncoderConfig
 from avtlm.text.vocabulary import SPECIALS, Vocabulary
 from tests.convert.made_checkpoints import units
@@ -79,10 +81,16 @@ def pretrained(system: System, **changes: Any) -> tuple[dict[str, Any], SpeechEn
         "args": None,
         "cfg": pretraining_cfg(model.config, system),
         "model": OrderedDict(state(model, system)),
-        "task_state": {"dictionaries": [units(model.config.units - len(SPECIALS))]} if system == "hubert" else {},
+        "task_state": _dictionaries(model),
         "extra_state": {"epoch": 3},
     }
     return content, model
+
+
+def _dictionaries(model: SpeechEncoder) -> dict[str, Any]:
+    if isinstance(model, Hubert):
+        return {"dictionaries": [units(model.config.units - len(SPECIALS))]}
+    return {"discrete_dictionary": units(model.config.units - len(SPECIALS))} if isinstance(model, MT4SSL) else {}
 
 
 def recogniser(system: System, **changes: Any) -> Recognizer:
