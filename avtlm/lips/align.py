@@ -87,7 +87,8 @@ def interpolate_missing(points: np.ndarray) -> np.ndarray:
 def similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     """Least-squares similarities (scale, rotation, translation) from ``source`` to ``target``.
 
-    With points as complex numbers the similarity is w = a z + b, whose least-squares solution is closed (Umeyama 1991 for two dimensions).
+    In the order of scikit-image's operations, so that results are the same to the last bit: on pictures of even areas, where values lie
+    at whole grey levels, the last bit decides to which of two levels they are cut.
 
     Args:
         source: ``(frames, points, 2)``.
@@ -96,15 +97,20 @@ def similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     Returns:
         float64 ``(frames, 2, 3)``.
     """
-    z = source[..., 0] + 1j * source[..., 1]
-    w = target[..., 0] + 1j * target[..., 1]
-    z_mean, w_mean = z.mean(axis=-1, keepdims=True), w.mean(axis=-1, keepdims=True)
-    spread = (np.abs(z - z_mean) ** 2).sum(axis=-1)
-    if (spread == 0).any():
+    return np.stack([_umeyama(points, target) for points in source])
+
+
+def _umeyama(source: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Umeyama 1991, equations 38 to 43: ``(points, 2)`` each -> ``(2, 3)``."""
+    source_mean, target_mean = source.mean(axis=0), target.mean(axis=0)
+    spread = (source - source_mean).var(axis=0).sum()
+    if spread == 0:
         raise AlignmentError("the landmarks of a frame all lie on one point.")
-    a = ((z - z_mean).conj() * (w - w_mean)).sum(axis=-1) / spread
-    b = w_mean[..., 0] - a * z_mean[..., 0]
-    return np.stack([np.stack([a.real, -a.imag, b.real], axis=-1), np.stack([a.imag, a.real, b.imag], axis=-1)], axis=-2)
+    left, sizes, right = np.linalg.svd((target - target_mean).T @ (source - source_mean) / len(source))
+    signs = np.array([1.0, -1.0 if np.linalg.det(left) * np.linalg.det(right) < 0 else 1.0])  # a rotation, no mirror
+    rotation = left @ np.diag(signs) @ right
+    scale = 1.0 / spread * (sizes @ signs)
+    return np.column_stack([rotation * scale, target_mean - scale * (rotation @ source_mean)])
 
 
 def robust_similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:

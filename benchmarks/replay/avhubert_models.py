@@ -93,11 +93,12 @@ def batch_of(tensors: Mapping[str, Tensor], task: str = "audio_video", padded: b
 
 
 def mask_of(tensors: Mapping[str, Tensor], other_clip: bool = False) -> InputMask:
-    """Given masks. What stands in for hidden frames of another clip lies in the row ``video_perm``; of two rows that is the other one."""
+    """Given masks. What stands in for hidden frames of another clip lies in the row ``video_perm``, or ``video_shift`` rows on; of two rows
+    that is the other one."""
     video, source, row = (tensors.get(name) for name in ("mask_video", "video_sub_index", "video_perm"))
     if video is not None and source is None and len(video) > 1:
-        if other_clip and row is None and len(video) == 2:
-            row = torch.tensor([1, 0])
+        if other_clip and row is None and (len(video) == 2 or "video_shift" in tensors):
+            row = (torch.arange(len(video)) + tensors.get("video_shift", torch.tensor(1))) % len(video)
         if row is None:
             raise CaseError("inputs.safetensors: hidden video frames without video_sub_index, the frames that stand in for them.")
         source = torch.arange(video.shape[1]).expand(len(video), -1)

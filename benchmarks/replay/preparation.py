@@ -64,9 +64,10 @@ def noise_case(case: Case, check: Check) -> None:
         if match is not None:
             clean, noise = (case.inputs[f"{part}{match[1]}"].numpy() for part in ("clean", "noise"))
             check.close(name, torch.from_numpy(mix_at_snr(clean, noise, float(match[2]))), bound)
-    several = [case.inputs[name].numpy() for name in sorted(case.inputs) if name.startswith("multi_noise_")]
-    if several:
-        check.equal("multi_noise_mean", torch.from_numpy(mean_noise(several)))
+    for stem in (name.removesuffix("_mean") for name in case.outputs if name.endswith("_mean")):
+        several = [case.inputs[name].numpy() for name in sorted(case.inputs) if re.fullmatch(rf"{stem}_\w", name)]
+        if several:
+            check.equal(f"{stem}_mean", torch.from_numpy(mean_noise(several)))
 
 
 class LegacyDraws:

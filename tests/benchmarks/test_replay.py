@@ -106,7 +106,8 @@ def test_of_two_clips_the_other_one_stands_in_and_of_more_a_case_names_it() -> N
     three = {"mask_video": torch.ones(3, 4, dtype=torch.bool)}
     with pytest.raises(ValueError, match="without video_sub_index"):
         mask_of(three, other_clip=True)
-    assert mask_of({**three, "video_perm": torch.tensor([2, 0, 1])}).video_row.tolist() == [2, 0, 1]  # type: ignore[union-attr]
+    for given in ({"video_perm": torch.tensor([2, 0, 1])}, {"video_shift": torch.tensor(2)}):
+        assert mask_of({**three, **given}, other_clip=True).video_row.tolist() == [2, 0, 1]  # type: ignore[union-attr]
 
 
 def test_every_nth_row_is_found_by_what_the_case_says(tmp_path: Path) -> None:
@@ -182,6 +183,15 @@ def test_clips_that_the_official_code_gives_up_are_compared_as_such(tmp_path: Pa
         gone = {**first, "dropped1": torch.tensor(1)}
         report = derived(tmp_path / f"dropped{number}", "lip_roi/autoavsr_mediapipe", inputs=given, outputs=gone)
         assert report.passed, failed(report)
+
+
+def test_a_clip_without_a_face_is_left_out_where_the_official_script_writes_whole_frames(tmp_path: Path) -> None:
+    outputs = load_file(CASES / "lip_roi/avhubert_align" / "outputs.safetensors")
+    gone = torch.full_like(load_file(CASES / "lip_roi/avhubert_align" / "inputs.safetensors")["landmarks1"], float("nan"))
+    kept = {name: tensor for name, tensor in outputs.items() if "0" in name or name == "crops1"}
+    report = derived(tmp_path / "case", "lip_roi/avhubert_align", inputs={"landmarks1": gone}, outputs=kept)
+    assert report.passed, failed(report)
+    assert list(report.skipped) == ["crops1"]
 
 
 def test_crops_of_another_size_are_cut_where_the_case_holds_such(tmp_path: Path) -> None:

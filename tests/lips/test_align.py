@@ -76,6 +76,11 @@ def test_a_similarity_is_recovered(scale: float, angle: float, x: float, y: floa
     assert np.abs(similarity(mean_face()[None], transform(matrix, mean_face()[None])[0]) - matrix).max() < 1e-8 * max(1, scale) * 1000
 
 
+def test_a_mirrored_face_is_turned_not_mirrored() -> None:
+    matrix = similarity((mean_face() * (-1, 1))[None], mean_face())[0]
+    assert np.linalg.det(matrix[:, :2]) > 0
+
+
 def test_missing_frames_are_interpolated_and_copied_at_the_ends() -> None:
     points = np.full((6, 68, 2), np.nan)
     points[1], points[4] = 1.0, 4.0
