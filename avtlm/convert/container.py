@@ -18,6 +18,7 @@ from avtlm.convert.pickles import StandIn, StoredTensor, TorchFile, TorchFileErr
 MISSING = "???"  # omegaconf's sign for a value that was never given
 TEACHER = "_ema"  # data2vec's teacher, a dictionary of its own among the weights
 WAVLM = "wavlm"
+FOLDER = " (of a Hugging Face model give the folder with its config.json)"
 
 
 @dataclass(frozen=True)
@@ -62,9 +63,11 @@ def read_container(path: str | Path) -> Container:
         OSError: it cannot be opened.
     """
     path = Path(path)
+    if path.suffix == ".safetensors":
+        raise TorchFileError(f"{path} holds tensors alone{FOLDER}.")
     content = TorchFile(path).content
     if not isinstance(content, dict) or not isinstance(content.get("model"), dict) or not {"cfg", "args"} & set(content):
-        raise TorchFileError(f"{path} is a file of torch, but no checkpoint of fairseq: it has no 'model' and 'cfg'.")
+        raise TorchFileError(f"{path} is a file of torch, but no checkpoint of fairseq: it has no 'model' and 'cfg'{FOLDER}.")
     configuration = content.get("cfg") or content.get("args")
     if configuration is None:
         raise TorchFileError(f"{path} has no configuration: neither 'cfg' nor, as in files from before 2021, 'args' holds any options.")

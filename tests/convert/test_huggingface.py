@@ -457,6 +457,14 @@ def test_the_command_says_in_one_sentence_what_is_wrong(
     assert not (tmp_path / "out").exists()
 
 
+def test_weights_without_their_folder_are_refused_with_a_word_about_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = made.save(made.make("hubert"), tmp_path / "theirs")
+    as_pickle(made.save(made.make("hubert"), tmp_path / "pickled"))
+    for path in (folder / "model.safetensors", tmp_path / "pickled/pytorch_model.bin"):
+        assert cli.main(["convert", str(path), "-o", str(tmp_path / "out")]) == 1
+        assert "give the folder with its config.json" in capsys.readouterr().err
+
+
 def test_a_refused_folder_leaves_an_older_model_alone(tmp_path: Path) -> None:
     folder = convert_folder(made.save(made.make("hubert"), tmp_path / "theirs"), None, tmp_path / "ours")
     before = {path.name: path.read_bytes() for path in folder.iterdir()}

@@ -62,12 +62,18 @@ def test_every_option_of_the_official_classes_is_known() -> None:
     from avtlm.convert.options.wav2vec2 import WITHOUT_EFFECT, fairseq
 
     for system, name in NAMES.items():
-        if system != "wavlm":
+        if name != "wavlm":  # see below: its list may hold anything
             given = {"label_rate": 50, "ema_anneal_end_step": 30000, "max_update": 400000}
             taken = Options({key: given.get(key, value) for key, value in options(name).items()}, name, WITHOUT_EFFECT)
             settings = fairseq(taken, system, (504,) if system in ("hubert", "mt4ssl") else ())
             taken.finish()
             assert (settings.encoder.dim, settings.encoder.layers, settings.waveform.hop) == (768, 12, 320)
+
+
+def test_every_option_of_wavlm_is_used(tmp_path: Path) -> None:
+    content, _ = pretrained("wavlm")
+    content["cfg"] = {**options("wavlm"), **{key: value for key, value in content["cfg"].items() if key != "predict_layers"}}
+    assert "say nothing about the model" not in (converted(tmp_path, content) / "README.md").read_text()
 
 
 def test_wavlm_is_read_from_its_own_container(tmp_path: Path) -> None:

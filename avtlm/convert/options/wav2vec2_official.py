@@ -101,8 +101,9 @@ def official_model(config: SpeechEncoderConfig, system: System) -> dict[str, Any
             "target_glu": config.unit_glu,
             "skip_masked": False,
             "skip_nomask": False,
-            "conv_pos_batch_norm": layers.position_norm == "batch",
         }
+        if system == "hubert":
+            official["conv_pos_batch_norm"] = layers.position_norm == "batch"
     elif isinstance(config, Data2VecConfig):
         official |= _teaching(config)
     if layers.relative_buckets:
