@@ -43,10 +43,15 @@ def prepare_layers(model: nn.Module, recompute: bool, compiled: bool) -> None:
         if compiled:
             attention = layer.self_attention
             attention.weigh = torch.compiler.disable(attention.weigh)  # type: ignore[method-assign]
-            forward = torch.compile(forward, dynamic=True, options={"fallback_random": True})
+            forward = functools.partial(_compiled, torch.compile(forward, dynamic=True, options={"fallback_random": True}), forward)
         if recompute:
             forward = functools.partial(_recomputed, forward)
         layer.forward = forward  # type: ignore[method-assign]
+
+
+def _compiled(fast: Callable[..., Tensor], plain: Callable[..., Tensor], *inputs: Any) -> Tensor:
+    """Compiled for steps alone: every mode of use would be compiled anew, and validation is rare."""
+    return fast(*inputs) if torch.is_grad_enabled() else plain(*inputs)
 
 
 def _recomputed(

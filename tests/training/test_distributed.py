@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 from avtlm import config
@@ -39,9 +40,9 @@ def assert_close(one: Path, two: Path) -> None:
     assert lines
     for ours, theirs in lines:
         assert theirs == pytest.approx(ours, rel=CLOSE, abs=CLOSE), f"step {ours['step']}"
-    for part in ("", "ema"):
-        if (one / part / "weights.safetensors").exists():
-            ours, theirs = weights(one / part), weights(two / part)
+    for part in ("weights.safetensors", "ema/weights.safetensors", "trainer/optimizer.safetensors"):
+        if (one / part).exists():
+            ours, theirs = load_file(one / part), load_file(two / part)
             assert ours.keys() == theirs.keys()
             for name, value in ours.items():
                 assert torch.allclose(value.float(), theirs[name].float(), rtol=CLOSE, atol=CLOSE), f"{part} {name}"
@@ -196,6 +197,20 @@ def test_a_signal_to_one_process_stops_all_with_a_checkpoint(corpus: MadeCorpus,
     assert printed == f"model: {tmp_path}/run/model\n"
     assert silent == ""
     assert f"signal to another process; stopped at step {steps_done(settings)} of 2000 with a checkpoint" in errors
+
+
+@pytest.mark.slow
+def test_a_process_that_hangs_ends_the_job_after_the_timeout(corpus: MadeCorpus, tmp_path: Path) -> None:
+    source = {"sound": {"manifest": str(corpus.sound), "task": "audio", "units": str(corpus.units)}}
+    settings = pretraining(corpus, tmp_path / "run", sources=source, accumulate=2, steps=5000, save_every=2, timeout_seconds=15)
+    job = start(2, settings)
+    wait_for_steps(settings, 2, job)
+    job[1].send_signal(signal.SIGSTOP)
+    job[0].wait(90)
+    job[1].kill()
+    (code, _, errors), _ = finish(job)
+    assert code == 1
+    assert "another process of this run has ended or does not answer" in errors
 
 
 def test_errors_of_lost_processes_are_told_from_others() -> None:
