@@ -5,6 +5,7 @@ memory as far as it is allowed; the rest is read as it is needed.
 """
 
 import dataclasses
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +20,7 @@ from avtlm.data.batching import Batch, fit, pad
 from avtlm.data.clip_memory import ClipMemory
 from avtlm.data.inputs import CROP, InputFormat
 from avtlm.data.manifest import Manifest, Utterance, read_manifest
-from avtlm.data.media import read_audio, read_lip_crops
+from avtlm.data.media import MediaError, read_lip_crops, read_track
 from avtlm.data.noise import babble
 from avtlm.data.noise_files import read_noise_files
 from avtlm.data.seeds import seed_for
@@ -28,6 +29,8 @@ from avtlm.frontends.filterbank import FRAME_RATE, SAMPLE_RATE
 from avtlm.frontends.text import DOWNSAMPLING
 from avtlm.text.vocabulary import PAD, UNKNOWN, Tokenizer, Vocabulary
 from avtlm.units.labels import UnitLabels, read_labels
+
+log = logging.getLogger(__name__)
 
 Task = Literal["audio_video", "audio", "audio_text", "text", "recognition"]
 IN_SHARDS = "shards"
@@ -161,6 +164,7 @@ class ClipDataset:
         noise = source.augment.noise if training else None
         self.noises = read_noise_files(noise.lists, noise.kinds, source.split or "train") if noise and noise.lists else None
         self._waves, self._crops = self._memories()
+        self._noted: set[str] = set()
 
     def __len__(self) -> int:
         return len(self.manifest)
@@ -176,12 +180,19 @@ class ClipDataset:
         return self.inputs.video_size is not None and self.source.task in ("audio_video", "recognition")
 
     def wave(self, index: int) -> np.ndarray:
-        """int16 (samples,) at 16 kHz."""
+        """int16 (samples,) at 16 kHz. What is remarkable about a file, such as a lower rate, is said once for the whole source."""
         kept = self._waves.get(index)
         if kept is not None:
             return kept.view(np.int16)
         path, content = self._media(self.manifest[index].audio)
-        wave = np.round(np.clip(read_audio(path, content=content), -1, 32767 / 32768) * 32768).astype(np.int16)
+        sound, notes = read_track(path, content=content)
+        if sound is None:
+            raise MediaError(path, "has no audio track.")
+        for note in notes:
+            if note not in self._noted:
+                self._noted.add(note)
+                log.warning("%s: utterance %r: %s (said once).", self.source.manifest, self.manifest[index].id, note)
+        wave = np.round(np.clip(sound, -1, 32767 / 32768) * 32768).astype(np.int16)
         self._waves.put(index, wave)
         return wave
 
@@ -262,15 +273,19 @@ class ClipDataset:
             if config.noise is not None:
                 wave = add_noise(wave, lambda rng: self._noise(index, rng), config.noise, progress, rng)
             warp = draw_warp(config, rng)
-        if len(wave) < self.inputs.shortest:
-            raise ValueError(
-                f"{self.source.manifest}: utterance {self.manifest[index].id!r} has {len(wave)} samples, fewer than the "
-                f"{self.inputs.shortest} of one frame; raise min_seconds."
-            )
-        features = self.inputs.audio(wave, frames, warp)
+        features = self.features(index, wave, frames, warp)
         if rng is not None and not self.inputs.waveform:
             features = torch.from_numpy(mask_frequencies(features.numpy(), config, rng))
         return features
+
+    def features(self, index: int, wave: np.ndarray, frames: int | None, warp: float = 1.0) -> Tensor:
+        """What the model takes in of an utterance's sound (see InputFormat.audio). Raises ValueError: too few samples for a frame."""
+        if len(wave) < self.inputs.shortest:
+            raise ValueError(
+                f"{self.source.manifest}: utterance {self.manifest[index].id!r} has {len(wave)} samples, fewer than the "
+                f"{self.inputs.shortest} of one frame; raise min_seconds or leave it out."
+            )
+        return self.inputs.audio(wave, frames, warp)
 
     def _noise(self, index: int, rng: np.random.Generator) -> np.ndarray:
         """What is mixed into a clip: recordings where there are lists of them, else babble of other clips."""

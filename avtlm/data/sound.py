@@ -51,7 +51,7 @@ def read_track(
     notes: list[str] = []
     sound = None
     if Path(path).suffix.lower() in SOUND_FILES and (content is not None or Path(path).is_file()):
-        sound = _read_sound_file(path if content is None else io.BytesIO(content), sample_rate)
+        sound = _read_sound_file(path if content is None else io.BytesIO(content), sample_rate, notes)
     if sound is None:
         with open_media(path, content) as container:
             sound = _decode_track(container, path, sample_rate, start, notes)
@@ -72,16 +72,19 @@ def fit(sound: np.ndarray, samples: int) -> np.ndarray:
     return np.pad(sound[:samples], (0, max(0, samples - len(sound))))
 
 
-def _read_sound_file(file: str | Path | io.BytesIO, sample_rate: int) -> np.ndarray | None:
+def _read_sound_file(file: str | Path | io.BytesIO, sample_rate: int, notes: list[str]) -> np.ndarray | None:
     """None when libsndfile does not know the coding; FFmpeg may."""
     try:
         sound, rate = soundfile.read(file if isinstance(file, io.BytesIO) else str(file), dtype="float32", always_2d=True)
     except (soundfile.SoundFileError, RuntimeError):
         return None
-    return _resampled(sound.mean(axis=1, dtype=np.float32) if sound.shape[1] > 1 else sound[:, 0], rate, sample_rate)
+    return _resampled(sound.mean(axis=1, dtype=np.float32) if sound.shape[1] > 1 else sound[:, 0], rate, sample_rate, notes)
 
 
-def _resampled(sound: np.ndarray, rate: int, sample_rate: int) -> np.ndarray:
+def _resampled(sound: np.ndarray, rate: int, sample_rate: int, notes: list[str]) -> np.ndarray:
+    if rate < sample_rate:
+        # The other way round nothing is lost that a model could hear, so there is nothing to say.
+        notes.append(f"the audio has {rate} samples a second; it was resampled to {sample_rate}, with nothing above {rate // 2} Hz in it")
     if rate != sample_rate and len(sound):
         sound = soxr.resample(sound, rate, sample_rate)
     return np.ascontiguousarray(sound, dtype=np.float32)
@@ -145,7 +148,7 @@ def _decode_track(
         raise MediaError(path, f"has an audio track that cannot be decoded{f' ({stopped})' if stopped else ''}.")
     if bad:
         notes.append(f"{bad} audio packets could not be decoded ({stopped})")
-    return _resampled(np.concatenate(pieces), rate, sample_rate)
+    return _resampled(np.concatenate(pieces), rate, sample_rate, notes)
 
 
 def _mono(frame: av.AudioFrame) -> np.ndarray:

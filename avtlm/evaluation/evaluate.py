@@ -201,7 +201,7 @@ def _item(dataset: ClipDataset, index: int, needed: str, cell: Cell, noises: Map
         kind, snr = cell
         if kind is not None and snr is not None:
             wave = mix_at_snr(wave, noises[kind](index, len(wave)), snr)
-        audio = dataset.inputs.audio(wave, row.video_frames or None)
+        audio = dataset.features(index, wave, row.video_frames or None)
     return Item(row.id, audio=audio, video=video)
 
 

@@ -302,3 +302,19 @@ def test_a_track_from_a_sound_file_can_be_cut(tmp_path: Path) -> None:
     assert sound is not None
     assert len(sound) == 640
     assert notes == ["the audio is 0.96 s longer than the video"]
+
+
+def test_sound_of_a_lower_rate_is_resampled_and_said(tmp_path: Path) -> None:
+    slow, same = tmp_path / "slow.wav", tmp_path / "same.wav"
+    write_wav(slow, tone(1.0, 8000), 8000)
+    write_wav(same, tone(1.0))
+    sound, notes = read_track(slow)
+    assert notes == ["the audio has 8000 samples a second; it was resampled to 16000, with nothing above 4000 Hz in it"]
+    assert sound is not None
+    assert len(sound) == 16000
+    np.testing.assert_allclose(sound[1000:-1000], tone(1.0)[1000:-1000], atol=0.01)
+    assert read_track(same)[1] == []
+    fast = write_media(tmp_path / "fast.mp4", None, audio=tone(1.0, 44100), rate=44100)
+    assert read_track(fast)[1] == []
+    low = write_media(tmp_path / "low.mp4", None, audio=tone(1.0, 8000), rate=8000)
+    assert "8000 samples a second" in read_track(low)[1][0]
