@@ -10,6 +10,7 @@ import dataclasses
 import io
 import json
 import os
+import re
 import zlib
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
@@ -25,6 +26,7 @@ from avtlm.data.shard_cache import ShardCache, ShardError, cache_folder, read_re
 INDEX = "shards.jsonl"
 VERSION = 1
 MEDIA = ("video", "audio")
+NAME = re.compile(r"[\w-][\w.-]*\.tar")
 OPEN_SHARDS = 32  # file handles of one reader
 
 
@@ -126,7 +128,7 @@ def read_shards(path: str | Path) -> Manifest:
         head = json.loads(lines[0])
         if head["version"] != VERSION:
             raise ManifestError(f"{place}: has the version {head['version']} of shards, and {VERSION} is known; make the shards again.")
-        shards = tuple(Shard(**shard) for shard in head["shards"])
+        shards = tuple(_shard(shard) for shard in head["shards"])
         key = str(head["key"])
     except ManifestError:
         raise
@@ -137,6 +139,15 @@ def read_shards(path: str | Path) -> Manifest:
     if not utterances:
         raise ManifestError(f"{place} lists no utterances.")
     return Manifest(Path(address), utterances, Path(place), tuple(range(2, len(utterances) + 2)), index)
+
+
+def _shard(values: Mapping[str, Any]) -> Shard:
+    """A shard of the index; a name that leads elsewhere is none."""
+    shard = Shard(**values)
+    numbers = (shard.bytes, shard.utterances, shard.frames)
+    if not NAME.fullmatch(shard.name) or not isinstance(shard.sha256, str) or any(type(number) is not int for number in numbers):
+        raise ValueError
+    return shard
 
 
 def _content(place: str) -> str:
@@ -156,12 +167,14 @@ def _row(index: ShardIndex, line: str, place: str, number: int) -> Utterance:
         row = json.loads(line)
         shard, members, labels = row.pop("shard"), row.pop("members"), row.pop("labels", 0)
         found = {kind: Member(shard, str(name), int(offset), int(size), int(crc)) for kind, (name, offset, size, crc) in members.items()}
-        name = index.shards[shard].name
+        home = index.shards[shard]
+        if shard < 0 or any(member.offset < 0 or not 0 <= member.size <= home.bytes - member.offset for member in found.values()):
+            raise ValueError
     except (ValueError, KeyError, TypeError, IndexError, AttributeError):
         raise ManifestError(f"{place}, line {number}, is not a row of an index of shards; copy the index again.") from None
     for kind in MEDIA:
         if kind in found:
-            row[kind] = f"{name}/{found[kind].name}"
+            row[kind] = f"{home.name}/{found[kind].name}"
             index.members[row[kind]] = found[kind]  # type: ignore[index]
     utterance = parse_utterance(row, place, number)
     if utterance.id in index.homes:

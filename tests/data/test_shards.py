@@ -274,6 +274,15 @@ def test_an_index_of_other_shards_is_noticed(shards: Path, tmp_path: Path) -> No
         ('{"id": "a"}\n', "line 1, is not the head of an index of shards"),
         ('{"version": 9, "key": "", "shards": []}\n', "has the version 9 of shards, and 1 is known"),
         ('{"version": 1, "key": "", "shards": []}\n', "lists no utterances"),
+        (
+            '{"version": 1, "key": "", "shards": [{"name": "../a.tar", "bytes": 1, "sha256": "", "utterances": 1, "frames": 1}]}\n',
+            "line 1, is not the head of an index of shards",
+        ),
+        (
+            '{"version": 1, "key": "", "shards": [{"name": "a.tar", "bytes": 9, "sha256": "", "utterances": 1, "frames": 1}]}\n'
+            '{"id": "a", "shard": 0, "members": {"audio": ["a.wav", 5, 5, 0]}}\n',
+            "line 2, is not a row of an index of shards",
+        ),
         ('{"version": 1, "key": "", "shards": []}\n{"id": "a", "shard": 0, "members": {}}\n', "line 2, is not a row of an index of shards"),
     ],
 )
