@@ -123,7 +123,9 @@ class StackedPositionalConvolution(nn.Module):
         for index, conv in enumerate(self.convs):
             if index and padding is not None and not self.compute_padding:
                 x = x.masked_fill(padding[..., None], 0.0)
-            x = self.activation(F.layer_norm(conv(x.transpose(1, 2))[..., :frames].transpose(1, 2), (self.dim,)))
+            x = F.layer_norm(conv(x.transpose(1, 2))[..., :frames].transpose(1, 2), (self.dim,))
+            # Transposed as in the official code: over contiguous memory PyTorch computes another GELU on CPUs, off by some 1e-6.
+            x = self.activation(x.transpose(1, 2)).transpose(1, 2)
         return x
 
 

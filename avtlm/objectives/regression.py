@@ -129,8 +129,7 @@ class Teacher(nn.Module):
 def average_layers(layers: list[Tensor], lengths: Tensor, config: TargetConfig) -> Tensor:
     """Norm and average (batch, frames, dim) layers."""
     shape = layers[0].shape
-    there = ~padding_mask(lengths, shape[1]) if not config.over_padding else torch.ones(shape[:2], dtype=torch.bool, device=lengths.device)
-    there = there[..., None]
+    there = None if config.over_padding else ~padding_mask(lengths, shape[1])[..., None]
     turned = config.official_axes and not (config.batch_norm or config.instance_norm)
     total = torch.zeros(shape, device=layers[0].device)
     for layer in layers:
@@ -152,8 +151,21 @@ def average_layers(layers: list[Tensor], lengths: Tensor, config: TargetConfig) 
     return average
 
 
-def _normed(x: Tensor, there: Tensor, dims: tuple[int, ...]) -> Tensor:
-    """Zero mean and unit variance over some dimensions of (batch, frames, dim), counted where ``there`` (batch, frames, 1) is True."""
+def _normed(x: Tensor, there: Tensor | None, dims: tuple[int, ...]) -> Tensor:
+    """Zero mean and unit variance over some dimensions of (batch, frames, dim), counted where ``there`` (batch, frames, 1) is True.
+
+    Over all of x these are PyTorch's own norms, as in the official code: variances of a few alike numbers are so small that they blow
+    rounding up, so that only the same computation gives the same.
+    """
+    if there is None and dims in ((0,), (1,)):
+        order = [0, 2, 1] if dims == (1,) else [1, 2, 0]
+        return F.instance_norm(x.permute(order)).permute([order.index(dim) for dim in range(3)])
+    if there is None and dims == (0, 1):
+        return F.batch_norm(x.transpose(1, 2), None, None, training=True).transpose(1, 2)
+    if there is None:
+        turned = x if dims == (1, 2) else x.transpose(0, 1)
+        normed = F.layer_norm(turned, turned.shape[1:])
+        return normed if dims == (1, 2) else normed.transpose(0, 1)
     counted = there.expand_as(x)
     count = counted.sum(dims, keepdim=True).clamp(min=1)
     centred = x - (x * counted).sum(dims, keepdim=True) / count
