@@ -97,6 +97,11 @@ class Manifest:
             raise ManifestError(f"{self.source}: {relative} lies in a tar file, and this needs plain files; unpack the shards.")
         return None if relative is None else self.root / relative
 
+    @property
+    def place(self) -> str:
+        """What read_manifest takes to read the whole of it again."""
+        return self.shards.address if self.shards is not None else str(self.source or self.root)
+
     def filter(self, keep: Callable[[Utterance], bool]) -> "Manifest":
         """The utterances for which ``keep`` is true, in order."""
         chosen = [index for index, utterance in enumerate(self.utterances) if keep(utterance)]

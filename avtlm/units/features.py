@@ -176,7 +176,7 @@ def _dataset(rows: Manifest, video: bool, inputs: "InputFormat | None") -> "Clip
     from avtlm.data.dataset import ClipDataset, Source
 
     source = Source(
-        manifest=str(rows.source or rows.root),
+        manifest=rows.place,
         task="audio_video" if video else "audio",
         split=None,
         cache=False,

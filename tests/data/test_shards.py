@@ -20,6 +20,7 @@ from avtlm.data.shards import ShardConfig, ShardReader, read_shards
 from avtlm.errors import MissingExtra
 from avtlm.text.vocabulary import Vocabulary
 from avtlm.training.stream import BatchStream
+from avtlm.units.features import FeatureConfig, Features
 from preprocess.shards import write_shards
 from tests.made_corpus import LETTERS, MadeCorpus, make_corpus
 from tests.training.made_runs import pretraining, run, same
@@ -109,6 +110,16 @@ def test_a_url_names_shards_as_well(shards: Path, tmp_path: Path) -> None:
     near, far = dataset(shards, "shards"), dataset(shards.as_uri(), "shards", shards=config)
     assert all(equal(near.item(index), far.item(index)) for index in range(len(near)))
     assert len(list((tmp_path / "cache").glob("*.tar"))) == len(list(shards.glob("*.tar")))
+
+
+def test_units_are_made_of_shards_as_of_files(corpus: MadeCorpus, shards: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    found = [Features(read_manifest(place), FeatureConfig(None)).compute([3, 0]) for place in (corpus.clips, shards, shards.as_uri())]
+    for others in found[1:]:
+        for one, other in zip(found[0], others, strict=True):
+            assert one[0] == other[0]
+            assert (one[1] == other[1]).all()
+    assert list((tmp_path / "avtlm" / "shards").glob("*.tar"))
 
 
 def test_the_rows_of_shards_are_valid_and_say_that_they_are_no_files(shards: Path) -> None:
