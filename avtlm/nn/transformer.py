@@ -268,7 +268,7 @@ class Encoder(nn.Module):
         Raises:
             ValueError: output_layer is not a layer of this encoder.
         """
-        states, packing = self._run(x, lengths, output_layer, None, routing)
+        states, packing = self._run(x, lengths, output_layer, None, routing, last_alone=True)
         return states[-1] if packing is None else packing.unpack(states[-1])
 
     def hidden_states(
@@ -294,9 +294,15 @@ class Encoder(nn.Module):
         return states
 
     def _run(
-        self, x: Tensor, lengths: Tensor | None, output_layer: int | None, kept: list[Tensor] | None, routing: Routing | None
+        self,
+        x: Tensor,
+        lengths: Tensor | None,
+        output_layer: int | None,
+        kept: list[Tensor] | None,
+        routing: Routing | None,
+        last_alone: bool = False,
     ) -> tuple[list[Tensor], Packing | None]:
-        """The states and, if they are packed, how."""
+        """The states, or only the last one so that no memory is held for the others, and, if they are packed, how."""
         config = self.config
         if output_layer is not None and not 1 <= output_layer <= len(self.layers):
             raise ValueError(f"output_layer: {output_layer} is not between 1 and {len(self.layers)}, the number of encoder layers.")
@@ -320,7 +326,7 @@ class Encoder(nn.Module):
             # Dropping whole layers costs nothing to draw: one number per layer, from the global generator that dropout uses too.
             if not (self.training and config.layer_drop > 0 and torch.rand(()) < config.layer_drop):
                 x = layer(x, lengths, bias, kept, routing)
-            states.append(x)
+            states = [x] if last_alone else [*states, x]
         if output_layer is None and config.norm_first:
             states[-1] = self.norm(x)
         return states, packing
