@@ -1,11 +1,21 @@
 """The names of fairseq and of Hugging Face lead to the same tensors of ours."""
 
 import json
+from typing import Any
 
 import pytest
 import torch
 
-from avtlm.convert.names.wav2vec2 import System, fairseq_name, hugging_face_name, rename
+from avtlm.convert.names.wav2vec2 import (
+    HUGGING_FACE,
+    FairseqLayout,
+    System,
+    fairseq_key,
+    fairseq_name,
+    hugging_face_key,
+    hugging_face_name,
+    rename,
+)
 from avtlm.nn.transformer import EncoderConfig
 from avtlm.systems.wavlm import WavLM, WavLMConfig
 from tests.golden_case import ROOT
@@ -76,3 +86,38 @@ def test_a_key_of_another_model_is_refused() -> None:
         fairseq_name("decoder.embed", "hubert")
     with pytest.raises(ValueError, match="no tensor of a Hugging Face speech encoder"):
         hugging_face_name("quantizer.vars.0")
+
+
+@pytest.mark.parametrize(("case", "system"), SYSTEMS.items())
+def test_names_there_and_back_are_the_same(case: str, system: System) -> None:
+    layout = FairseqLayout(group_norm=system != "mt4ssl")
+    for theirs, twin in json.loads((ROOT / "mt4ssl" / case / "hf_keymap.json").read_text()).items():
+        assert fairseq_key(fairseq_name(theirs, system), system, layout) == theirs
+        kind: Any = "pretraining" if system == "wav2vec2" else "bare"
+        assert hugging_face_key(hugging_face_name(twin), system, kind) == twin
+    assert fairseq_key("encoder.feature_mask", system, layout, fine_tuned=True) == "w2v_encoder.w2v_model.mask_emb"
+    assert hugging_face_key("encoder.feature_mask", system, "ctc") == f"{HUGGING_FACE[system]}masked_spec_embed"
+    assert hugging_face_key("ctc.bias", system, "ctc") == "lm_head.bias"
+
+
+@pytest.mark.parametrize(
+    ("layout", "name", "key"),
+    [
+        (FairseqLayout(score_layers=3), "quantizer.score.0.weight", "quantizer.weight_proj.0.0.weight"),
+        (FairseqLayout(score_layers=3), "quantizer.score.2.weight", "quantizer.weight_proj.2.weight"),
+        (FairseqLayout(), "quantizer.score.0.bias", "quantizer.weight_proj.bias"),
+        (FairseqLayout(), "input_quantizer.entries", "input_quantizer.vars"),
+        (FairseqLayout(batch_norm=True), "encoder.positions.conv.bias", "encoder.pos_conv.1.bias"),
+        (FairseqLayout(batch_norm=True), "encoder.positions.norm.running_var", "encoder.pos_conv.0.running_var"),
+    ],
+)
+def test_keys_of_fairseq_depend_on_how_a_model_is_laid_out(layout: FairseqLayout, name: str, key: str) -> None:
+    assert fairseq_key(name, "wav2vec2", layout) == key
+    assert fairseq_name(key, "wav2vec2", batch_norm=layout.batch_norm) == name
+
+
+def test_what_the_other_code_has_not_got_has_no_key() -> None:
+    with pytest.raises(ValueError, match=r"'adapter\.norm\.bias': the official model has no such tensor"):
+        fairseq_key("adapter.norm.bias", "wav2vec2", FairseqLayout())
+    with pytest.raises(ValueError, match=r"'predictor\.units': the official model has no such tensor"):
+        hugging_face_key("predictor.units", "hubert")
