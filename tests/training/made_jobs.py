@@ -54,7 +54,7 @@ def start(count: int, *runs: dict[str, Any]) -> list[subprocess.Popen[str]]:
     ]
 
 
-def finish(job: list[subprocess.Popen[str]], timeout: float = 120) -> list[tuple[int, str, str]]:
+def finish(job: list[subprocess.Popen[str]], timeout: float = 300) -> list[tuple[int, str, str]]:
     """Exit code, output and errors of each process; none is left behind."""
     try:
         ended = [process.communicate(timeout=timeout) for process in job]

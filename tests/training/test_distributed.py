@@ -143,7 +143,7 @@ def steps_done(settings: dict[str, Any]) -> int:
 
 
 def wait_for_steps(settings: dict[str, Any], steps: int, job: list[Any]) -> None:
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + 240
     while steps_done(settings) < steps and time.monotonic() < deadline and all(process.poll() is None for process in job):
         time.sleep(0.005)
 

@@ -58,7 +58,7 @@ def test_the_command_ends_well_when_a_scheduler_asks_it_to(corpus: MadeCorpus, t
     settings["sources"] = {"audio": settings["sources"]["audio"]}
     job = start(1, settings)
     log = tmp_path / "run" / "log.jsonl"
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 240
     while not (log.exists() and log.read_text()) and time.monotonic() < deadline and job[0].poll() is None:
         time.sleep(0.01)
     job[0].send_signal(signal.SIGTERM)
@@ -99,7 +99,7 @@ def killed_at_random(settings: dict[str, Any], rng: np.random.Generator) -> None
     sign = Path(settings["output"]) / "config.yaml"
     sign.unlink(missing_ok=True)
     job = start(1, settings)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 240
     while not sign.exists() and job[0].poll() is None and time.monotonic() < deadline:
         time.sleep(0.002)
     time.sleep(float(rng.uniform(0.0, 0.6)))

@@ -2,18 +2,12 @@
 
 import json
 import math
-import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from avtlm import config
 from avtlm.config import ConfigError
@@ -56,37 +50,6 @@ def test_the_text_of_a_made_corpus_is_easier_to_guess_than_chance(corpus: MadeCo
 
 
 # Resuming -------------------------------------------------------------------------------------------------------------------------------
-
-RUN_IN_A_PROCESS = (
-    "import json, sys, torch; from avtlm import config; from avtlm.training.loop import TrainConfig, train\n"
-    "train(config.load(TrainConfig, json.loads(sys.argv[1])))\n"
-)
-
-
-def killed(settings: dict[str, Any], seconds_after_first_checkpoint: float) -> int:
-    """Train in a process and kill it some time after its first checkpoint; returns the steps its checkpoint has."""
-    state = Path(settings["output"]) / "model" / "trainer" / "state.json"
-    process = subprocess.Popen([sys.executable, "-c", RUN_IN_A_PROCESS, json.dumps(settings)], stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 60
-    while not state.exists() and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.002)
-    time.sleep(seconds_after_first_checkpoint)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    return int(json.loads(state.read_text())["step"])
-
-
-def test_a_killed_and_restarted_run_ends_bit_for_bit_like_one_never_stopped(corpus: MadeCorpus, tmp_path: Path) -> None:
-    settings = {"steps": 12, "save_every": 2, "log_every": 3}
-    whole = run(pretraining(corpus, tmp_path / "whole", **settings))
-    generator = np.random.default_rng()
-    delay = float(generator.uniform(0.0, 0.4))
-    broken = pretraining(corpus, tmp_path / "broken", **settings)
-    reached = killed(broken, delay)
-    model = run(broken)
-    assert same(model, whole), f"killed {delay:.3f} s after the first checkpoint, with {reached} steps done"
-    assert journal(model) == journal(whole)
-    assert load_file(model / "trainer/optimizer.safetensors").keys() == load_file(whole / "trainer/optimizer.safetensors").keys()
 
 
 def test_a_run_stopped_between_checkpoints_repeats_the_lost_steps(
