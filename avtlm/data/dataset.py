@@ -2,6 +2,8 @@
 
 A ``Source`` of the configuration becomes a ``ClipDataset``; rows of it, collated, become a ``Batch``. Waveforms and crops are kept in
 memory as far as it is allowed; the rest is read as it is needed.
+
+A little over 400 lines, because an example belongs together with how it is cut and padded.
 """
 
 import dataclasses
@@ -46,6 +48,7 @@ class Source:
         task: kind of batch it gives.
         split: which split; None takes all rows.
         units: file of unit labels (pre-training), see avtlm.units.labels; ``shards`` takes those that lie in the shards.
+        further_units: files of labels of further inventories (cluster ensembles), for models that predict several at once.
         limit: use only this many utterances, drawn with ``limit_seed`` (the small labelled part of low-resource experiments).
         weight: share of the steps that contain a batch of this source.
         modality: for ``recognition``, what is given of clips with sound and picture: both, the sound (``a``) or the lips (``v``).
@@ -72,8 +75,11 @@ class Source:
     cache_gb: float = 4.0
     shards: ShardConfig = field(default_factory=ShardConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
+    further_units: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        if self.further_units and self.units is None:
+            raise ValueError(f"further_units: {', '.join(self.further_units)}, but there are no units; name the first file under units.")
         if not 0 < self.weight <= 1:
             raise ValueError(f"weight: {self.weight} is not a share of the steps; give a number above 0, at most 1.")
         if self.modality != "av" and self.task != "recognition":
@@ -94,6 +100,7 @@ class Item:
     text: Tensor | None = None
     units: Tensor | None = None
     tokens: Tensor | None = None
+    further_units: tuple[Tensor, ...] = ()
 
 
 def seconds(row: Utterance) -> float:
@@ -155,8 +162,9 @@ class ClipDataset:
         self.training = training
         self._reader = self._shard_reader()
         self.labels: UnitLabels | None = self._labels()
-        if self.labels is not None:
-            self.labels.check(self.manifest, self.inputs.label_rate)
+        self.further_labels = [read_labels(path) for path in source.further_units]
+        for labels in [] if self.labels is None else [self.labels, *self.further_labels]:
+            labels.check(self.manifest, self.inputs.label_rate)
         if self.inputs.waveform and (source.augment.frequency_masks or source.augment.frequency_warp):
             raise ValueError(
                 f"{source.manifest}: augment.frequency_masks and frequency_warp work on filter banks, not on this model's waveforms; set 0."
@@ -248,7 +256,8 @@ class ClipDataset:
         row = self.manifest[index]
         rng = np.random.default_rng(seed_for(self.seed, "item", epoch, row.id)) if self.training else None
         if self.source.task == "text":
-            return Item(row.id, text=self._phones(row), units=self._units(row, None))
+            phones, units = self._phones(row), self._units(row, None)
+            return Item(row.id, text=phones, units=units[0], further_units=tuple(units[1:]))
         video = None
         if self._has_video and row.video is not None and "v" in self.source.modality:
             video = self._video(index, rng)
@@ -257,8 +266,8 @@ class ClipDataset:
         audio = self._audio(index, frames, rng, progress) if heard else None
         text = self._phones(row) if self.source.task == "audio_text" else None
         length = frames / FRAME_RATE if frames is not None else self.inputs.seconds(audio) if audio is not None else 0.0
-        units = None if self.labels is None else self._units(row, length)
-        return Item(row.id, audio=audio, video=video, text=text, units=units, tokens=self._tokens(row))
+        units = [] if self.labels is None else self._units(row, length)
+        return Item(row.id, audio, video, text, units[0] if units else None, self._tokens(row), tuple(units[1:]))
 
     def _video(self, index: int, rng: np.random.Generator | None) -> Tensor:
         crops = self.crops(index)
@@ -308,15 +317,14 @@ class ClipDataset:
             raise ValueError(f"{self.source.manifest}: utterance {row.id!r} has no phones; a source with text needs them.")
         return torch.tensor(frame_level_phones(row, self.phones))
 
-    def _units(self, row: Utterance, length: float | None) -> Tensor | None:
+    def _units(self, row: Utterance, length: float | None) -> list[Tensor]:
+        """Units of every inventory; without a length (seconds) as many as there are."""
         if self.labels is None:
             raise ValueError(
                 f"{self.source.manifest}: a pre-training source needs unit labels; set its key 'units' (see avtlm units --help)."
             )
-        units = torch.from_numpy(self.labels[row.id]).long()
-        if length is None:
-            return units
-        return fit(units, round(length * self.inputs.label_rate), -1)
+        found = [torch.from_numpy(labels[row.id]).long() for labels in (self.labels, *self.further_labels)]
+        return found if length is None else [fit(units, round(length * self.inputs.label_rate), -1) for units in found]
 
     def _tokens(self, row: Utterance) -> Tensor | None:
         if self.source.task != "recognition":
@@ -353,7 +361,7 @@ def cut(
     ratio, samples = label_rate / frame_rate, round(SAMPLE_RATE / frame_rate)
     parts = []
     for item, start in zip(items, starts, strict=True):
-        first = round(start * ratio)
+        first, last = round(start * ratio), round(start * ratio) + round(size * ratio)
         step = samples if item.audio is not None and item.audio.dim() == 1 else 1
         parts.append(
             dataclasses.replace(
@@ -361,7 +369,8 @@ def cut(
                 audio=None if item.audio is None else item.audio[start * step : (start + size) * step],
                 video=None if item.video is None else item.video[start : start + size],
                 text=None if item.text is None else item.text[DOWNSAMPLING * start : DOWNSAMPLING * (start + size)],
-                units=None if item.units is None else item.units[first : first + round(size * ratio)],
+                units=None if item.units is None else item.units[first:last],
+                further_units=tuple(units[first:last] for units in item.further_units),
             )
         )
     return parts
@@ -384,6 +393,8 @@ def collate(items: Sequence[Item], task: str) -> Batch:
         rows = [getattr(item, name) for item in items]
         if all(row is not None for row in rows):
             targets[name], target_lengths[name] = pad(rows, value)
+    for number, further in enumerate(zip(*(item.further_units for item in items), strict=True), 1):
+        targets[f"units_{number}"], target_lengths[f"units_{number}"] = pad(further, -1)
     ids = tuple(item.id for item in items)
     return Batch(ids, task, audio, audio_lengths, video, video_lengths, text, text_lengths, targets, target_lengths)
 

@@ -142,7 +142,8 @@ class AVHubert(nn.Module):
     @property
     def inventory(self) -> dict[str, int]:
         """Units that are predicted and phones that are known."""
-        return {"units": self.config.units, "phones": self.config.frontends.phones}
+        further = {f"units_{number}": size for number, size in enumerate(self.config.further_units, 1)}
+        return {"units": self.config.units, **further, "phones": self.config.frontends.phones}
 
     def encode(
         self, batch: Batch, output_layer: int | None = None, mask: InputMask | None = None, keep: dict[str, Tensor] | None = None

@@ -79,7 +79,8 @@ class Hubert(SpeechEncoder):
     @property
     def inventory(self) -> dict[str, int]:
         """Units that are predicted; there are no phones."""
-        return {"units": self.config.units, "phones": 0}
+        further = {f"units_{number}": size for number, size in enumerate(self.config.further_units, 1)}
+        return {"units": self.config.units, **further, "phones": 0}
 
     @property
     def label_rate(self) -> float:

@@ -149,13 +149,19 @@ def check_inventory(model: nn.Module, datasets: Mapping[str, ClipDataset], phone
     if not isinstance(model, PredictsUnits):
         return
     for name, dataset in datasets.items():
-        labels = dataset.labels
-        highest = -1 if labels is None else max((int(row.max()) for row in labels.values() if len(row)), default=-1)
-        if highest >= model.inventory["units"]:
-            raise ValueError(
-                f"sources.{name}.units: has unit {highest}, but the model predicts {model.inventory['units']} units, "
-                "counted from 0; set model.units to the number of clusters."
-            )
+        keys = ["units", *(f"units_{number + 1}" for number in range(len(dataset.further_labels)))]
+        for key, labels in zip(keys, [dataset.labels, *dataset.further_labels], strict=True):
+            which = "units" if key == "units" else "further_units"
+            if key not in model.inventory:
+                raise ValueError(
+                    f"sources.{name}.further_units: {len(keys)} inventories, but the model predicts fewer; set model.further_units."
+                )
+            highest = -1 if labels is None else max((int(row.max()) for row in labels.values() if len(row)), default=-1)
+            if highest >= model.inventory[key]:
+                raise ValueError(
+                    f"sources.{name}.{which}: has unit {highest}, but the model predicts {model.inventory[key]} units, "
+                    f"counted from 0; set model.{which} to the number of clusters."
+                )
     if phones is not None and len(phones) > model.inventory["phones"]:
         raise ValueError(
             f"model.frontends.phones: {model.inventory['phones']} is too few for the {len(phones)} symbols of the texts "

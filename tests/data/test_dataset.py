@@ -267,6 +267,27 @@ def test_units_of_the_models_rate_are_read(corpus: MadeCorpus, tmp_path: Path) -
         ClipDataset(source, training=False)
 
 
+def test_units_of_further_inventories_are_targets_of_their_own(corpus: MadeCorpus, tmp_path: Path) -> None:
+    counts = {row.id: row.video_frames or 0 for row in read_manifest(corpus.clips)}
+    for number in range(3):
+        write_labels(tmp_path / f"{number}.units", {name: np.full(count, number, dtype=np.int32) for name, count in counts.items()})
+    files = [str(tmp_path / f"{number}.units") for number in range(3)]
+    data = dataset(corpus, "audio_video", units=files[0], further_units=tuple(files[1:]))
+    items = [data.item(0), data.item(1)]
+    for part in (items, cut(items, 5, [2, 0])):
+        batch = collate(part, "audio_video")
+        assert [name for name in batch.targets if name != "tokens"] == ["units", "units_1", "units_2"]
+        for number, name in enumerate(("units", "units_1", "units_2")):
+            assert batch.targets[name].shape == batch.targets["units"].shape
+            assert set(batch.targets[name].flatten().tolist()) - {-1} == {number}
+            assert torch.equal(batch.target_lengths[name], batch.target_lengths["units"])
+    write_labels(tmp_path / "2.units", {})
+    with pytest.raises(ValueError, match=r"2\.units: no labels for utterance"):
+        dataset(corpus, "audio_video", units=files[0], further_units=tuple(files[1:]))
+    with pytest.raises(ValueError, match="further_units: x, but there are no units"):
+        Source("m", "audio", further_units=("x",))
+
+
 @pytest.mark.parametrize("task", ["recognition", "text"])
 def test_what_cannot_be_cut_is_refused(task: Task) -> None:
     with pytest.raises(ValueError, match="only for clips without transcripts"):

@@ -1,13 +1,16 @@
 """HuBERT's units."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
 from avtlm.frontends.multimodal import InputMask
 from avtlm.objectives.masked_prediction import units_of_frames
 from avtlm.systems.hubert import HubertConfig
+from avtlm.training.initial import check_inventory
 from tests.systems.speech_models import batch, tiny
 
 HIDDEN = InputMask(fused=torch.ones(3, 24, dtype=torch.bool))
@@ -62,3 +65,16 @@ def test_official_padding_counts_one_frame_more() -> None:
 def test_impossible_settings_are_refused(wrong: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         HubertConfig(**wrong)  # type: ignore[arg-type]
+
+
+def test_units_of_a_source_have_to_be_those_that_the_model_predicts() -> None:
+    def of(**labels: list[int]) -> SimpleNamespace:
+        first, *further = ({"a": np.array(row, dtype=np.int32)} for row in labels.values())
+        return SimpleNamespace(labels=first, further_labels=further)
+
+    model = tiny("hubert", further_units=(3,))
+    check_inventory(model, {"fits": of(units=[6], more=[2])}, None)  # type: ignore[dict-item]
+    with pytest.raises(ValueError, match=r"sources\.x\.further_units: has unit 3, but the model predicts 3 units"):
+        check_inventory(model, {"x": of(units=[6], more=[3])}, None)  # type: ignore[dict-item]
+    with pytest.raises(ValueError, match=r"sources\.x\.further_units: 3 inventories, but the model predicts fewer"):
+        check_inventory(model, {"x": of(units=[6], more=[2], most=[1])}, None)  # type: ignore[dict-item]
