@@ -77,6 +77,23 @@ def test_the_encoder_may_have_a_rate_of_its_own() -> None:
     assert sum(len(group["params"]) for group in optimizer.param_groups) == 4
 
 
+def test_one_kernel_updates_all_parameters_where_there_is_one_and_gives_what_loops_give() -> None:
+    models = {}
+    for kind in ("auto", "always", "never"):
+        torch.manual_seed(0)
+        models[kind] = Recogniser()
+        optimizer = make_optimizer(OptimConfig(lr=0.1, fused=kind), models[kind].named_parameters())  # type: ignore[arg-type]
+        assert optimizer.defaults["fused"] == (kind != "never")
+        for seed in range(3):
+            step(models[kind], optimizer, seed)
+    for name, value in models["never"].named_parameters():
+        assert torch.allclose(value, models["auto"].get_parameter(name), rtol=1e-5)
+        assert torch.equal(models["always"].get_parameter(name), models["auto"].get_parameter(name))
+    with torch.device("meta"):
+        elsewhere = Recogniser()
+    assert not make_optimizer(OptimConfig(), elsewhere.named_parameters()).defaults["fused"]
+
+
 def test_parameters_without_gradients_are_left_out() -> None:
     model = Recogniser()
     model.encoder.requires_grad_(False)
