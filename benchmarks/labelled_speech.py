@@ -29,7 +29,6 @@ PIECE = 4.0  # seconds that a recording without labels is cut to at most
 PAUSES = (0.08, 0.25)  # seconds of silence around joined digits
 LEVEL = 0.08  # root mean square that digits are brought to before they are joined
 PARTS = ("digits", "recordings", "commands", "held_out")
-LEXICON = "lexicon.txt"
 
 
 @dataclass(frozen=True)
@@ -80,7 +79,7 @@ class Speech:
 
 
 def gather(recordings: Path, out: Path, voices: Voices, seed: int) -> None:
-    """Read, join, cut and voice everything into ``out``, with a lexicon of all words.
+    """Read, join, cut and voice everything into ``out``.
 
     Raises:
         ValueError: no folder, or digits of fewer than two speakers.
@@ -113,8 +112,13 @@ def gather(recordings: Path, out: Path, voices: Voices, seed: int) -> None:
     for part in PARTS:
         if rows[part]:
             write_manifest(out / f"{part}.jsonl", Manifest(out, tuple(rows[part])))
-    words = sorted({word for slot in GRAMMAR for word in slot})
-    write_text(out / LEXICON, "".join(f"{word}\t{' '.join(word)} |\n" for word in words))
+
+
+def write_lexicon(path: Path, texts: Sequence[str]) -> None:
+    """All words of digits and commands that can be spelled with the letters of some texts."""
+    letters = {letter for text in texts for letter in text}
+    words = sorted({word for slot in GRAMMAR for word in slot if set(word) <= letters})
+    write_text(path, "".join(f"{word}\t{' '.join(word)} |\n" for word in words))
 
 
 def hours(rows: Sequence[Utterance]) -> float:

@@ -23,7 +23,7 @@ from rich.table import Table
 
 from avtlm.evaluation.wer import character_errors, word_errors
 from avtlm.files import atomic_path
-from benchmarks.labelled_speech import LEXICON, Speech, Voices, gather, hours
+from benchmarks.labelled_speech import Speech, Voices, gather, hours, write_lexicon
 from demos.stages import Stages, machine, restart_tuned, write_json
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "mt4ssl"
@@ -167,10 +167,11 @@ class Comparison:
         from avtlm.evaluation.evaluate import evaluate
 
         model = self.out / f"finetune_{start}_{seed}" / "model"
-        found: dict[str, list[list[str]]] = {}
+        lexicon, found = self.folder / f"lexicon_{seed}.txt", {}
+        write_lexicon(lexicon, [row.transcript or "" for row in self._labelled(seed)])
         for test in TESTS:
             manifest = self.folder / f"{test}_{seed}.jsonl"
-            known = [*KNOWN_WORDS, f"lexicon={(self.folder / LEXICON).resolve()}"]
+            known = [*KNOWN_WORDS, f"lexicon={lexicon.resolve()}"]
             greedy, words = (
                 evaluate(manifest, model, ("a",), decoding=changes).conditions[0].texts for changes in (["method=ctc_greedy"], known)
             )
@@ -336,7 +337,7 @@ def main(arguments: list[str] | None = None) -> int:
     except (ValueError, ImportError, OSError, ArithmeticError) as error:
         print(f"self_supervised: {error}", file=sys.stderr)
         return 1
-    Console().print(table(report))
+    Console(width=150).print(table(report))
     if options.json is not None:
         write_json(options.json, report)
     draw(report, options.plot or options.out / "comparison.png")
