@@ -19,7 +19,6 @@ from avtlm.convert.names.wav2vec2 import GATE, System
 from avtlm.convert.official_file import dictionary
 from avtlm.convert.options.wav2vec2_official import official_criterion, official_model
 from avtlm.convert.speech_encoders import MODELS, official_key
-from avtlm.frontends.waveform import normalise_waveform
 from avtlm.recognizer import Recognizer, RecognizerConfig
 from avtlm.systems.hubert import Hubert
 from avtlm.systems.mt4ssl import MT4SSL
@@ -137,11 +136,6 @@ def save_recogniser(folder: Path, system: System, **changes: Any) -> Path:
     model = recogniser(system, **changes)
     save_model(folder, model, {"system": system, "task": "recognition", "model": config.to_dict(model.config)}, model.vocabulary)
     return folder
-
-
-def normalised(wave: Tensor) -> Tensor:
-    """Zero mean and unit variance, as models with ``normalise`` hear clips."""
-    return normalise_waveform(wave)
 
 
 def same(ours: dict[str, Tensor], other: dict[str, Tensor]) -> bool:

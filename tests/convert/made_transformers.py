@@ -1,11 +1,13 @@
 """Models of transformers of a few thousand random weights, in folders as it saves them."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from avtlm.data.batching import Batch
@@ -72,6 +74,22 @@ def change(path: Path, **values: Any) -> Path:
     return path
 
 
+def with_config(**values: Any) -> Callable[[Path], Any]:
+    """Gives a folder other options."""
+    return lambda folder: change(folder / "config.json", **values)
+
+
+def with_tensors(edit: Callable[[dict[str, Tensor]], Any]) -> Callable[[Path], Any]:
+    """Gives a folder other tensors."""
+
+    def change(folder: Path) -> None:
+        state = load_file(folder / "model.safetensors")
+        edit(state)
+        save_file(state, folder / "model.safetensors")
+
+    return change
+
+
 def clips(lengths: tuple[int, ...] = (5000, 3700, 4400)) -> Batch:
     """Noise."""
     audio = torch.randn(len(lengths), max(lengths), generator=torch.Generator().manual_seed(1))
@@ -90,3 +108,10 @@ def error(ours: Tensor, theirs: Tensor, lengths: Tensor) -> float:
     """The largest difference of valid frames, in units of the largest value."""
     valid = torch.arange(ours.shape[1]) < lengths[:, None]
     return float((ours - theirs).abs()[valid].max() / theirs.abs()[valid].max().clamp(min=1))
+
+
+def letters_of(text: str, *special: str) -> str:
+    """What transformers decodes, without the names of special symbols. (It can leave them out itself, but then before it collapses.)"""
+    for name in special:
+        text = text.replace(name, "")
+    return " ".join(text.split())
