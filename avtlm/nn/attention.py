@@ -3,8 +3,8 @@
 What is unusual here:
 - Sequences may come padded, (batch, frames, heads, head_dim), or packed without any padding, (total_frames, heads, head_dim); the lengths
   say where one ends. Packed attention does no work on padding: xformers' BlockDiagonalMask on a GPU, one SDPA call per sequence on a CPU.
-- xformers raises on every CPU call, so ``auto`` means xformers for packed input on CUDA and SDPA elsewhere, but for training on a CPU:
-  there PyTorch has no fast kernel with dropout, nor a fast gradient in bfloat16, and ``products`` (products.py) takes half the time.
+- xformers raises on every CPU call, so ``auto`` means xformers for packed input on CUDA and SDPA elsewhere, but for dropout and bfloat16
+  on a CPU: PyTorch has no fast kernel for them there, and ``products`` (products.py) takes half the time.
 - A row of length 0 attends to its first key, so that nothing is ever divided by zero; whatever it returns is padding.
 """
 
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from avtlm.nn.products import attend_by_products
 
-LEAST_WEIGHTS = 1 << 15  # of a sequence, from which on products.py is faster than SDPA in training
+LEAST_WEIGHTS = 1 << 15  # of a sequence, from which on products.py is faster than SDPA
 Backend = Literal["auto", "sdpa", "xformers", "products", "reference"]
 
 
@@ -43,14 +43,15 @@ def xformers_ready() -> bool:
 
 
 def choose_backend(
-    packed: bool, device: torch.device, bias: Tensor | None, training: bool = False
+    packed: bool, device: torch.device, bias: Tensor | None, products: bool = False
 ) -> Literal["sdpa", "xformers", "products"]:
     """What ``auto`` resolves to. xformers cannot add a dense bias to a block-diagonal mask, so biased attention goes to SDPA.
 
     Args:
-        training: whether weights are dropped, or gradients of bfloat16 wanted, and sequences long enough to be worth calls of their own.
+        products: whether matrix products are faster than SDPA on a CPU: weights are dropped, or in bfloat16, and sequences long enough for
+            calls of their own.
     """
-    if device.type == "cpu" and training and not torch.compiler.is_compiling():
+    if device.type == "cpu" and products and not torch.compiler.is_compiling():
         return "products"
     return "xformers" if packed and device.type == "cuda" and bias is None and xformers_ready() else "sdpa"
 
@@ -90,7 +91,7 @@ def attend(
     packed = query.dim() == 3
     if packed and lengths is None:
         raise ValueError("attend: packed input (total, heads, head_dim) needs lengths, one per sequence.")
-    name = choose_backend(packed, query.device, bias, _trains(query, key, lengths, dropout)) if backend == "auto" else backend
+    name = choose_backend(packed, query.device, bias, _products_pay(query, key, lengths, dropout)) if backend == "auto" else backend
     if packed:
         assert lengths is not None
         counts = lengths.tolist()
@@ -114,11 +115,11 @@ def attend(
     return out.transpose(1, 2)
 
 
-def _trains(query: Tensor, key: Tensor, lengths: Tensor | None, dropout: float) -> bool:
+def _products_pay(query: Tensor, key: Tensor, lengths: Tensor | None, dropout: float) -> bool:
     """See choose_backend."""
     rows = max(1, len(lengths)) if query.dim() == 3 and lengths is not None else 1
     long = (query.shape[-3] / rows) * (key.shape[-3] / rows) * query.shape[-2] >= LEAST_WEIGHTS
-    return long and (dropout > 0 or (query.dtype == torch.bfloat16 and query.requires_grad))
+    return long and (dropout > 0 or query.dtype == torch.bfloat16)
 
 
 def _additive_mask(query: Tensor, key: Tensor, lengths: Tensor | None, bias: Tensor | None, causal: bool) -> Tensor | None:

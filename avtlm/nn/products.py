@@ -1,9 +1,10 @@
-"""Attention of one sequence in matrix products, for training on a CPU (one of the backends of attention.py).
+"""Attention of one sequence in matrix products, for dropout and for bfloat16 on a CPU (one of the backends of attention.py).
 
 What is unusual here:
 - PyTorch's own attention with dropout keeps three matrices of weights for the backward pass, draws a random number for each weight and, in
-  bfloat16, computes in float32. This keeps the weights and which are dropped, draws 16 bits for each (dropout.py) and multiplies in the
-  precision of its input; softmax and the sums over keys are in float32.
+  bfloat16, computes in float32; without dropout its kernel is no faster in bfloat16 than in float32. This keeps the weights and which are
+  dropped, draws 16 bits for each (dropout.py) and multiplies in the precision of its input. In bfloat16, scores and weights are rounded to
+  it; softmax and the sums over keys are in float32.
 - One sequence at a time, so that its weights stay near the processor.
 """
 

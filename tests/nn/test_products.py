@@ -86,12 +86,14 @@ def test_under_autocast_single_precision_input_trains_too() -> None:
     assert query.grad.dtype == torch.float32
 
 
-def test_it_is_chosen_for_training_on_a_cpu_alone() -> None:
+def test_it_is_chosen_for_dropout_and_bfloat16_on_a_cpu_and_long_sequences() -> None:
     cpu = torch.device("cpu")
-    assert choose_backend(False, cpu, None, training=True) == "products"
+    assert choose_backend(False, cpu, None, products=True) == "products"
     assert choose_backend(False, cpu, None) == "sdpa"
+    assert choose_backend(False, torch.device("cuda"), None, products=True) == "sdpa"
     long, short = ([draw(1, frames, 4, 8, seed=seed, dtype=torch.float32) for seed in (1, 2, 3)] for frames in (100, 10))
-    for inputs, dropout, chosen in ((long, 0.1, True), (long, 0.0, False), (short, 0.1, False)):
+    half = [each.bfloat16() for each in long]
+    for inputs, dropout, chosen in ((long, 0.1, True), (half, 0.0, True), (long, 0.0, False), (short, 0.1, False)):
         out = attend(*inputs, dropout=dropout)
         names, pending = set(), [out.grad_fn]
         while pending:
