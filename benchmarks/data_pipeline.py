@@ -240,14 +240,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="few clips and one batch for the model")
     parser.add_argument("--clips", type=int, default=None, help="clips of the corpus (default: 240, quick: 48)")
     parser.add_argument("--workers", type=int, nargs="+", default=None, help="numbers of workers (default: 0 1 2, quick: 2)")
+    parser.add_argument("--stocks", type=int, default=3, help="only the first so many ways of storing (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads of the model (default: %(default)s)")
     given = parser.parse_args(arguments)
     clips = given.clips or (48 if given.quick else 240)
     workers = given.workers if given.workers is not None else [2] if given.quick else [0, 1, 2]
     console = Console(width=140)
+    torch.set_num_threads(1)  # as in a worker; the model sets its own number
     generator = torch.Generator().manual_seed(0)
     with tempfile.TemporaryDirectory() as folder:
-        stocks = make_stocks(Path(folder), clips, generator)
+        stocks = dict(list(make_stocks(Path(folder), clips, generator).items())[: given.stocks])
         first = stream(*stocks["arrays, wav"], cache=False, workers=0)
         summary = summarise(first.lengths, first.plan(0), MAX_FRAMES)
         console.print(f"{summary}; {sum(first.lengths) / 25:.0f} s of video")
