@@ -69,6 +69,11 @@ def distance(case: Case, name: str, ours: Tensor) -> float:
     return float((ours.detach() - case.outputs[name]).abs().max()) if name in case.outputs else 0.0
 
 
+def transcripts(labels: Tensor, blank: int) -> list[Tensor]:
+    """Rows of (batch, symbols) without what stands for padding: negative numbers, and blanks, which no transcript holds."""
+    return [row[(row >= 0) & (row != blank)] for row in labels]
+
+
 def _transformers_ctc(case: Case, check: Check, model: torch.nn.Module, batch: Batch) -> None:
     assert isinstance(model, Recognizer)
     assert model.ctc is not None
@@ -76,8 +81,9 @@ def _transformers_ctc(case: Case, check: Check, model: torch.nn.Module, batch: B
     logits = model.ctc(encoded)
     check.forward("ctc.logits", logits)
     values = case.config["hf"]
-    labels = [row[row >= 0] for row in case.inputs["labels"]]
-    each = ctc_losses(logits, lengths, labels, values.get("pad_token_id", 0), values.get("ctc_zero_infinity", False))
+    blank = values.get("pad_token_id", 0)
+    labels = transcripts(case.inputs["labels"], blank)
+    each = ctc_losses(logits, lengths, labels, blank, values.get("ctc_zero_infinity", False))
     counts = torch.tensor([max(1, len(row)) for row in labels])
     loss = each.sum() if values.get("ctc_loss_reduction", "mean") == "sum" else (each / counts).mean()
     check.loss("ctc.loss", loss)

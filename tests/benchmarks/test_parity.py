@@ -14,6 +14,7 @@ from benchmarks.replay import find_cases, replay
 from benchmarks.replay.case import Case, Check
 from benchmarks.replay.fine_tuned import ctc_losses
 from benchmarks.replay.speech_encoders import with_copies
+from benchmarks.replay.transformers_models import transcripts
 
 CTC = CASES / "avhubert" / "ctc"
 
@@ -169,6 +170,11 @@ def test_targets_that_do_not_fit_cost_nothing_or_everything_as_a_case_says() -> 
     assert kept[1] == 0
     assert endless[1] == float("inf")
     assert kept[0] == endless[0] > 0
+
+
+def test_transcripts_may_be_padded_with_blanks() -> None:
+    found = transcripts(torch.tensor([[5, 0, 2, 0], [3, -100, -100, -100]]), 0)
+    assert [row.tolist() for row in found] == [[5, 2], [3]]
 
 
 def check(**outputs: torch.Tensor) -> Check:
