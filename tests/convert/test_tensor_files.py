@@ -17,8 +17,6 @@ from avtlm.convert.pickles import TorchFileError
 from avtlm.convert.tensor_files import WeightsError
 from tests.convert import made_transformers as made
 
-TOLERANCE = 1e-5
-
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
     return checkpoint.load_weights(convert_folder(folder, None, folder.with_name("converted")))

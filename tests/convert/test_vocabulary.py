@@ -14,9 +14,6 @@ from avtlm.convert.model import ConversionError
 from avtlm.text.vocabulary import SPECIALS
 from tests.convert import made_transformers as made
 
-TOLERANCE = 1e-5
-
-
 COMMUNITY = {"a": 0, "e": 1, "t": 2, "o": 3, "'": 4, "/": 5, "[UNK]": 6, "[PAD]": 7, "n": 8}
 
 
