@@ -1,6 +1,7 @@
 """Claims about symbol lists, word pieces and transcript rules."""
 
 import json
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -142,3 +143,19 @@ def test_letter_transcripts_become_words():
     assert normalize.normalize("  HELLO \t World") == "hello world"
     with pytest.raises(ValueError, match="choose one of"):
         normalize.normalize("x", "no such rule")
+
+
+def test_letters_are_those_of_the_official_fine_tuning(tmp_path: Path) -> None:
+    letters = Vocabulary.letters()
+    assert len(letters) == 32
+    assert letters.symbols[4:8] == ["|", "E", "T", "A"]
+    ids = letters.encode("the cat's  hat")
+    assert [letters.symbols[index] for index in ids] == list("THE|CAT'S|HAT|")
+    assert letters.decode(ids) == "THE CAT'S HAT"
+    assert [(span.text, span.first, span.end) for span in letters.words(ids)] == [("THE", 0, 3), ("CAT'S", 4, 9), ("HAT", 10, 13)]
+    assert letters.unknown_report(["naïve 7"]).symbols == {"Ï": 1, "7": 1}
+    letters.save(tmp_path)
+    assert load_vocabulary(tmp_path) == letters
+    assert load_vocabulary(tmp_path).encode("a") == letters.encode("A")
+    with pytest.raises(VocabularyError, match="'a' is in lower case"):
+        Vocabulary([*SPECIALS, "|", "a"], "letters")

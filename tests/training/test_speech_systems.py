@@ -214,3 +214,28 @@ def test_augmentation_of_filter_banks_is_refused_for_waveforms(corpus: MadeCorpu
     source = {"manifest": str(corpus.sound), "task": "audio", "units": str(corpus.units), "augment": {"frequency_masks": 1}}
     with pytest.raises(ValueError, match="work on filter banks, not on this model's waveforms"):
         run(pretraining(corpus, tmp_path / "run", "hubert", sources={"audio": source}))
+
+
+def test_letters_are_validated_whatever_the_case_of_the_transcripts(
+    corpus: MadeCorpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The model writes upper case, the made transcripts are in lower case: all right is no error."""
+    spoken = {row.id: (row.transcript or "").upper() for row in read_manifest(corpus.sound)}
+    monkeypatch.setattr(
+        "avtlm.training.validation.transcribe_all", lambda model, batches: {name: spoken[name] for batch in batches for name in batch.ids}
+    )
+    settings = recognition(corpus, tmp_path / "run", "hubert", vocabulary="letters", validate_every=1, steps=1)
+    settings["model"] = settings["model"] | {"encoder": MODELS["hubert"]}
+    model = run(settings)
+    assert [line["valid_wer"] for line in journal(model) if "valid_wer" in line] == [0.0]
+    assert len(load(model).vocabulary) == 32
+    with pytest.raises(ValueError, match="subwords: 40 together with vocabulary: letters; choose one of them"):
+        config.load(TrainConfig, settings | {"subwords": 40})
+
+
+def test_a_lexicon_that_is_missing_stops_a_run_before_its_first_step(corpus: MadeCorpus, tmp_path: Path) -> None:
+    settings = recognition(corpus, tmp_path / "run", "hubert")
+    settings["model"] = {"encoder": MODELS["hubert"], "decoding": {"method": "ctc_lexicon", "lexicon": "nowhere.txt"}}
+    with pytest.raises(ValueError, match=r"decoding\.lexicon: there is no file nowhere\.txt"):
+        run(settings)
+    assert not (tmp_path / "run").exists()
