@@ -199,8 +199,6 @@ class Comparison:
                     both = [errors["mt4ssl", seed][test] for seed in seeds]
                     place = list(MEASURES).index("wer_lexicon")
                     results[test][start]["minus_mt4ssl"] = difference([one[:, place] for one in each], [one[:, place] for one in both])
-        seconds, steps = self.stages.seconds, self.plan.pretrain_steps
-        per_step = {start: np.mean([seconds[f"pretrain_{start}_{seed}"] for seed in seeds]) / steps for start in PRETRAINED}
         return {
             "results": results,
             "held_out_speakers": [self.held_out(speech, seed) for seed in seeds],
@@ -211,10 +209,8 @@ class Comparison:
             },
             "labelled_utterances": [len(self._labelled(seed)) for seed in seeds],
             "tested_words": {test: [int(errors["mt4ssl", seed][test][:, 1, 1].sum()) for seed in seeds] for test in TESTS},
-            "seconds_per_pretraining_step": {start: round(float(value), 3) for start, value in per_step.items()},
             "ctc_loss": {start: self._losses(f"finetune_{start}", "ctc_loss") for start in STARTS},
             "pretraining": {start: self._last(f"pretrain_{start}") for start in PRETRAINED},
-            "seconds": round(sum(seconds.values()), 1),
             "plan": dataclasses.asdict(self.plan) | {"changes": list(self.changes)},
             "machine": machine(),
         }
