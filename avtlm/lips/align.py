@@ -12,12 +12,15 @@ frame's origin, so that the frame has to begin there.
 OpenCV is needed for the latter and for the robust estimate.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
+from threading import Lock
 from typing import Any
 
 import numpy as np
+from threadpoolctl import ThreadpoolController
 
 from avtlm.errors import MissingExtra
 
@@ -29,6 +32,7 @@ WINDOW = 12  # frames that landmarks are averaged over, in both pipelines
 AUTO_AVSR_POINTS = (28, 33, 36, 39, 42, 45, 48, 54)
 AUTO_AVSR_SLACK = 5  # pixels beyond half a crop that its centre may lie off the middle of the reference frame
 MOUTH = slice(48, 68)
+_ONE_AT_A_TIME = Lock()  # the number of threads belongs to the process: what one thread restores must not be what another has set
 
 
 class AlignmentError(ValueError):
@@ -222,6 +226,31 @@ def auto_avsr_corner(x: float, y: float, size: int = CROP, frame: tuple[int, int
     return round(x - half), round(y - half)
 
 
+def cut_all(pictures: Iterable[np.ndarray], plan: CropPlan) -> np.ndarray:
+    """The crops of a clip, uint8 ``(frames, size, size)`` or ``(frames, size, size, 3)``.
+
+    Raises:
+        ValueError: the number of pictures is not that of the plan.
+    """
+    ways = invert(plan.matrices) if plan.truncate else plan.matrices
+    window = _warp_exactly if plan.truncate else _warp_as_opencv
+    return np.stack([window(picture, way, corner, plan.size) for picture, way, corner in zip(pictures, ways, plan.corners, strict=True)])
+
+
+def invert(matrices: np.ndarray) -> np.ndarray:
+    """Matrices ``(..., 2, 3)`` from the reference frame to source pixels, inverted as scikit-image does, to the last bit."""
+    bottom = np.broadcast_to((0.0, 0.0, 1.0), (*matrices.shape[:-2], 1, 3))
+    whole = np.concatenate([matrices, bottom], axis=-2)
+    with _ONE_AT_A_TIME, _threads().limit(limits=1, user_api="blas"):  # else OpenBLAS wakes a thread that burns a core for 0.1 s
+        inverse: np.ndarray = np.linalg.inv(whole)
+    return inverse
+
+
+@cache
+def _threads() -> ThreadpoolController:
+    return ThreadpoolController()  # looks through the loaded libraries, which takes milliseconds
+
+
 def cut(picture: np.ndarray, matrix: np.ndarray, corner: np.ndarray | tuple[int, int], truncate: bool, size: int = CROP) -> np.ndarray:
     """Warp one frame into its crop window: bilinear, black outside the picture.
 
@@ -234,17 +263,19 @@ def cut(picture: np.ndarray, matrix: np.ndarray, corner: np.ndarray | tuple[int,
     Returns:
         uint8 ``(size, size)`` or ``(size, size, 3)``.
     """
-    if truncate:
-        return _warp_exactly(picture, matrix, corner, size)
+    return _warp_exactly(picture, invert(matrix), corner, size) if truncate else _warp_as_opencv(picture, matrix, corner, size)
+
+
+def _warp_as_opencv(picture: np.ndarray, matrix: np.ndarray, corner: np.ndarray | tuple[int, int], size: int) -> np.ndarray:
+    """As OpenCV warps, positions rounded to 1/32 pixel; ``matrix`` leads to the reference frame."""
     cv2 = opencv()
     left, top = (int(value) for value in corner)
     whole: np.ndarray = cv2.warpAffine(picture, matrix, (left + size, top + size), flags=cv2.INTER_LINEAR)
     return whole[top:, left:]
 
 
-def _warp_exactly(picture: np.ndarray, matrix: np.ndarray, corner: np.ndarray | tuple[int, int], size: int) -> np.ndarray:
-    """As scikit-image warps: no rounding of positions, double precision, black around the picture."""
-    inverse = np.linalg.inv(np.vstack([matrix, (0.0, 0.0, 1.0)]))
+def _warp_exactly(picture: np.ndarray, inverse: np.ndarray, corner: np.ndarray | tuple[int, int], size: int) -> np.ndarray:
+    """As scikit-image warps: no rounding of positions, double precision, black around the picture; ``inverse`` of :func:`invert`."""
     columns, rows = np.arange(size) + corner[0], np.arange(size)[:, None] + corner[1]
     places, shares, lows, edges = [], [], [], []
     for axis, side in enumerate(picture.shape[1::-1]):

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from avtlm.data.media import FPS, SAMPLE_RATE, FrameStream, MediaError, fit, read_track
-from avtlm.lips.align import AlignmentError, CropPlan, cut, interpolate_missing, plan_crops
+from avtlm.lips.align import AlignmentError, CropPlan, cut_all, interpolate_missing, plan_crops
 from avtlm.lips.landmarks import FaceMesh, LandmarkProvider
 from avtlm.lips.tracking import FaceTrack, follow_face
 
@@ -180,8 +180,7 @@ def _centre(track: FaceTrack) -> str:
 
 
 def _cut_all(path: str | Path, pictures: _Pictures, plan: CropPlan) -> np.ndarray:
-    frames = zip(pictures, plan.matrices, plan.corners, strict=True)
-    crops = np.stack([cut(picture, matrix, corner, plan.truncate, plan.size) for picture, matrix, corner in frames])
+    crops = cut_all(pictures, plan)
     if float(np.median(crops.std(axis=(1, 2)))) < FLAT:
         raise LipError(path, "the crops of the mouth are black or blank.")
     if float(np.abs(np.diff(crops.astype(np.int16), axis=0)).mean()) < FROZEN:
