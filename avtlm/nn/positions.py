@@ -1,7 +1,7 @@
 """Where in the sequence a frame or a token is.
 
-Positional convolutions (wav2vec 2.0 section 2; data2vec's stack of them), gated relative positions (WavLM section III-B), sinusoids
-(Transformer section 3.5) and learned tables.
+Positional convolutions (wav2vec 2.0 section 2; data2vec's stack of them), gated relative positions (WavLM section III-B), learned vectors
+of distances (Shaw et al. 2018, as SpeechT5 has them), sinusoids (Transformer section 3.5) and learned tables.
 """
 
 import math
@@ -181,6 +181,42 @@ class PositionGate(nn.Module):
         return gate
 
 
+class KeyPositions(nn.Module):
+    """A learned vector for every distance between query and key, which each query is multiplied with as with a key (Shaw et al.,
+    arXiv 1803.02155, eq. 4, without vectors for values).
+
+    All heads and layers share it. Initialised N(0, 0.02) like embeddings of the encoder.
+
+    Args:
+        head_dim: width of a head.
+        distance: from which on all distances share a vector; there are 2 x distance vectors, for query - key = -distance to distance - 1.
+    """
+
+    def __init__(self, head_dim: int, distance: int) -> None:
+        super().__init__()
+        self.distance = distance
+        self.table = nn.Embedding(2 * distance, head_dim)
+        nn.init.normal_(self.table.weight, 0.0, 0.02)
+
+
+def distance_bias(query: Tensor, keys: int, vectors: Tensor) -> Tensor:
+    """What queries say about how far away their keys are.
+
+    Args:
+        query: (batch, queries, heads, head_dim); its last one stands at the last key, as with a cache.
+        keys: how many there are.
+        vectors: of distances, (2 x distance, head_dim), see KeyPositions.
+
+    Returns:
+        Bias of the attention, (batch, heads, queries, keys), scaled as the products of queries and keys are.
+    """
+    distance = len(vectors) // 2
+    said = torch.einsum("bqhd,nd->bhqn", query * query.shape[-1] ** -0.5, vectors.to(query.dtype))
+    place = torch.arange(keys, device=query.device)
+    away = (place[keys - query.shape[1] :, None] - place).clamp(-distance, distance - 1) + distance
+    return said.gather(3, away.expand(*said.shape[:2], -1, -1))
+
+
 class SinusoidalPositions(nn.Module):
     """Fixed sinusoids, sine half then cosine half, as fairseq lays them out: the first token has position ``offset`` (padding id + 1)."""
 
@@ -197,6 +233,23 @@ class SinusoidalPositions(nn.Module):
         rate = torch.exp(torch.arange(half, device=positions.device, dtype=torch.float32) * -(math.log(10000.0) / (half - 1)))
         angle = (positions + self.offset).float()[..., None] * rate
         return torch.cat([angle.sin(), angle.cos()], dim=-1)
+
+
+class ScaledPositions(nn.Module):
+    """Sinusoids times one learned factor, sines at even and cosines at odd places, as ESPnet lays them out: the first position is 0."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        if dim % 2:
+            raise ValueError(f"dim: {dim} is odd; sinusoidal positions need an even width.")
+        self.dim = dim
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def forward(self, positions: Tensor) -> Tensor:
+        """positions, any shape of int -> (..., dim)."""
+        even = torch.arange(0, self.dim, 2, device=positions.device, dtype=torch.float32)
+        angle = positions.float()[..., None] * torch.exp(even * -(math.log(10000.0) / self.dim))
+        return self.scale * torch.stack([angle.sin(), angle.cos()], -1).flatten(-2)
 
 
 class LearnedPositions(nn.Module):

@@ -25,13 +25,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from avtlm.nn.adapters import LayerAdapter
-from avtlm.nn.attention import attend, padding_mask
+from avtlm.nn.attention import attend, attention_weights, padding_mask
 from avtlm.nn.cache import KeyValueCache
 from avtlm.nn.dropout import Dropout
 from avtlm.nn.feed_forward import EXPERTS, JOINT, Activation, ExpertFeedForward, FeedForward, Routing
 from avtlm.nn.norm import LayerNorm
 from avtlm.nn.packing import Packing, PackingMode, choose_packing
 from avtlm.nn.positions import (
+    KeyPositions,
     LearnedPositions,
     PositionalConvolution,
     PositionGate,
@@ -40,6 +41,7 @@ from avtlm.nn.positions import (
     SinusoidalPositions,
     StackedPositionalConvolution,
     convolve_packed,
+    distance_bias,
 )
 
 
@@ -51,6 +53,9 @@ class EncoderConfig:
         position_blocks: more than 1 stacks positional convolutions as data2vec does (StackedPositionalConvolution).
         relative_buckets: adds WavLM's gated relative positions with so many buckets; 0 adds none.
         relative_distance: see RelativePositions.
+        position_kernel: of the positional convolution; 0 for none, where positions are in the input already.
+        key_distance: adds learned vectors of distances up to this one (KeyPositions) as SpeechT5 does, in pre-norm layers normed by each;
+            0 adds none.
         compute_padding: let stacked positional convolutions see padding, and compute padded frames, as the official code does.
         packing: work on true frames alone: ``always``, ``never`` or, ``auto``, where it is faster and padding is not to be computed; what
             padded frames of the output hold (zeros, if packed) is the only difference.
@@ -78,6 +83,7 @@ class EncoderConfig:
     position_blocks: int = 1
     relative_buckets: int = 0
     relative_distance: int = 800
+    key_distance: int = 0
     compute_padding: bool = False
     packing: PackingMode = "auto"
     experts: tuple[str, ...] = ()
@@ -99,6 +105,10 @@ class EncoderConfig:
                 f"position_blocks: {self.position_blocks}, relative_buckets: {self.relative_buckets}, adapter_dim: {self.adapter_dim}; "
                 "give at least 1, 0 and 0."
             )
+        if self.position_kernel < 0 or self.key_distance < 0:
+            raise ValueError(f"position_kernel: {self.position_kernel}, key_distance: {self.key_distance}; give 0 (none) or more.")
+        if self.key_distance and (self.relative_buckets or self.packing == "always"):
+            raise ValueError(f"key_distance: {self.key_distance} goes with relative_buckets 0 and packing auto or never.")
         if self.position_norm == "batch" and self.position_blocks > 1:
             raise ValueError(f"position_norm: batch for {self.position_blocks} position_blocks, which norm by layer; set weight.")
         if self.adapter_dim and not self.norm_first:
@@ -110,6 +120,7 @@ class DecoderConfig:
     """Sizes and regularisation of the decoder; the defaults are AV-HuBERT's and VATLM's base fine-tuning.
 
     ``max_positions`` bounds the length of the text: it is the size of a table of ``learned`` positions, and search stops there.
+    ``key_distance`` is that of EncoderConfig, for self-attention (Speech2C's).
     """
 
     dim: int = 768
@@ -126,10 +137,13 @@ class DecoderConfig:
     scale_embedding: bool = False
     positions: Literal["sinusoidal", "learned", "none"] = "sinusoidal"
     max_positions: int = 2048
+    key_distance: int = 0
 
     def __post_init__(self) -> None:
         _check_heads(self.dim, self.heads)
         _check_probabilities(self, "dropout", "attention_dropout", "activation_dropout", "layer_drop")
+        if self.key_distance < 0:
+            raise ValueError(f"key_distance: {self.key_distance}; give 0 (none) or more.")
         if self.max_positions < 2:
             raise ValueError(f"max_positions: {self.max_positions}; a text has at least one token and its end, so give at least 2.")
 
@@ -164,12 +178,18 @@ class Attention(nn.Module):
         return x.unflatten(-1, (self.heads, -1))
 
     def forward(
-        self, x: Tensor, memory: Tensor | None = None, lengths: Tensor | None = None, bias: Tensor | None = None, causal: bool = False
+        self,
+        x: Tensor,
+        memory: Tensor | None = None,
+        lengths: Tensor | None = None,
+        bias: Tensor | None = None,
+        causal: bool = False,
+        distances: Tensor | None = None,
     ) -> Tensor:
         """x (batch, queries, dim) over itself or over memory (batch, keys, memory_dim) of the given lengths -> like x; x may be packed."""
         source = x if memory is None else memory
         scale = None if self.gate is None or bias is None else self.gate(self.split(x))
-        return self.weigh(x, self.split(self.key(source)), self.split(self.value(source)), lengths, bias, causal, scale)
+        return self.weigh(x, self.split(self.key(source)), self.split(self.value(source)), lengths, bias, causal, scale, distances)
 
     def weigh(
         self,
@@ -180,9 +200,13 @@ class Attention(nn.Module):
         bias: Tensor | None = None,
         causal: bool = False,
         bias_scale: Tensor | None = None,
+        distances: Tensor | None = None,
     ) -> Tensor:
-        """The same with keys and values (batch, keys, heads, head_dim) already projected; see attend."""
+        """The same with keys and values (batch, keys, heads, head_dim) already projected; see attend. ``distances``: vectors of distances,
+        see KeyPositions; x is not packed then."""
         query, dropout = self.split(self.query(x)), self.dropout if self.training else 0.0
+        if distances is not None:
+            bias = distance_bias(query, key.shape[1], distances)
         out = attend(query, key, value, lengths=lengths, bias=bias, bias_scale=bias_scale, causal=causal, dropout=dropout)
         return self.output(out.flatten(-2))
 
@@ -200,6 +224,7 @@ class EncoderLayer(nn.Module):
         self.feed_forward_norm = LayerNorm(config.dim, config.norm_epsilon)
         self.dropout = Dropout(config.dropout)
         self.adapter = LayerAdapter(config.dim, config.adapter_dim) if config.adapter_dim else None
+        self.distance_norm = _distance_norm(config)
 
     def forward(
         self,
@@ -208,20 +233,23 @@ class EncoderLayer(nn.Module):
         bias: Tensor | None = None,
         kept: list[Tensor] | None = None,
         routing: Routing | None = None,
+        distances: Tensor | None = None,
     ) -> Tensor:
         """(batch, frames, dim), or packed (frames of all, dim) with frames routed one by one -> the same.
 
-        What the feed-forward part puts out, before dropout and residual, is appended to ``kept``.
+        What the feed-forward part puts out, before dropout and residual, is appended to ``kept``. ``distances``: see KeyPositions.
         """
+        if distances is not None and self.distance_norm is not None:
+            distances = self.distance_norm(distances)
         chosen = (routing or Routing(),) if isinstance(self.feed_forward, ExpertFeedForward) else ()
         if self.norm_first:
-            x = x + self.dropout(self.self_attention(self.self_attention_norm(x), lengths=lengths, bias=bias))
+            x = x + self.dropout(self.self_attention(self.self_attention_norm(x), lengths=lengths, bias=bias, distances=distances))
             y = self.feed_forward(self.feed_forward_norm(x), *chosen)
             out = x + self.dropout(y)
             if self.adapter is not None:
                 out = out + self.adapter(out)
         else:
-            x = self.self_attention_norm(x + self.dropout(self.self_attention(x, lengths=lengths, bias=bias)))
+            x = self.self_attention_norm(x + self.dropout(self.self_attention(x, lengths=lengths, bias=bias, distances=distances)))
             y = self.feed_forward(x, *chosen)
             out = self.feed_forward_norm(x + self.dropout(y))
         if kept is not None:
@@ -238,9 +266,11 @@ class Encoder(nn.Module):
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         self.config = config
-        self.positions: PositionalConvolution | StackedPositionalConvolution
+        self.positions: PositionalConvolution | StackedPositionalConvolution | None = None
         sizes, activation = (config.position_kernel, config.position_groups), config.position_activation
-        if config.position_blocks > 1 or config.position_norm == "layer":
+        if config.position_kernel == 0:
+            pass
+        elif config.position_blocks > 1 or config.position_norm == "layer":
             self.positions = StackedPositionalConvolution(config.dim, *sizes, config.position_blocks, config.compute_padding, activation)
         else:
             self.positions = PositionalConvolution(config.dim, *sizes, activation, config.position_norm, config.compute_padding)
@@ -256,6 +286,7 @@ class Encoder(nn.Module):
         if config.relative_buckets:
             self.relative = RelativePositions(config.heads, config.relative_buckets, config.relative_distance)
             self.relative.apply(initialise_like_bert)
+        self.distances = KeyPositions(config.dim // config.heads, config.key_distance) if config.key_distance else None
 
     def forward(self, x: Tensor, lengths: Tensor | None, output_layer: int | None = None, routing: Routing | None = None) -> Tensor:
         """Encode (batch, frames, dim) of the given lengths.
@@ -306,14 +337,17 @@ class Encoder(nn.Module):
         config = self.config
         if output_layer is not None and not 1 <= output_layer <= len(self.layers):
             raise ValueError(f"output_layer: {output_layer} is not between 1 and {len(self.layers)}, the number of encoder layers.")
-        mode: PackingMode = "never" if config.packing == "auto" and config.compute_padding else config.packing
+        dense = config.compute_padding or config.key_distance > 0
+        mode: PackingMode = "never" if config.packing == "auto" and dense else config.packing
         packing = choose_packing(mode, lengths, x, biased=self.relative is not None)
         bias = None if self.relative is None else self.relative(x.shape[1])
+        distances = None if self.distances is None else self.distances.table.weight
         if packing is not None:
             x = packing.pack(x)
-            x = x + convolve_packed(self.positions, x, packing)
+            if self.positions is not None:
+                x = x + convolve_packed(self.positions, x, packing)
             lengths, routing = packing.lengths, None if routing is None else routing.of_frames(packing.sequence)
-        else:
+        elif self.positions is not None:
             padding = None if lengths is None else padding_mask(lengths, x.shape[1])
             if padding is not None:
                 x = x.masked_fill(padding[..., None], 0.0)
@@ -325,11 +359,16 @@ class Encoder(nn.Module):
         for layer in self.layers[:output_layer]:
             # Dropping whole layers costs nothing to draw: one number per layer, from the global generator that dropout uses too.
             if not (self.training and config.layer_drop > 0 and torch.rand(()) < config.layer_drop):
-                x = layer(x, lengths, bias, kept, routing)
+                x = layer(x, lengths, bias, kept, routing, distances)
             states = [x] if last_alone else [*states, x]
         if output_layer is None and config.norm_first:
             states[-1] = self.norm(x)
         return states, packing
+
+
+def _distance_norm(config: EncoderConfig | DecoderConfig) -> LayerNorm | None:
+    """The norm of the vectors of distances that every pre-norm layer has (post-norm ones of official models have one without use)."""
+    return LayerNorm(config.dim // config.heads) if config.key_distance and config.norm_first else None
 
 
 def initialise_like_bert(module: nn.Module) -> None:
@@ -366,6 +405,7 @@ class DecoderLayer(nn.Module):
         self.feed_forward = FeedForward(config.dim, config.feed_forward_dim, config.activation, config.activation_dropout)
         self.feed_forward_norm = LayerNorm(config.dim)
         self.dropout = Dropout(config.dropout)
+        self.distance_norm = _distance_norm(config)
 
     def forward(
         self,
@@ -374,53 +414,52 @@ class DecoderLayer(nn.Module):
         memory_value: Tensor,
         memory_lengths: Tensor,
         extend: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None,
+        lengths: Tensor | None = None,
+        distances: Tensor | None = None,
+        weights: list[Tensor] | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """x (rows, new tokens, dim) -> (x, keys, values); ``extend`` puts the cached keys and values before the new ones.
 
         Where rows are a multiple of the memory's, neighbouring rows share one of it: to the attention they are queries of one utterance.
+        ``lengths``, ``weights``: see DecoderStack.decode; ``distances``: see KeyPositions.
         """
+        if distances is not None and self.distance_norm is not None:
+            distances = self.distance_norm(distances)
         before = self.norm_first
         y = self.self_attention_norm(x) if before else x
         key, value = (self.self_attention.split(part(y)) for part in (self.self_attention.key, self.self_attention.value))
         if extend is not None:
             key, value = extend(key, value)
-        x = x + self.dropout(self.self_attention.weigh(y, key, value, causal=x.shape[1] > 1))
+        x = x + self.dropout(self.self_attention.weigh(y, key, value, lengths, causal=x.shape[1] > 1, distances=distances))
         x = x if before else self.self_attention_norm(x)
         y = self.cross_attention_norm(x) if before else x
         queries = y.reshape(len(memory_key), -1, y.shape[-1])
+        if weights is not None:
+            look = self.cross_attention.split(self.cross_attention.query(queries))
+            weights.append(attention_weights(look, memory_key, memory_lengths))
         x = x + self.dropout(self.cross_attention.weigh(queries, memory_key, memory_value, memory_lengths).view(x.shape))
         x = x if before else self.cross_attention_norm(x)
         x = x + self.dropout(self.feed_forward(self.feed_forward_norm(x) if before else x))
         return x if before else self.feed_forward_norm(x), key, value
 
 
-class Decoder(nn.Module):
-    """Tokens to logits over the vocabulary, attending to the encoder's output.
+class DecoderStack(nn.Module):
+    """Layers that attend to themselves and to the encoder's output, vectors in and vectors out.
 
-    Initialisation (fairseq's Transformer): embeddings N(0, dim^-0.5) with a zero padding row, projections Xavier uniform, biases 0.
+    Initialisation (fairseq's Transformer): projections Xavier uniform, biases 0; vectors of distances see positions.py.
     """
 
-    def __init__(self, config: DecoderConfig, vocabulary: int, memory_dim: int | None = None, padding_id: int = 1) -> None:
+    def __init__(self, config: DecoderConfig, memory_dim: int | None = None) -> None:
         super().__init__()
+        self._build(config, memory_dim)
+        _initialise_projections(self)
+
+    def _build(self, config: DecoderConfig, memory_dim: int | None) -> None:
         self.config = config
-        self.embedding = nn.Embedding(vocabulary, config.dim, padding_idx=padding_id)
-        self.padding_id = padding_id
-        self.positions: SinusoidalPositions | LearnedPositions | None = None
-        if config.positions == "sinusoidal":
-            self.positions = SinusoidalPositions(config.dim, offset=padding_id + 1)
-        elif config.positions == "learned":
-            self.positions = LearnedPositions(config.dim, config.max_positions, offset=padding_id + 1)
         self.layers = nn.ModuleList(DecoderLayer(config, memory_dim or config.dim) for _ in range(config.layers))
         self.norm = LayerNorm(config.dim) if config.norm_first else nn.Identity()
-        self.output = None if config.tie_embeddings else nn.Linear(config.dim, vocabulary, bias=False)
+        self.distances = KeyPositions(config.dim // config.heads, config.key_distance) if config.key_distance else None
         self.dropout = Dropout(config.dropout)
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.xavier_uniform_(module.weight)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
-        nn.init.normal_(self.embedding.weight, 0.0, config.dim**-0.5)
-        nn.init.zeros_(self.embedding.weight[padding_id])
 
     def project_memory(self, encoded: Tensor, lengths: Tensor) -> Memory:
         """Keys and values of the encoder's output (rows, keys, memory_dim) for every layer, computed once per utterance."""
@@ -433,16 +472,77 @@ class Decoder(nn.Module):
         del batch  # rows are counted by the first step's tokens
         return KeyValueCache(len(self.layers))
 
+    def decode(
+        self,
+        x: Tensor,
+        memory: Memory,
+        cache: KeyValueCache | None = None,
+        lengths: Tensor | None = None,
+        weights: list[Tensor] | None = None,
+        kept: list[Tensor] | None = None,
+    ) -> Tensor:
+        """Run the layers over vectors (rows, new tokens, dim) -> the same.
+
+        Args:
+            cache: of the tokens before these; it grows.
+            lengths: valid tokens of each row (without a cache). What stands behind them is not attended to by anything; it matters only to
+                who looks at padding, since every token sees those before it alone.
+            weights: is appended where each layer looks in the memory, (rows, heads, new tokens, keys).
+            kept: is appended what each layer puts out.
+        """
+        distances = None if self.distances is None else self.distances.table.weight
+        for index, layer in enumerate(self.layers):
+            if self.training and self.config.layer_drop > 0 and torch.rand(()) < self.config.layer_drop:
+                continue
+            extend = None if cache is None else functools.partial(cache.append, index)
+            x, _, _ = layer(x, memory.keys[index], memory.values[index], memory.lengths, extend, lengths, distances, weights)
+            if kept is not None:
+                kept.append(x)
+        if cache is not None:
+            cache.advance(x.shape[1])
+        out: Tensor = self.norm(x)
+        return out
+
+
+def _initialise_projections(module: nn.Module) -> None:
+    for part in module.modules():
+        if isinstance(part, nn.Linear):
+            nn.init.xavier_uniform_(part.weight)
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)
+
+
+class Decoder(DecoderStack):
+    """Tokens to logits over the vocabulary, attending to the encoder's output.
+
+    Initialisation: embeddings N(0, dim^-0.5) with a zero padding row, the rest see DecoderStack.
+    """
+
+    def __init__(self, config: DecoderConfig, vocabulary: int, memory_dim: int | None = None, padding_id: int = 1) -> None:
+        nn.Module.__init__(self)  # the embedding comes first
+        self.embedding = nn.Embedding(vocabulary, config.dim, padding_idx=padding_id)
+        self.padding_id = padding_id
+        self.positions: SinusoidalPositions | LearnedPositions | None = None
+        if config.positions == "sinusoidal":
+            self.positions = SinusoidalPositions(config.dim, offset=padding_id + 1)
+        elif config.positions == "learned":
+            self.positions = LearnedPositions(config.dim, config.max_positions, offset=padding_id + 1)
+        self._build(config, memory_dim)
+        self.output = None if config.tie_embeddings else nn.Linear(config.dim, vocabulary, bias=False)
+        _initialise_projections(self)
+        nn.init.normal_(self.embedding.weight, 0.0, config.dim**-0.5)
+        nn.init.zeros_(self.embedding.weight[padding_id])
+
     def step(self, tokens: Tensor, memory: Memory, state: KeyValueCache) -> tuple[Tensor, KeyValueCache]:
         """One token for every row: tokens (rows,) -> logits (rows, vocabulary) of the next one, and the grown cache.
 
         Rows may be a multiple of the memory's: first all hypotheses of the first utterance, then those of the second, and so on.
         """
-        return self._run(tokens[:, None], memory, state)[:, -1], state
+        return self.predict(self.decode(self.embed(tokens[:, None], state.length), memory, state))[:, -1], state
 
     def forward(self, tokens: Tensor, encoded: Tensor, lengths: Tensor) -> Tensor:
         """Teacher forcing: tokens (batch, length), starting with the start symbol -> logits (batch, length, vocabulary)."""
-        return self._run(tokens, self.project_memory(encoded, lengths), None)
+        return self.predict(self.decode(self.embed(tokens), self.project_memory(encoded, lengths)))
 
     def place(self, tokens: Tensor, first: int = 0) -> Tensor:
         """Vectors of the positions ``first``, ``first`` + 1, ... of tokens (rows, length) -> (rows, length, dim); zeros at padding."""
@@ -450,18 +550,15 @@ class Decoder(nn.Module):
         vectors = self.positions(torch.arange(first, first + tokens.shape[1], device=tokens.device))
         return vectors * (tokens != self.padding_id)[..., None]
 
-    def _run(self, tokens: Tensor, memory: Memory, cache: KeyValueCache | None) -> Tensor:
+    def embed(self, tokens: Tensor, first: int = 0) -> Tensor:
+        """What the layers see of tokens (rows, length), which stand at ``first`` and behind it: (rows, length, dim)."""
         scale = self.config.dim**0.5 if self.config.scale_embedding else 1.0
         x = self.embedding(tokens) * scale
         if self.positions is not None:
-            x = x + self.place(tokens, 0 if cache is None else cache.length).to(x.dtype)
-        x = self.dropout(x)
-        for index, layer in enumerate(self.layers):
-            if self.training and self.config.layer_drop > 0 and torch.rand(()) < self.config.layer_drop:
-                continue
-            extend = None if cache is None else functools.partial(cache.append, index)
-            x, _, _ = layer(x, memory.keys[index], memory.values[index], memory.lengths, extend)
-        if cache is not None:
-            cache.advance(tokens.shape[1])
-        x = self.norm(x)
+            x = x + self.place(tokens, first).to(x.dtype)
+        out: Tensor = self.dropout(x)
+        return out
+
+    def predict(self, x: Tensor) -> Tensor:
+        """What the layers put out (rows, length, dim) -> logits (rows, length, vocabulary)."""
         return F.linear(x, self.embedding.weight) if self.output is None else self.output(x)

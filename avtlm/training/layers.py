@@ -61,11 +61,12 @@ def _recomputed(
     bias: Tensor | None = None,
     kept: list[Tensor] | None = None,
     routing: Any = None,
+    distances: Tensor | None = None,
 ) -> Tensor:
     """See EncoderLayer.forward. Whoever collects the outputs of feed-forward parts has them computed once."""
     if kept is not None or not torch.is_grad_enabled():
-        return forward(x, lengths, bias, kept, routing)
-    again: Tensor = checkpoint(forward, x, lengths, bias, None, routing, use_reentrant=False)
+        return forward(x, lengths, bias, kept, routing, distances)
+    again: Tensor = checkpoint(forward, x, lengths, bias, None, routing, distances, use_reentrant=False)
     return again
 
 
