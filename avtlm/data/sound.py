@@ -5,6 +5,7 @@ track that starts early is cut, one that starts late or has a hole is filled wit
 """
 
 import io
+from collections.abc import Iterator
 from pathlib import Path
 
 import av
@@ -78,13 +79,22 @@ def _read_sound_file(file: str | Path | io.BytesIO, sample_rate: int, notes: lis
         sound, rate = soundfile.read(file if isinstance(file, io.BytesIO) else str(file), dtype="float32", always_2d=True)
     except (soundfile.SoundFileError, RuntimeError):
         return None
-    return _resampled(sound.mean(axis=1, dtype=np.float32) if sound.shape[1] > 1 else sound[:, 0], rate, sample_rate, notes)
+    return _resampled(mix_down(sound), rate, sample_rate, notes)
+
+
+def mix_down(sound: np.ndarray) -> np.ndarray:
+    """float32 ``(samples, channels)`` to the mean of the channels, ``(samples,)``."""
+    return sound.mean(axis=1, dtype=np.float32) if sound.shape[1] > 1 else sound[:, 0]
+
+
+def note_rate(rate: int, sample_rate: int, notes: list[str]) -> None:
+    """Say that the sound is narrower than the model's; the other way round nothing is lost that a model could hear."""
+    if rate < sample_rate:
+        notes.append(f"the audio has {rate} samples a second; it was resampled to {sample_rate}, with nothing above {rate // 2} Hz in it")
 
 
 def _resampled(sound: np.ndarray, rate: int, sample_rate: int, notes: list[str]) -> np.ndarray:
-    if rate < sample_rate:
-        # The other way round nothing is lost that a model could hear, so there is nothing to say.
-        notes.append(f"the audio has {rate} samples a second; it was resampled to {sample_rate}, with nothing above {rate // 2} Hz in it")
+    note_rate(rate, sample_rate, notes)
     if rate != sample_rate and len(sound):
         sound = soxr.resample(sound, rate, sample_rate)
     return np.ascontiguousarray(sound, dtype=np.float32)
@@ -95,6 +105,18 @@ def _decode_track(
 ) -> np.ndarray | None:
     if not container.streams.audio:
         return None
+    found = list(track_pieces(container, path, start, notes))
+    return _resampled(np.concatenate([piece for piece, _ in found]), found[0][1], sample_rate, notes)
+
+
+def track_pieces(container: InputContainer, path: str | Path, start: float | None, notes: list[str]) -> Iterator[tuple[np.ndarray, int]]:
+    """The audio track of an open container piece by piece: mono float32 ``(samples,)`` and their rate, which is the same for all.
+
+    ``start`` is as in :func:`read_track`; what is unusual is added to ``notes`` at the end.
+
+    Raises:
+        MediaError: no sound can be decoded, or its time stamps leap.
+    """
     stream = container.streams.best("audio") or container.streams.audio[0]
     if stream.codec_context is None:  # PyAV's answer to an unknown or damaged codec tag
         raise MediaError(path, "has an audio track in a coding that this build of FFmpeg does not know.")
@@ -105,9 +127,9 @@ def _decode_track(
             if picture is not None and picture.start_time is not None and picture.time_base
             else None
         )
-    pieces: list[np.ndarray] = []
     position = 0  # samples placed so far, at the source's rate
     rate = bad = 0
+    begun = False
     stopped = ""
     packets = container.demux(stream)
     while True:
@@ -133,22 +155,22 @@ def _decode_track(
                 at = float(frame.pts * frame.time_base)
                 start = at if start is None else start
                 wanted = round((at - start) * rate)
-                if not pieces or abs(wanted - position) > JITTER * rate:
+                if not begun or abs(wanted - position) > JITTER * rate:
                     hole = wanted - position
                     if hole > LONGEST_HOLE * rate:
                         raise MediaError(path, f"is damaged: its audio time stamps jump by {hole / rate:.0f} s.")
                     if hole > 0:
-                        pieces.append(np.zeros(hole, np.float32))
+                        yield np.zeros(hole, np.float32), rate
                     else:
                         sound = sound[-hole:]
                     position = wanted if hole > 0 else position
-            pieces.append(sound)
+            begun = True
+            yield sound, rate
             position += len(sound)
-    if not any(len(piece) for piece in pieces):
+    if not position:
         raise MediaError(path, f"has an audio track that cannot be decoded{f' ({stopped})' if stopped else ''}.")
     if bad:
         notes.append(f"{bad} audio packets could not be decoded ({stopped})")
-    return _resampled(np.concatenate(pieces), rate, sample_rate, notes)
 
 
 def _mono(frame: av.AudioFrame) -> np.ndarray:

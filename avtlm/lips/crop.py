@@ -4,13 +4,14 @@ A clip that cannot give honest crops (no face, a face seen in too few frames, bl
 yielding whole frames that look like data; everything unusual that could be dealt with is a warning in the report.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from avtlm.data.frame_span import FrameSpan
 from avtlm.data.media import FPS, SAMPLE_RATE, FrameStream, MediaError, fit, read_track
 from avtlm.lips.align import AlignmentError, CropPlan, cut_all, interpolate_missing, plan_crops
 from avtlm.lips.landmarks import FaceMesh, LandmarkProvider
@@ -71,6 +72,17 @@ class LipClip:
     report: ClipReport
 
 
+@dataclass(frozen=True)
+class FoundLips:
+    """Lip crops uint8 ``(frames, 96, 96)`` of some pictures, and how they came about; fields as in `ClipReport`."""
+
+    crops: np.ndarray
+    track: FaceTrack
+    interpolated: float
+    shifted: int
+    warnings: tuple[str, ...]
+
+
 @dataclass
 class _Pictures:
     """Frames from ``first`` up to ``last`` that can be gone through more than once, from memory while they fit there."""
@@ -109,6 +121,7 @@ def extract_lips(
     damaged: str = "refuse",
     threads: int = 1,
     span: tuple[float, float | None] | None = None,
+    seek: bool = False,
 ) -> LipClip:
     """Lip crops, sound and report of one clip.
 
@@ -122,6 +135,8 @@ def extract_lips(
         damaged: ``"refuse"`` or ``"keep"`` a file that delivers fewer frames than it promises.
         threads: decoder threads; 0 takes all cores, which pays for one large clip.
         span: only the frames from ``int(25 start)`` up to ``int(25 end)``, times in seconds, and their sound; None is the end of the clip.
+        seek: read nothing but the span (see :class:`~avtlm.data.frame_span.FrameSpan`): for parts of long videos. Whether the file is whole
+            is not looked at then.
 
     Raises:
         LipError: no face, too few faces, too short, black or frozen.
@@ -130,10 +145,46 @@ def extract_lips(
     """
     provider = provider or FaceMesh()
     first, last = (int(span[0] * FPS), None if span[1] is None else int(span[1] * FPS)) if span else (0, None)
-    pictures = _Pictures(FrameStream(path, damaged=damaged, threads=threads), MEMORY, first, last)
-    track = follow_face(pictures, provider, path, first if span else None)
-    info = pictures.stream.info
-    warnings = list(info["warnings"])
+    stream = FrameSpan(path, first, last, threads=threads) if span and seek else FrameStream(path, damaged=damaged, threads=threads)
+    pictures = _Pictures(stream, MEMORY) if span and seek else _Pictures(stream, MEMORY, first, last)
+    found = find_lips(path, pictures, provider, geometry, max_interpolated, min_frames, first if span else None)
+    info, crops = stream.info, found.crops
+    warnings = [*info["warnings"], *found.warnings]
+    sound = None
+    if audio:
+        samples = round(len(crops) * SAMPLE_RATE / FPS)
+        sound, notes = read_track(path, start=info["first_time"], samples=None if span else samples)
+        if span and sound is not None:
+            sound = fit(sound[round(first * SAMPLE_RATE / FPS) :], samples)
+        warnings.extend(notes)
+    source = {key: info[key] for key in ("source_fps", "source_frames", "width", "height", "rotation", "codec")}
+    track, shifted = found.track, found.shifted
+    report = ClipReport(str(path), geometry, len(crops), track.faces, track.box, found.interpolated, shifted, source, tuple(warnings))
+    return LipClip(crops, sound, report)
+
+
+def find_lips(
+    path: str | Path,
+    pictures: Iterable[np.ndarray],
+    provider: LandmarkProvider,
+    geometry: str = "avhubert",
+    max_interpolated: float = 0.25,
+    min_frames: int = 5,
+    first: int | None = None,
+) -> FoundLips:
+    """Lip crops of pictures, which are gone through two or three times.
+
+    Args:
+        path: where they come from, for messages.
+        pictures: uint8 ``(height, width)`` at 25 a second.
+        provider, geometry, max_interpolated, min_frames: as for `extract_lips`.
+        first: number of the first picture in the clip, if they are a part of it; None if they are all.
+
+    Raises:
+        LipError: no face, too few faces, too short, black or frozen.
+    """
+    track = follow_face(pictures, provider, path, first)
+    warnings = []
     interpolated = _check_track(path, track, max_interpolated, min_frames)
     if track.faces > 1:
         warnings.append(f"{track.faces} faces; the largest one, at ({_centre(track)}), was followed")
@@ -146,17 +197,7 @@ def extract_lips(
         raise LipError(path, str(error)) from error
     if plan.shifted:
         warnings.append(f"{plan.shifted} crops were moved because the mouth lay at the border of the aligned frame")
-    crops = _cut_all(path, pictures, plan)
-    sound = None
-    if audio:
-        samples = round(len(crops) * SAMPLE_RATE / FPS)
-        sound, notes = read_track(path, start=info["first_time"], samples=None if span else samples)
-        if span and sound is not None:
-            sound = fit(sound[round(first * SAMPLE_RATE / FPS) :], samples)
-        warnings.extend(notes)
-    source = {key: info[key] for key in ("source_fps", "source_frames", "width", "height", "rotation", "codec")}
-    report = ClipReport(str(path), geometry, len(crops), track.faces, track.box, interpolated, plan.shifted, source, tuple(warnings))
-    return LipClip(crops, sound, report)
+    return FoundLips(_cut_all(path, pictures, plan), track, interpolated, plan.shifted, tuple(warnings))
 
 
 def _check_track(path: str | Path, track: FaceTrack, max_interpolated: float, min_frames: int) -> float:
@@ -179,7 +220,7 @@ def _centre(track: FaceTrack) -> str:
     return f"{x + width / 2:.0f}, {y + height / 2:.0f}"
 
 
-def _cut_all(path: str | Path, pictures: _Pictures, plan: CropPlan) -> np.ndarray:
+def _cut_all(path: str | Path, pictures: Iterable[np.ndarray], plan: CropPlan) -> np.ndarray:
     crops = cut_all(pictures, plan)
     if float(np.median(crops.std(axis=(1, 2)))) < FLAT:
         raise LipError(path, "the crops of the mouth are black or blank.")

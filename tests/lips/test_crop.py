@@ -247,3 +247,13 @@ def test_native_log_lines_stay_off_the_terminal(tmp_path: Path) -> None:
 def test_importing_the_package_does_not_load_mediapipe_or_opencv() -> None:
     code = "import avtlm, avtlm.data.media, avtlm.lips.crop, sys; print(sorted({'cv2', 'mediapipe'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+def test_a_sought_part_of_a_long_clip_is_the_part(tmp_path: Path) -> None:
+    path = write_media(tmp_path / "a.mp4", talking(3.0), audio=tone(3.0), quality={"g": "10"})
+    read, sought = (extract_lips(path, FaceMesh(), span=(1.2, 2.4), seek=seek) for seek in (False, True))
+    assert sought.crops.shape == (30, 96, 96)
+    assert np.array_equal(read.crops, sought.crops)
+    assert read.audio is not None
+    assert sought.audio is not None
+    assert np.array_equal(read.audio, sought.audio)
