@@ -13,14 +13,11 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from avtlm import __version__
 from avtlm.files import DEFAULT_MODEL
 from avtlm.training.memory import use_huge_pages
-
-if TYPE_CHECKING:
-    from avtlm.decoding.result import Transcript
 
 DESCRIPTION = "Train and use models that read sound, lips and text together."
 EPILOG = """\
@@ -137,36 +134,32 @@ def _units(options: argparse.Namespace) -> int:
 
 def _transcribe(options: argparse.Namespace) -> int:
     from avtlm.data.media import MediaError
-    from avtlm.files import write_text
+    from avtlm.decoding import captions
     from avtlm.transcribe import transcribe_each
 
-    if options.format in ("srt", "vtt") and len(options.files) > 1 and options.out is None:
-        return _wrong(f"--{options.format} of several files needs --out FOLDER, one file each.")
-    if options.out is not None and len({Path(file).stem for file in options.files}) < len(options.files):
-        return _wrong("--out would write several files of the same name; transcribe them one folder at a time.")
+    files = [Path(file) for file in options.files]
+    try:
+        kind = captions.format_of(options.format, options.out)
+        targets = None if options.out is None else captions.targets(files, options.out, kind)
+    except ValueError as error:
+        return _wrong(str(error))
+    if kind in ("srt", "vtt") and len(files) > 1 and targets is None:
+        return _wrong(f"--format {kind} of several files needs --out FOLDER, one file each.")
+    search = ["words=false", *options.decoding] if kind == "text" else options.decoding
     failed = 0
-    for path, result in transcribe_each(options.files, options.model, options.modality, options.geometry, decoding=options.decoding):
+    for number, (path, result) in enumerate(transcribe_each(files, options.model, options.modality, options.geometry, decoding=search)):
         if isinstance(result, MediaError):
             print(f"avtlm: {_sentence(result)}", file=sys.stderr)
             failed += 1
-            continue
-        text = _shown(result, path, options.format)
-        if options.out is not None:
-            target = Path(options.out) / f"{path.stem}.{options.format}"
-            write_text(target, text.rstrip("\n") + "\n")
-            print(target)
+        elif targets is not None:
+            captions.write(result, path, targets[number], kind)
+            print(targets[number])
         else:
-            named = options.format == "txt" and len(options.files) > 1
-            print(f"{path}\t{text}" if named else text.rstrip("\n"), flush=True)
+            named = f"{path}\t" if kind == "text" and len(files) > 1 else ""
+            print(named + captions.render(result, path, kind).rstrip("\n"), flush=True)
     if failed and len(options.files) > 1:
         print(f"avtlm: {failed} of {len(options.files)} files could not be transcribed.", file=sys.stderr)
     return 1 if failed else 0
-
-
-def _shown(transcript: "Transcript", path: Path, kind: str) -> str:
-    if kind == "json":
-        return json.dumps({"file": str(path), **transcript.to_dict()}, ensure_ascii=False, allow_nan=False)
-    return {"srt": transcript.to_srt, "vtt": transcript.to_vtt}[kind]() if kind != "txt" else transcript.text
 
 
 def _evaluate(options: argparse.Namespace) -> int:
@@ -365,17 +358,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     transcribe.add_argument("--model", metavar="DIR", default=DEFAULT_MODEL, help=f"a model folder (default: {DEFAULT_MODEL})")
     kinds = transcribe.add_mutually_exclusive_group()
-    for kind, what in (
-        ("json", "words with times and confidences, one JSON object a line"),
-        ("srt", "subtitles"),
-        ("vtt", "web subtitles"),
-    ):
-        kinds.add_argument(f"--{kind}", dest="format", action="store_const", const=kind, default="txt", help=what)
-    transcribe.add_argument("--out", metavar="FOLDER", help="write one file per input instead of printing")
+    what = "text (default), json (a line a file: words with times and confidences, n-best), srt or vtt (captions)"
+    kinds.add_argument("--format", choices=["text", "json", "srt", "vtt"], help=what)
+    for kind in ("json", "srt", "vtt"):
+        kinds.add_argument(f"--{kind}", dest="format", action="store_const", const=kind, help=f"the same as --format {kind}")
+    target = "write there instead of printing: a file named *.txt, *.json, *.srt or *.vtt, or a folder for one file per input"
+    transcribe.add_argument("--out", "-o", metavar="PATH", help=target)
     geometry = "how lips are aligned (default: as they were for the model's training)"
     transcribe.add_argument("--geometry", choices=["avhubert", "auto_avsr", "auto_avsr_mediapipe"], help=geometry)
 
-    search = "change a decoding setting of the model: --decoding beam=20; may be given several times"
+    search = "change a decoding setting of the model: --decoding beam=20 (docs/decoding.md); may be given several times"
     transcribe.add_argument("--decoding", metavar="KEY=VALUE", action="append", default=[], help=search)
 
     evaluate = verb("evaluate", _evaluate, "measure the word error rate of a model on a manifest", "Intervals are 95 %, by bootstrap.")

@@ -8,24 +8,22 @@ What is unusual here:
 Sources: AV-HuBERT section 4 and arXiv 2201.01763 (decoder fine-tuning), VATLM section IV (the same).
 """
 
+import functools
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from avtlm.data.batching import Batch
 from avtlm.data.inputs import InputFormat
-from avtlm.decoding.beam import BeamOptions, attention_beam
-from avtlm.decoding.ctc_prefix import ctc_beam
-from avtlm.decoding.greedy import ctc_greedy
-from avtlm.decoding.lexicon import LexiconOptions
-from avtlm.decoding.rescoring import rescore_with_ctc
+from avtlm.decoding.beam import BeamOptions
 from avtlm.decoding.result import Hypothesis, Transcript, transcript
-from avtlm.decoding.word_search import WordSearch
+from avtlm.decoding.search import Heads, Search, check_heads
+from avtlm.decoding.settings import DecodingConfig
 from avtlm.frontends.fusion import keep_modalities
 from avtlm.frontends.multimodal import InputMask
 from avtlm.nn.transformer import Decoder, DecoderConfig
@@ -35,50 +33,6 @@ from avtlm.objectives.masking import SpanMaskConfig, imposters, span_mask
 from avtlm.objectives.seq2seq import seq2seq_loss, shift_right
 from avtlm.protocols import DropsHeads
 from avtlm.text.vocabulary import EOS, PAD, Tokenizer
-
-
-@dataclass(frozen=True)
-class DecodingConfig:
-    """How transcripts are searched for; travels with the checkpoint.
-
-    Attributes:
-        ctc_weight: rank the hypotheses that the attention decoder ends with by this share of CTC (see avtlm.decoding.rescoring); 0 leaves
-            its own ranking.
-        max_length_ratio, max_length_extra: an attention decoder writes at most int(ratio * frames + extra) tokens.
-        official_length_limit: take for the frames what AV-HuBERT's and VATLM's generators take: the width of the audio features (104)
-            where there is audio, and the longest clip of the batch for video alone.
-        lexicon: for ``ctc_lexicon``: file with a word, a tab and its letters, then ``|``, in every line. A path of a file in the model's
-            folder, or any other.
-        language_model: n-grams over these words in ARPA format; without them any word may follow any other. As ``lexicon``.
-        lm_weight, word_score, silence_score, threshold: of ``ctc_lexicon``; see avtlm.decoding.lexicon. Published for 4-grams of
-            LibriSpeech: beam 1500, lm_weight 2, word_score -1.
-    """
-
-    method: Literal["ctc_greedy", "ctc_beam", "ctc_lexicon", "attention"] = "ctc_greedy"
-    beam: int = 10
-    length_penalty: float = 1.0
-    ctc_weight: float = 0.0
-    max_length_ratio: float = 1.0
-    max_length_extra: float = 0.0
-    official_length_limit: bool = False
-    lexicon: str | None = None
-    language_model: str | None = None
-    lm_weight: float = 2.0
-    word_score: float = -1.0
-    silence_score: float = 0.0
-    threshold: float = 50.0
-
-    def __post_init__(self) -> None:
-        if self.beam < 1:
-            raise ValueError(f"beam: {self.beam}; give at least 1.")
-        if (self.method == "ctc_lexicon") != (self.lexicon is not None):
-            raise ValueError(f"lexicon: {self.lexicon or 'none'} for {self.method}; a lexicon and the method ctc_lexicon belong together.")
-        if self.language_model is not None and self.lexicon is None:
-            raise ValueError(f"language_model: {self.language_model} for {self.method}; only ctc_lexicon takes one; set lexicon as well.")
-        if self.threshold <= 0:
-            raise ValueError(f"threshold: {self.threshold}; give a number above 0.")
-        if not 0.0 <= self.ctc_weight <= 1.0 or (self.ctc_weight and self.method != "attention"):
-            raise ValueError(f"ctc_weight: {self.ctc_weight} for {self.method}; give a share from 0 to 1, above 0 for attention only.")
 
 
 @dataclass(frozen=True)
@@ -111,12 +65,7 @@ class RecognizerConfig:
             raise ValueError(
                 f"ctc_weight: {self.ctc_weight} leaves the rest to an attention decoder, but decoder is null; describe one or set 1.0."
             )
-        if self.decoding.method == "attention" and self.decoder is None:
-            raise ValueError("decoding.method: attention needs a decoder; describe one or choose ctc_greedy or ctc_beam.")
-        if self.decoding.method != "attention" and self.ctc_weight == 0.0:
-            raise ValueError(f"decoding.method: {self.decoding.method} needs a CTC head; set ctc_weight above 0 or choose attention.")
-        if self.decoding.ctc_weight and self.ctc_weight == 0.0:
-            raise ValueError(f"decoding.ctc_weight: {self.decoding.ctc_weight} needs a CTC head; set ctc_weight above 0 as well.")
+        check_heads(self.decoding, self.ctc_weight > 0, self.decoder is not None)
 
 
 class Recognizer(nn.Module):
@@ -148,7 +97,7 @@ class Recognizer(nn.Module):
         self.geometry = "avhubert"
         # The model folder, in which files for decoding may lie.
         self.folder: Path | None = None
-        self._word_searches: dict[DecodingConfig, WordSearch] = {}
+        self._searches: dict[tuple[str, str], Search] = {}
         if self.ctc is not None:
             nn.init.normal_(self.ctc.weight, 0.0, 0.02)
             nn.init.zeros_(self.ctc.bias)
@@ -202,56 +151,40 @@ class Recognizer(nn.Module):
 
     @torch.inference_mode()
     def search(self, batch: Batch, decoding: DecodingConfig | None = None) -> list[list[Hypothesis]]:
-        """The n best token sequences of every row, best first. The batch is on the model's device and holds what may be used."""
-        decoding = decoding or self.config.decoding
-        encoded, lengths = self.encoder.encode(batch)  # type: ignore[operator]
-        if decoding.method == "attention":
-            if self.decoder is None:
-                raise ValueError("decoding.method: attention was asked for, but this model has no decoder; choose ctc_greedy or ctc_beam.")
-            found = attention_beam(self.decoder, encoded, lengths, self.beam_options(batch, decoding))
-            if decoding.ctc_weight:
-                if self.ctc is None:
-                    raise ValueError(f"decoding.ctc_weight: {decoding.ctc_weight}, but this model has no CTC head; set it to 0.")
-                found = rescore_with_ctc(found, self.ctc(encoded).float().log_softmax(-1), lengths, decoding.ctc_weight)
-            return found
-        if self.ctc is None:
-            raise ValueError(f"decoding.method: {decoding.method} was asked for, but this model has no CTC head; choose attention.")
-        log_probs = self.ctc(encoded).float().log_softmax(-1)
-        if decoding.method == "ctc_beam":
-            return ctc_beam(log_probs, lengths, beam=decoding.beam)
-        if decoding.method == "ctc_lexicon":
-            return self.word_search(decoding)(log_probs, lengths)
-        return [[best] for best in ctc_greedy(log_probs, lengths)]
-
-    def word_search(self, decoding: DecodingConfig) -> WordSearch:
-        """The search of ``ctc_lexicon``; its files are read once.
+        """The n best hypotheses of every row, best first. The batch is on the model's device and holds what may be used.
 
         Raises:
-            ValueError: a file is missing or damaged, or does not fit this model.
+            ValueError: settings or files that do not fit this model; see avtlm.decoding.search.
         """
-        if decoding not in self._word_searches:
-            assert decoding.lexicon is not None
-            weights = (decoding.lm_weight, decoding.word_score, decoding.silence_score)
-            options = LexiconOptions(decoding.beam, decoding.threshold, *weights)
-            model = None if decoding.language_model is None else self._file(decoding.language_model)
-            self._word_searches[decoding] = WordSearch.open(self._file(decoding.lexicon), model, options, self.vocabulary)
-        return self._word_searches[decoding]
+        decoding = decoding or self.config.decoding
+        find = self.open_search(decoding)
+        encoded, lengths = self.encoder.encode(batch)  # type: ignore[operator]
+        return find(encoded, lengths, self._limit(batch, decoding))
 
-    def _file(self, name: str) -> Path:
-        """A file in the model's folder, or where the name says."""
-        own = None if self.folder is None else self.folder / name
-        return own if own is not None and own.is_file() else Path(name)
+    def open_search(self, decoding: DecodingConfig) -> Search:
+        """The search that settings describe; its files are read once.
+
+        Raises:
+            ValueError: settings or files that do not fit this model; see avtlm.decoding.search.
+        """
+        device = next(self.parameters()).device
+        key = (repr(decoding), str(device))
+        if key not in self._searches:
+            heads = Heads(self.decoder, self.ctc, self.vocabulary)
+            self._searches[key] = Search(decoding, heads, self.folder, functools.partial(_open_language_model, device))
+        return self._searches[key]
 
     def beam_options(self, batch: Batch, decoding: DecodingConfig) -> BeamOptions:
         """How the attention decoder searches, and up to which length."""
-        assert self.decoder is not None
+        return self.open_search(decoding).beam_options(self._limit(batch, decoding))
+
+    def _limit(self, batch: Batch, decoding: DecodingConfig) -> tuple[float, float]:
+        """How many tokens a frame, and how many more, a search token by token may write."""
         ratio, extra = decoding.max_length_ratio, decoding.max_length_extra
-        if decoding.official_length_limit:
-            size = batch.audio.shape[2] if batch.audio is not None else batch.video.shape[1] if batch.video is not None else 0
-            ratio, extra = 0.0, int(ratio * size + extra)
-        most = self.decoder.config.max_positions - 1
-        kept = decoding.beam if decoding.ctc_weight else 1
-        return BeamOptions(decoding.beam, kept, decoding.length_penalty, max_len_a=ratio, max_len_b=extra, max_len=most)
+        if not decoding.official_length_limit:
+            return ratio, extra
+        size = batch.audio.shape[2] if batch.audio is not None else batch.video.shape[1] if batch.video is not None else 0
+        return 0.0, int(ratio * size + extra)
 
     def transcribe_batch(self, batch: Batch, decoding: DecodingConfig | None = None) -> list[Transcript]:
         """Transcripts with words and times, one per row. The model must be in evaluation mode."""
@@ -267,9 +200,18 @@ def transcribe_all(model: Recognizer, batches: Sequence[Batch], modality: str | 
     training = model.training
     model.eval()
     texts = {}
+    decoding = replace(model.config.decoding, words=False)
     for batch in batches:
         seen = batch if modality is None else batch.only(modality)
-        for name, result in zip(batch.ids, model.transcribe_batch(seen), strict=True):
+        for name, result in zip(batch.ids, model.transcribe_batch(seen, decoding), strict=True):
             texts[name] = result.text
     model.train(training)
     return texts
+
+
+def _open_language_model(device: torch.device, folder: Path) -> tuple[nn.Module, Tokenizer]:
+    """A language model on the device of a recogniser, and its vocabulary."""
+    from avtlm import systems  # which builds recognisers, too
+
+    model, vocabulary = systems.load_language_model(folder)
+    return model.to(device), vocabulary

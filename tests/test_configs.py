@@ -37,6 +37,8 @@ def read(path: Path) -> TrainConfig:
 def build(settings: TrainConfig, device: str = "meta") -> nn.Module:
     """The model of a configuration; on "meta" its weights have sizes only, so that large models cost nothing."""
     with torch.device(device):
+        if settings.task == "language_model":
+            return encoder(settings, settings.model | {"vocabulary": 1000})
         if settings.task == "pretrain":
             return encoder(settings, settings.model)
         heads = config.load(RecognizerConfig, settings.model)
@@ -97,6 +99,10 @@ def test_an_unknown_key_is_refused_at_every_depth(path: Path) -> None:
     for key in ("stepz", "optim.lrr", f"sources.{name}.manifezt", f"sources.{name}.augment.noise.probb"):
         with pytest.raises(ConfigError, match=r"is not known; did you mean"):
             config.load(TrainConfig, path, [f"{key}=1"])
+    if settings.task == "language_model":
+        with pytest.raises(ConfigError, match="'dimm' is not known; did you mean 'dim'"):
+            build(config.load(TrainConfig, path, ["model.dimm=1"]))
+        return
     deep = [] if settings.task == "pretrain" else ["encoder"]
     front = ["frontends", "lips", "sizze"] if settings.system in ("avhubert", "vatlm") else ["waveform", "widthss"]
     for keys in (["zzz"], [*deep, "encoder", "dimm"], [*deep, *front]):

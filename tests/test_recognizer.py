@@ -168,7 +168,7 @@ def test_ctc_has_a_say_in_the_ranking_of_the_attention_decoder() -> None:
     plain = DecodingConfig("attention", beam=4)
     best = model.search(batch(), plain)
     assert [len(found) for found in best] == [1, 1, 1]
-    ranked = model.search(batch(), replace(plain, ctc_weight=1.0))
+    ranked = model.search(batch(), replace(plain, ctc_weight=1.0, nbest=4))
     for found in ranked:
         assert len(found) > 1
         assert [one.components["ctc"] for one in found] == sorted((one.components["ctc"] for one in found), reverse=True)

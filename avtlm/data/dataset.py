@@ -34,7 +34,7 @@ from avtlm.units.labels import UnitLabels, read_labels
 
 log = logging.getLogger(__name__)
 
-Task = Literal["audio_video", "audio", "audio_text", "text", "recognition"]
+Task = Literal["audio_video", "audio", "audio_text", "text", "recognition", "sentences"]
 IN_SHARDS = "shards"
 SIDE = 96  # of lip crops as they are stored
 
@@ -44,9 +44,10 @@ class Source:
     """One corpus, or one part of one, in one role.
 
     Attributes:
-        manifest: path of the manifest, or folder or URL of shards (see avtlm.data.shards).
-        task: kind of batch it gives.
-        split: which split; None takes all rows.
+        manifest: path of the manifest, or folder or URL of shards (see avtlm.data.shards), or, for ``sentences``, a text file with one in
+            every line.
+        task: kind of batch it gives; ``sentences`` are the transcripts alone, for language models.
+        split: which split; None takes all rows, as do sentences of which none has a split.
         units: file of unit labels (pre-training), see avtlm.units.labels; ``shards`` takes those that lie in the shards.
         further_units: files of labels of further inventories (cluster ensembles), for models that predict several at once.
         limit: use only this many utterances, drawn with ``limit_seed`` (the small labelled part of low-resource experiments).
@@ -118,12 +119,18 @@ def choose(manifest: Manifest, source: Source) -> Manifest:
     Raises:
         ValueError: no row is left.
     """
-    rows = manifest if source.split is None else manifest.split(source.split)
-    rows = rows.filter(lambda u: source.min_seconds <= seconds(u) <= source.max_seconds)
+    sentences = source.task == "sentences"
+    if sentences:
+        manifest = manifest.filter(lambda u: bool(u.transcript))
+    whole = source.split is None or (sentences and all(row.split is None for row in manifest))
+    rows = manifest if source.split is None or whole else manifest.split(source.split)
+    rows = rows if sentences else rows.filter(lambda u: source.min_seconds <= seconds(u) <= source.max_seconds)
     if source.limit is not None:
         order = sorted(range(len(rows)), key=lambda i: seed_for(source.limit_seed, "limit", rows[i].id))[: source.limit]
         kept = {rows[i].id for i in order}
         rows = rows.filter(lambda u: u.id in kept)
+    if len(rows) == 0 and sentences:
+        raise ValueError(f"{source.manifest}: no transcript of split {source.split or 'any'}; check split.")
     if len(rows) == 0:
         raise ValueError(
             f"{source.manifest}: no utterance of split {source.split or 'any'} "
@@ -139,7 +146,7 @@ class ClipDataset:
         source: what to read and how to change it.
         seed: of the run; with the epoch and the id it seeds everything drawn for one example.
         inputs: what the model takes in.
-        vocabulary: turns transcripts into ``tokens`` (task ``recognition``).
+        vocabulary: turns transcripts into ``tokens`` (tasks ``recognition`` and ``sentences``).
         phones: symbol table for frame-level phones (tasks with text).
         training: augment; otherwise clips are given clean and centred.
     """
@@ -178,8 +185,10 @@ class ClipDataset:
         return len(self.manifest)
 
     def frames(self, index: int) -> int:
-        """Length of an utterance at the model's frame rate, as long as a batch may hold of it."""
+        """Length of an utterance at the model's frame rate, as long as a batch may hold of it; of a sentence, its tokens and its end."""
         row = self.manifest[index]
+        if self.source.task == "sentences":
+            return len(self._text(row)) + 1
         frames = row.video_frames if self._has_video and row.video_frames else max(1, round(seconds(row) * self.inputs.frame_rate))
         return min(frames, self.source.crop_frames) if self.training and self.source.crop_frames else frames
 
@@ -238,7 +247,8 @@ class ClipDataset:
         """For waves and for crops, made here so that workers that are forked later share them."""
         limit = int(self.source.cache_gb * 1e9) if self.source.cache else 0
         # Counts of a manifest may be a little off: resampled sound, a last frame.
-        waves = [2 * round(seconds(row) * SAMPLE_RATE + 100) if row.audio else 0 for row in self.manifest]
+        heard = self.source.task != "sentences"
+        waves = [2 * round(seconds(row) * SAMPLE_RATE + 100) if row.audio and heard else 0 for row in self.manifest]
         memory = ClipMemory(waves, limit)
         frames = [
             max(row.video_frames, round(seconds(row) * FRAME_RATE) + 2) if row.video and self._has_video else 0 for row in self.manifest
@@ -255,6 +265,8 @@ class ClipDataset:
         """One example as it is in this epoch; ``progress`` (share of the training done) drives the noise ramp."""
         row = self.manifest[index]
         rng = np.random.default_rng(seed_for(self.seed, "item", epoch, row.id)) if self.training else None
+        if self.source.task == "sentences":
+            return Item(row.id, tokens=self._text(row))
         if self.source.task == "text":
             phones, units = self._phones(row), self._units(row, None)
             return Item(row.id, text=phones, units=units[0], further_units=tuple(units[1:]))
@@ -327,10 +339,11 @@ class ClipDataset:
         return found if length is None else [fit(units, round(length * self.inputs.label_rate), -1) for units in found]
 
     def _tokens(self, row: Utterance) -> Tensor | None:
-        if self.source.task != "recognition":
-            return None
+        return self._text(row) if self.source.task == "recognition" else None
+
+    def _text(self, row: Utterance) -> Tensor:
         if self.vocabulary is None or row.transcript is None:
-            raise ValueError(f"{self.source.manifest}: utterance {row.id!r} has no transcript; recognition needs one for every utterance.")
+            raise ValueError(f"{self.source.manifest}: utterance {row.id!r} has no transcript; this task needs one for every utterance.")
         return torch.tensor(self.vocabulary.encode(row.transcript), dtype=torch.long)
 
 

@@ -128,8 +128,8 @@ class Problem:
 
 
 def read_manifest(path: str | Path) -> Manifest:
-    """Read a ``.jsonl`` manifest, a ``.tsv`` of AV-HuBERT (with the ``.wrd`` and ``.km`` beside it), a folder's ``manifest.jsonl``, or the
-    index of shards (``shards.jsonl``, its folder, or a URL).
+    """Read a ``.jsonl`` manifest, a ``.tsv`` of AV-HuBERT (with the ``.wrd`` and ``.km`` beside it), a folder's ``manifest.jsonl``, the
+    index of shards (``shards.jsonl``, its folder, or a URL), or a ``.txt`` with a sentence in every line, which has transcripts alone.
 
     Raises:
         ManifestError: missing or unreadable file, malformed line, unknown field, wrong type, repeated id, or no rows at all.
@@ -143,6 +143,10 @@ def read_manifest(path: str | Path) -> Manifest:
         path = path / "manifest.jsonl"
     if path.suffix == ".tsv":
         return read_tsv(path)
+    if path.suffix == ".txt":
+        said = [(number, " ".join(line.split())) for number, line in enumerate(_lines(path), start=1) if line.strip()]
+        rows = [Utterance(f"{path.stem}-{number}", transcript=line) for number, line in said]
+        return _manifest(path.parent, rows, path, [number for number, _ in said])
     root, numbers = path.parent, []
     utterances: list[Utterance] = []
     for number, line in enumerate(_lines(path), start=1):

@@ -17,7 +17,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from avtlm.decoding.next_tokens import NextTokens, StepDecoder, StepLanguageModel, forbid_repeats
+from avtlm.decoding.hot_words import HotWords
+from avtlm.decoding.next_tokens import NextTokens, StepDecoder, StepLanguageModel, forbid_early_ends, forbid_repeats
 from avtlm.decoding.ranking import best
 from avtlm.decoding.result import Hypothesis
 from avtlm.text.vocabulary import BLANK, EOS, PAD, UNKNOWN
@@ -42,7 +43,7 @@ class BeamOptions:
         no such rule. unk_penalty: taken from the score of every ``<unk>``. temperature: divides the logits. lm_weight: log-probabilities of
         the language model are added with this weight. start: the first token the decoder sees: ``</s>`` (2) in fairseq's recipes, ``<s>``
         (0) in OFA's. convention: see CONVENTIONS. ctc_weight: CTC's share w, for speecht5 and speechut. blank: CTC's. never: ids that are
-        never written, such as mask symbols.
+        never written, such as mask symbols. end_threshold: see next_tokens.forbid_early_ends; None has no such rule.
     """
 
     beam: int = 5
@@ -62,6 +63,7 @@ class BeamOptions:
     ctc_weight: float = 0.0
     blank: int = BLANK
     never: tuple[int, ...] = ()
+    end_threshold: float | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= self.nbest <= self.beam:
@@ -114,12 +116,15 @@ def attention_beam(
     options: BeamOptions | None = None,
     language_model: StepLanguageModel | None = None,
     ctc_log_probs: Tensor | None = None,
+    hot_words: HotWords | None = None,
 ) -> list[list[Hypothesis]]:
     """The n-best lists of a batch, best first.
 
     The score of a hypothesis is the sum of its tokens' scores, ``</s>`` included, divided as the options say. Its components are
-    ``attention``, ``lm`` and ``ctc`` (sums, unweighted) and ``end`` (the part of the score that ``</s>`` brought). An utterance without
-    memory gets the empty hypothesis.
+    ``attention``, ``lm``, ``ctc`` and ``hot_words`` (sums, unweighted) and ``end`` (the part of the score that ``</s>`` brought). An
+    utterance without memory gets the empty hypothesis.
+
+
 
     Args:
         decoder: in evaluation mode.
@@ -128,6 +133,7 @@ def attention_beam(
         options: `BeamOptions`.
         language_model: adds to the scores; over the decoder's vocabulary.
         ctc_log_probs: (batch, frames, vocabulary) of the same frames; needed for a ctc_weight above 0.
+        hot_words: their bonuses are added to the scores.
 
     Raises:
         ValueError: the decoder gives nan, which means damaged weights or input; vocabularies differ; ctc_weight without CTC.
@@ -146,16 +152,16 @@ def attention_beam(
         rows = torch.tensor(owners, device=device)
         ctc = ctc_log_probs[rows] if ctc_log_probs is not None and options.ctc_weight else None
         smaller = options.convention == "speecht5"
-        models = NextTokens(decoder, encoded[rows], lengths.to(device)[rows], width, language_model, ctc, options.blank, smaller)
+        models = NextTokens(decoder, encoded[rows], lengths.to(device)[rows], width, language_model, ctc, options.blank, smaller, hot_words)
         totals = torch.full((len(owners), width, 1), float("-inf"), device=device)
         totals[:, 0] = 0.0  # the first step grows one hypothesis only: all are the same
-        heard = {"attention": True, "lm": language_model is not None, "ctc": ctc is not None}
+        heard = {"attention": True, "lm": language_model is not None, "ctc": ctc is not None, "hot_words": hot_words is not None}
         parts = {name: torch.zeros(len(owners), width, device=device) for name, there in heard.items() if there}
         beams = _Beams(owners, torch.full((len(owners), width, 1), options.start, device=device), totals, parts)
         step = 0
         while beams.owners:
             said, scores = _score(models, beams, step, [frames[owner] for owner in beams.owners], options)
-            _constrain(scores, beams.tokens, step, [step >= limits[owner] for owner in beams.owners], options)
+            _constrain(scores, said["attention"], beams.tokens, step, [step >= limits[owner] for owner in beams.owners], options)
             vocabulary = scores.shape[-1]
             flat = (beams.totals[:, :, -1:] + scores).flatten(1)
             total, chosen = best(flat, min(2 * width, flat.shape[1]))
@@ -181,7 +187,7 @@ def attention_beam(
 def _score(models: NextTokens, beams: _Beams, step: int, frames: list[int], options: BeamOptions) -> tuple[dict[str, Tensor], Tensor]:
     """What every model says of the next token, and all of it weighted: (A, W, V) each; frames are those of the A utterances."""
     width = beams.tokens.shape[1]
-    attention, language = models.step(beams.tokens[:, :, -1].flatten(), options.temperature)
+    attention, language, bonus = models.step(beams.tokens[:, :, -1].flatten(), options.temperature)
     assert attention is not None
     said = {"attention": attention}
     scores = attention.clone()
@@ -203,17 +209,22 @@ def _score(models: NextTokens, beams: _Beams, step: int, frames: list[int], opti
         said["lm"] = torch.zeros_like(attention)
         said["lm"][:, : language.shape[1]] = language
         scores = scores + options.lm_weight * said["lm"]
+    if bonus is not None:
+        said["hot_words"] = bonus.to(scores.dtype)
+        scores = scores + said["hot_words"]
     return {name: part.unflatten(0, (-1, width)) for name, part in said.items()}, scores.unflatten(0, (-1, width))
 
 
-def _constrain(scores: Tensor, tokens: Tensor, step: int, at_limit: list[bool], options: BeamOptions) -> None:
-    """Forbid, in place, what may not come next. scores (A, W, V); tokens (A, W, L); at_limit (A,)."""
+def _constrain(scores: Tensor, attention: Tensor, tokens: Tensor, step: int, at_limit: list[bool], options: BeamOptions) -> None:
+    """Forbid, in place, what may not come next. scores, attention (A, W, V); tokens (A, W, L); at_limit (A,)."""
     scores[..., options.forbidden()] = float("-inf")
     if options.unk_penalty and scores.shape[-1] > UNKNOWN:
         scores[..., UNKNOWN] -= options.unk_penalty
     ends = scores[..., EOS].clone()
     if options.no_repeat_ngram:
         scores.copy_(forbid_repeats(scores, tokens[..., 1:], options.no_repeat_ngram, EOS))  # the start symbol is no part of the text
+    if options.end_threshold is not None:
+        scores.copy_(forbid_early_ends(scores, attention, options.end_threshold, EOS))
     if step < options.min_len:
         scores[..., EOS] = float("-inf")
     for index in [index for index, ending in enumerate(at_limit) if ending]:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from avtlm.decoding.align import ctc_align
+from avtlm.decoding.hot_words import HotWords
 from avtlm.decoding.ranking import best, check_log_probs, valid_frames
 from avtlm.decoding.result import Hypothesis
 
@@ -24,7 +25,9 @@ UNDERFLOW = -650.0  # relative log mass below which a sum of exponentials may ha
 
 
 @torch.no_grad()
-def ctc_beam(log_probs: Tensor, lengths: Tensor, beam: int = 10, blank: int = 0, nbest: int = 1) -> list[list[Hypothesis]]:
+def ctc_beam(
+    log_probs: Tensor, lengths: Tensor, beam: int = 10, blank: int = 0, nbest: int = 1, hot_words: HotWords | None = None
+) -> list[list[Hypothesis]]:
     """The most probable label sequences, all alignments of each summed; exact as long as no prefix falls out of the beam.
 
     All rows advance together, and no row sees another one's padding. Ties go to prefixes that stay as they are, then to the
@@ -36,9 +39,11 @@ def ctc_beam(log_probs: Tensor, lengths: Tensor, beam: int = 10, blank: int = 0,
         beam: prefixes kept per frame.
         blank: id of the blank.
         nbest: hypotheses returned per row, at most ``beam``.
+        hot_words: their bonuses are added to the score.
 
     Returns:
-        For every row up to ``nbest`` hypotheses, best first. Their score is log p(tokens); their times are those of the best single path.
+        For every row up to ``nbest`` hypotheses, best first. Their score is log p(tokens), ``ctc`` among its components, and the bonuses,
+        ``hot_words``; their times are those of the best single path.
 
     Raises:
         ValueError: shapes or lengths do not fit together, a valid frame holds nan, or ``nbest`` or ``beam`` is out of range.
@@ -56,6 +61,8 @@ def ctc_beam(log_probs: Tensor, lengths: Tensor, beam: int = 10, blank: int = 0,
     in_label = minus_infinity.clone()
     last = torch.full((rows, beam), -1, device=log_probs.device)
     identity = (place * SALT).expand(rows, beam)  # only the first is the empty prefix; the others stand for nothing and stay at log 0
+    hot = None if hot_words is None else torch.full_like(place, hot_words.start).expand(rows, beam)
+    bonus = torch.zeros_like(minus_infinity)  # of each prefix; no part of its mass
     sources, labels = [], []
     for frame in range(frames):
         now = emissions[:, frame]
@@ -77,7 +84,14 @@ def ctc_beam(log_probs: Tensor, lengths: Tensor, beam: int = 10, blank: int = 0,
         taken = torch.where(same, float("-inf"), float("inf")).to(grow.dtype)
         grow = grow.scatter_reduce(2, ends, taken, "amin")
 
-        scores, chosen = best(torch.cat([torch.logaddexp(stay_blank, stay_label), grow.flatten(1)], 1), beam)
+        stay = torch.logaddexp(stay_blank, stay_label)
+        risen = bonus[:, :, None]
+        if hot_words is not None and hot is not None:
+            risen = risen + hot_words.gains(hot)
+            ranked = torch.cat([stay + bonus, (grow + risen).flatten(1)], 1)
+        else:
+            ranked = torch.cat([stay, grow.flatten(1)], 1)
+        _, chosen = best(ranked, beam)
         stays = chosen < beam
         source = torch.where(stays, chosen, (chosen - beam) // symbols)
         label = torch.where(stays, -1, (chosen - beam) % symbols)
@@ -85,23 +99,35 @@ def ctc_beam(log_probs: Tensor, lengths: Tensor, beam: int = 10, blank: int = 0,
         source = torch.where(running, source, place)
         label = torch.where(running, label, -1)
         in_blank = torch.where(running, torch.where(stays, stay_blank.gather(1, source), minus_infinity), in_blank)
-        in_label = torch.where(running, torch.where(stays, stay_label.gather(1, source), scores), in_label)
+        new = grow.flatten(1).gather(1, (chosen - beam).clamp(min=0))
+        in_label = torch.where(running, torch.where(stays, stay_label.gather(1, source), new), in_label)
+        if hot_words is not None and hot is not None:
+            moved_to, before = hot.gather(1, source), bonus.gather(1, source)
+            hot = torch.where(label < 0, moved_to, hot_words.after(moved_to, label.clamp(min=0)))
+            new = risen.flatten(1).gather(1, (chosen - beam).clamp(min=0))
+            bonus = torch.where(label < 0, before, new)
         grown = identity.gather(1, source) * MULTIPLIER + label + 1
         identity = torch.where(label < 0, identity.gather(1, source), grown)
         last = torch.where(label < 0, last.gather(1, source), label)
         sources.append(source)
         labels.append(label)
 
-    scores, order = best(torch.logaddexp(in_blank, in_label), nbest)
+    mass = torch.logaddexp(in_blank, in_label)
+    if hot_words is not None and hot is not None:
+        bonus = bonus + hot_words.closing(hot)
+    scores, order = best(mass + bonus, nbest)
+    bonuses = bonus.gather(1, order).tolist()
     sequences = _trace_back(sources, labels, order)
     results = []
-    for row, (row_scores, row_sequences) in enumerate(zip(scores.tolist(), sequences)):
-        known = [(score, tokens) for score, tokens in zip(row_scores, row_sequences) if score > float("-inf")]
+    for row, (row_scores, row_bonuses, row_sequences) in enumerate(zip(scores.tolist(), bonuses, sequences)):
+        entries = zip(row_scores, row_bonuses, row_sequences)
+        known = [(score, extra, tokens) for score, extra, tokens in entries if score > float("-inf")]
         own = emissions[row, : int(lengths[row])]
         hypotheses = []
-        for score, tokens in known or [(float("-inf"), ())]:
+        for score, extra, tokens in known or [(float("-inf"), 0.0, ())]:
             spans, means, _ = ctc_align(own, tokens, blank)
-            hypotheses.append(Hypothesis(tokens, score, {"ctc": score}, spans, means))
+            components = {"ctc": score} if hot_words is None else {"ctc": score - extra, "hot_words": extra}
+            hypotheses.append(Hypothesis(tokens, score, components, spans, means))
         results.append(hypotheses)
     return results
 

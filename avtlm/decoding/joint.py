@@ -20,7 +20,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from avtlm.decoding.next_tokens import NextTokens, StepDecoder, StepLanguageModel, forbid_repeats
+from avtlm.decoding.hot_words import HotWords
+from avtlm.decoding.next_tokens import NextTokens, StepDecoder, StepLanguageModel, forbid_early_ends, forbid_repeats
 from avtlm.decoding.ranking import best
 from avtlm.decoding.result import Hypothesis
 from avtlm.text.vocabulary import BLANK, EOS, PAD
@@ -38,9 +39,10 @@ class JointOptions:
         not asked) to 1 (the decoder is not asked). lm_weight, length_bonus: w_lm, w_length; the latter for every token, the end included.
         pre_beam: ``decoder`` or ``full`` (decoder, language model and bonus): whose best int(pre_beam_ratio * beam) tokens CTC scores; None
         lets it score all. max_len_ratio: at most this many tokens a frame, the end included; 0 for as many as frames, with a search that
-        may end before; a negative number is the limit itself. min_len: no end before this many tokens. no_repeat_ngram: no sequence of this
-        many tokens comes twice; 0 for no such rule. length_penalty: rank what has ended by score / (length with the end) ** length_penalty.
-        start, end, blank: ids. never: ids that are never written.
+        may end before; a negative number is the limit itself. max_len_extra: so many tokens more than max_len_ratio says. max_len: never
+        more tokens than this. min_len: no end before this many tokens. no_repeat_ngram: no sequence of this many tokens comes twice; 0 for
+        no such rule. end_threshold: see next_tokens.forbid_early_ends; None has no such rule. length_penalty: rank what has ended by score
+        / (length with the end) ** length_penalty. start, end, blank: ids. never: ids that are never written.
     """
 
     beam: int = 40
@@ -51,8 +53,11 @@ class JointOptions:
     pre_beam: Literal["decoder", "full"] | None = "decoder"
     pre_beam_ratio: float = 1.5
     max_len_ratio: float = 0.0
+    max_len_extra: float = 0.0
+    max_len: int | None = None
     min_len: int = 0
     no_repeat_ngram: int = 0
+    end_threshold: float | None = None
     length_penalty: float = 0.0
     start: int = EOS
     end: int = EOS
@@ -68,14 +73,20 @@ class JointOptions:
             raise ValueError(
                 f"pre_beam {self.pre_beam} and pre_beam_ratio {self.pre_beam_ratio}: give decoder, full or none, and at least 1."
             )
-        if min(self.min_len, self.no_repeat_ngram, self.start, self.end) < 0:
-            raise ValueError("min_len, no_repeat_ngram, start and end cannot be negative.")
+        if min(self.min_len, self.no_repeat_ngram, self.start, self.end, self.max_len_extra) < 0:
+            raise ValueError("min_len, max_len_extra, no_repeat_ngram, start and end cannot be negative.")
+
+    @property
+    def detects_end(self) -> bool:
+        """Whether the search may end before its limit."""
+        return self.max_len_ratio == 0 and self.max_len_extra == 0
 
     def limit(self, frames: int) -> int:
         """Steps of the search over so many frames."""
+        steps = frames if self.detects_end else int(self.max_len_ratio * frames + self.max_len_extra)
         if self.max_len_ratio < 0:
-            return max(1, int(-self.max_len_ratio))
-        return frames if self.max_len_ratio == 0 else max(1, int(self.max_len_ratio * frames))
+            steps = int(-self.max_len_ratio)
+        return max(1, steps if self.max_len is None else min(steps, self.max_len))
 
 
 @dataclass
@@ -115,12 +126,13 @@ def joint_beam(
     ctc_log_probs: Tensor | None = None,
     options: JointOptions | None = None,
     language_model: StepLanguageModel | None = None,
+    hot_words: HotWords | None = None,
 ) -> list[list[Hypothesis]]:
     """The n-best lists of a batch, best first.
 
-    The score of a hypothesis is (1 - ctc_weight) ``attention`` + ctc_weight ``ctc`` + lm_weight ``lm`` + length_bonus ``length`` of its
-    components (divided, if length_penalty says so); models with weight 0 are not asked and have no component. An utterance without frames
-    gets the empty hypothesis.
+    The score of a hypothesis is (1 - ctc_weight) ``attention`` + ctc_weight ``ctc`` + lm_weight ``lm`` + length_bonus ``length`` +
+    ``hot_words`` of its components (divided, if length_penalty says so); models with weight 0 are not asked and have no component. An
+    utterance without frames gets the empty hypothesis.
 
     Args:
         decoder: in evaluation mode; not needed with a ctc_weight of 1.
@@ -129,6 +141,7 @@ def joint_beam(
         ctc_log_probs: (batch, frames, vocabulary) of the same frames; not needed with a ctc_weight of 0.
         options: `JointOptions`.
         language_model: over the same vocabulary.
+        hot_words: their bonuses are added to the scores.
 
     Raises:
         ValueError: a beam larger than the vocabulary, vocabularies that differ, a model that is missing or gives nan.
@@ -152,8 +165,10 @@ def joint_beam(
         language_model if options.lm_weight else None,
         ctc_log_probs[rows] if ctc_log_probs is not None and options.ctc_weight > 0 else None,
         options.blank,
+        hot_words=hot_words,
     )
     heard = {"attention": models.decoder, "ctc": models.ctc, "lm": models.language_model, "length": options.length_bonus or None}
+    heard["hot_words"] = hot_words
     nothing = torch.zeros(len(owners), 1, dtype=torch.double, device=device)
     parts = {name: nothing.clone() for name, there in heard.items() if there is not None}
     running = _Running(owners, torch.full((len(owners), 1, 1), options.start, device=device), nothing.clone(), parts)
@@ -184,12 +199,13 @@ def _take_step(
     possible = total > float("-inf")
     ends = possible & ((token == options.end) | torch.tensor(last, device=device)[:, None])
     if bool(ends.any()):
+        rows = torch.arange(len(last), device=device)[:, None] * width + source
+        total, parts = _close_words(models, rows, token, ends & (token != options.end), total, parts)
         _set_aside(running, ended, ends, step, source, token, total, parts, options)
     alive = possible & ~ends
     counts = alive.sum(1).tolist()
-    detect = options.max_len_ratio == 0
     kept = [
-        index for index, owner in enumerate(running.owners) if counts[index] and not (detect and ended[owner].hopeless(step))
+        index for index, owner in enumerate(running.owners) if counts[index] and not (options.detects_end and ended[owner].hopeless(step))
     ]  # at the limit nothing is left alive
     if not kept:
         return _Running([], running.tokens, running.totals, {})
@@ -209,9 +225,9 @@ def _take_step(
 def _candidates(models: NextTokens, running: _Running, step: int, options: JointOptions) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
     """Tokens that may follow, their scores, and what every model says of them: (A, W, candidates) each; ids rise along the candidates."""
     width = running.totals.shape[1]
-    attention, language = models.step(running.tokens[:, :, -1].flatten())
-    said = {"attention": attention, "lm": language}
-    weights = {"attention": 1 - options.ctc_weight, "lm": options.lm_weight}
+    attention, language, bonus = models.step(running.tokens[:, :, -1].flatten())
+    said = {"attention": attention, "lm": language, "hot_words": bonus}
+    weights = {"attention": 1 - options.ctc_weight, "lm": options.lm_weight, "hot_words": 1.0}
     vocabulary = next(each.shape[-1] for each in (attention, language) if each is not None) if models.ctc is None else models.ctc.symbols
     if options.beam > vocabulary:
         raise ValueError(f"A beam of {options.beam} is larger than the vocabulary of {vocabulary} tokens; give at most {vocabulary}.")
@@ -220,8 +236,10 @@ def _candidates(models: NextTokens, running: _Running, step: int, options: Joint
     chosen: Tensor | None = None
     size = int(options.pre_beam_ratio * options.beam)
     if models.ctc is not None and attention is not None and options.pre_beam is not None and size < vocabulary:
-        full = torch.stack([weights[name] * score for name, score in heard.items()]).sum(0)
+        full = torch.stack([weights[name] * score.float() for name, score in heard.items()]).sum(0)
         key = (attention if options.pre_beam == "decoder" else full).clone()
+        if bonus is not None and options.pre_beam == "decoder":
+            key = key + bonus.float()  # a token that a hot word wants may follow even where the decoder alone would not think of it
         key[:, list(options.never)] = float("-inf")
         taken = best(key, size)[1]
         missing = ~(taken == options.end).any(1)  # the end may always come: where it is missing, it takes an extra place
@@ -238,12 +256,26 @@ def _candidates(models: NextTokens, running: _Running, step: int, options: Joint
     scores = scores.masked_fill(spare | torch.isin(ids, torch.tensor(options.never, device=ids.device)), float("-inf"))
     if step < options.min_len:
         scores = scores.masked_fill(ids == options.end, float("-inf"))
+    if options.end_threshold is not None and attention is not None:
+        ends = forbid_early_ends(torch.zeros_like(attention), attention, options.end_threshold, options.end)
+        scores = scores + ends.gather(1, ids)
     if options.no_repeat_ngram:
         spread = scores.new_full((len(scores), vocabulary), 0.0)
         spread = forbid_repeats(spread, running.tokens[:, :, 1:].flatten(0, 1), options.no_repeat_ngram, options.end)
         scores = scores + spread.gather(1, ids)
     shape = (len(running.owners), width)
     return ids.unflatten(0, shape), scores.unflatten(0, shape), {name: score.unflatten(0, shape) for name, score in heard.items()}
+
+
+def _close_words(
+    models: NextTokens, rows: Tensor, token: Tensor, cut: Tensor, total: Tensor, parts: dict[str, Tensor]
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Totals and parts (A, beam) where texts are ``cut`` off without an end: half a hot word has counted and goes, a whole one comes."""
+    closing = models.close_words(rows, token)
+    if closing is None:
+        return total, parts
+    closing = closing.masked_fill(~cut, 0.0)
+    return total + closing, {**parts, "hot_words": parts["hot_words"] + closing}
 
 
 def _set_aside(

@@ -1,11 +1,11 @@
-"""Language models in a search over tokens: n-grams over pieces, models with other ids, and word n-grams for n-best lists.
+"""Language models in a search over tokens: n-grams over pieces, models with other ids, models that leave some tokens to others.
 
 Everything is in natural logarithms; n-gram files are log10. Whatever has ``initial_state`` and ``step`` (next_tokens.py) can take part.
 """
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,7 +13,6 @@ from torch import Tensor
 
 from avtlm.decoding.next_tokens import StepLanguageModel
 from avtlm.decoding.ngram import END, UNKNOWN, NGram
-from avtlm.decoding.result import Hypothesis
 from avtlm.text.vocabulary import EOS
 
 MISSING = -1e7  # for tokens that a language model does not know, as in SpeechUT's generator
@@ -108,22 +107,16 @@ class MappedLanguageModel:
         return torch.where(self._ids >= 0, scores[:, self._ids.clamp(min=0)], self.missing), state
 
 
-def rescore_with_words(nbest: Sequence[Hypothesis], model: NGram, weight: float, word_bonus: float = 0.0) -> list[Hypothesis]:
-    """Rank finished hypotheses by score + weight * ln P(words) + word_bonus * number of words.
+class Unscored:
+    """A language model without a say on some tokens, such as the end of the sentence: their score is 0."""
 
-    Args:
-        nbest: with ``text``.
-        model: an n-gram over words.
+    def __init__(self, model: StepLanguageModel, tokens: Sequence[int]) -> None:
+        self.model, self.tokens = model, list(tokens)
 
-    Returns:
-        Best first, with the new score and the components ``lm_words`` (natural log, with the end) and ``words``; equal ones keep order.
-    """
-    again = []
-    for hypothesis in nbest:
-        words, context, total = hypothesis.text.split(), model.start, 0.0
-        for word in [*words, END]:
-            total += math.log(10) * model.score(context, word)
-            context = model.extend(context, word)
-        components = {**hypothesis.components, "lm_words": total, "words": float(len(words))}
-        again.append(replace(hypothesis, score=hypothesis.score + weight * total + word_bonus * len(words), components=components))
-    return sorted(again, key=lambda hypothesis: -hypothesis.score)
+    def initial_state(self, batch: int) -> Any:
+        return self.model.initial_state(batch)
+
+    def step(self, tokens: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """tokens (rows,) -> log-probabilities (rows, vocabulary), and the new state."""
+        scores, state = self.model.step(tokens, state)
+        return scores.index_fill(1, torch.tensor(self.tokens, device=scores.device), 0.0), state

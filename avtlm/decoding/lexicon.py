@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
+from avtlm.decoding.hot_words import HotWords
 from avtlm.decoding.ngram import END, UNKNOWN, NGram
 
 
@@ -108,12 +109,20 @@ class LexiconDecoder:
         lexicon: words with spellings; a word may have several.
         model: scores words; None lets any word follow any other alike.
         blank, silence: symbols of CTC's blank and of the space between words.
+        hot_words: their bonuses are added when a word is complete.
     """
 
     def __init__(
-        self, lexicon: Iterable[tuple[str, Sequence[int]]], model: NGram | None, options: LexiconOptions, blank: int, silence: int
+        self,
+        lexicon: Iterable[tuple[str, Sequence[int]]],
+        model: NGram | None,
+        options: LexiconOptions,
+        blank: int,
+        silence: int,
+        hot_words: HotWords | None = None,
     ) -> None:
-        self.model, self.options, self.blank, self.silence = model, options, blank, silence
+        self.model, self.options, self.blank, self.silence, self.hot_words = model, options, blank, silence, hot_words
+        self._hot = functools.lru_cache(maxsize=100_000)(self._find_hot)
         # Hypotheses that are alive share their last words, so the same words are asked for again and again.
         self.log10 = functools.lru_cache(maxsize=100_000)(self._log10)
         self.root = _Node()
@@ -163,6 +172,7 @@ class LexiconDecoder:
             if inside or symbol != at.symbol:
                 for word in node.words:
                     rise = options.lm_weight * (self.log10(self._last(at.words), word) - counted) + options.word_score
+                    rise += self.bonus(at.words, word)
                     yield _Hypothesis(score + rise, self.root, symbol, False, (*at.words, word), at)
             if not node.words and options.unknown_score > -math.inf:
                 rise = options.lm_weight * (self.log10(self._last(at.words), UNKNOWN) - counted) + options.unknown_score
@@ -172,6 +182,15 @@ class LexiconDecoder:
             score = at.score + frame[symbol] + (options.silence_score if symbol == self.silence else 0.0)
             yield _Hypothesis(score, at.node, symbol, False, at.words, at)
         yield _Hypothesis(at.score + frame[self.blank], at.node, self.blank, True, at.words, at)
+
+    def bonus(self, words: tuple[str, ...], word: str) -> float:
+        """What hot words add when a word is said behind others."""
+        return 0.0 if self.hot_words is None else self._hot((*words, word))[1]
+
+    def _find_hot(self, words: tuple[str, ...]) -> tuple[int, float]:
+        """The state behind these words, and the bonus of the last one."""
+        assert self.hot_words is not None
+        return self.hot_words.word(self._hot(words[:-1])[0], words[-1]) if words else (self.hot_words.start, 0.0)
 
     def _last(self, words: tuple[str, ...]) -> tuple[str, ...]:
         """The words that can matter to the next one."""

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from avtlm.decoding.ctc_prefix import PrefixScorer, PrefixState
+from avtlm.decoding.hot_words import HotWords
 
 
 class StepDecoder(Protocol):
@@ -38,7 +39,7 @@ class StepLanguageModel(Protocol):
 
 
 class NextTokens:
-    """Decoder, language model and CTC prefixes of the running hypotheses.
+    """Decoder, language model, CTC prefixes and hot words of the running hypotheses.
 
     Args:
         decoder: in evaluation mode; None if it does not count.
@@ -49,6 +50,7 @@ class NextTokens:
         ctc: log-probabilities (utterances, frames, vocabulary) for prefix scores; None for none.
         blank: CTC's blank.
         smaller_language_model: let the language model lack the last ids of the vocabulary.
+        hot_words: None for none.
     """
 
     def __init__(
@@ -61,18 +63,21 @@ class NextTokens:
         ctc: Tensor | None = None,
         blank: int = 0,
         smaller_language_model: bool = False,
+        hot_words: HotWords | None = None,
     ) -> None:
         rows = len(lengths) * width
         self.decoder, self.language_model, self._smaller = decoder, language_model, smaller_language_model
         self.memory: Any = None if decoder is None else decoder.project_memory(encoded, lengths)
         self._state: Any = None if decoder is None else decoder.initial_state(rows)
         self._lm_state: Any = None if language_model is None else language_model.initial_state(rows)
+        self.hot_words = hot_words
+        self._places = None if hot_words is None else hot_words.initial_state(rows)
         self.ctc = None if ctc is None else PrefixScorer(ctc, lengths, blank)
         owners = torch.arange(len(lengths), device=lengths.device).repeat_interleave(width)
         self.prefixes: PrefixState | None = None if self.ctc is None else self.ctc.start(owners)
         self.tokens = 0
 
-    def step(self, last: Tensor, temperature: float = 1.0) -> tuple[Tensor | None, Tensor | None]:
+    def step(self, last: Tensor, temperature: float = 1.0) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         """Feed the last token of every hypothesis.
 
         Args:
@@ -80,13 +85,14 @@ class NextTokens:
             temperature: divides the decoder's logits.
 
         Returns:
-            Log-probabilities (rows, vocabulary) of the decoder in float32, and of the language model; None for what there is not.
+            Log-probabilities (rows, vocabulary) of the decoder in float32, and of the language model, and bonuses of hot words in float64;
+            None for what there is not.
 
         Raises:
             ValueError: nan, or models with vocabularies that do not fit together.
         """
         self.tokens += 1
-        attention = language = None
+        attention = language = bonus = None
         if self.decoder is not None:
             logits, self._state = self.decoder.step(last, self.memory, self._state)
             attention = (logits.float() / temperature if temperature != 1.0 else logits.float()).log_softmax(-1)
@@ -95,9 +101,17 @@ class NextTokens:
         if self.language_model is not None:
             language, self._lm_state = self.language_model.step(last, self._lm_state)
             language = language.float()
+        if self.hot_words is not None and self._places is not None:
+            bonus, self._places = self.hot_words.step(last, self._places)
         if self.tokens == 1:
             self._check(attention, language)
-        return attention, language
+        return attention, language, bonus
+
+    def close_words(self, rows: Tensor, tokens: Tensor) -> Tensor | None:
+        """What hot words still bring or take if the texts of these hypotheses end behind these tokens, both (...,) -> (...,)."""
+        if self.hot_words is None or self._places is None or self._places.rows is None:
+            return None
+        return self.hot_words.closing(self.hot_words.after(self._places.rows[rows], tokens))
 
     def keep(self, rows: Tensor, tokens: Tensor, utterances: Tensor | None) -> None:
         """Go on with these hypotheses.
@@ -113,6 +127,8 @@ class NextTokens:
                 self.memory = self.memory.select(utterances)
         if self.language_model is not None:
             self._lm_state = self._lm_state.reorder(rows)
+        if self._places is not None:
+            self._places = self._places.reorder(rows)
         if self.ctc is not None and self.prefixes is not None:
             self.prefixes = self.ctc.advance(self.prefixes, rows, tokens)
 
@@ -121,7 +137,7 @@ class NextTokens:
         known = [size for size in sizes if size is not None]
         if len(set(known)) > 1:
             raise ValueError(f"The decoder writes {sizes[0]} tokens and CTC {sizes[1]}; joint decoding needs one vocabulary for both.")
-        if language is not None and language.shape[-1] != known[0] and not (self._smaller and language.shape[-1] < known[0]):
+        if language is not None and known and language.shape[-1] != known[0] and not (self._smaller and language.shape[-1] < known[0]):
             raise ValueError(
                 f"The language model knows {language.shape[-1]} tokens and the recogniser {known[0]}; "
                 "train it with the recogniser's vocabulary, or map its ids with MappedLanguageModel."
@@ -143,3 +159,12 @@ def forbid_repeats(scores: Tensor, said: Tensor, size: int, end: int) -> Tensor:
     repeated = (windows[..., :-1] == tail).all(-1) & (windows[..., -1] != end)
     banned = torch.where(repeated, float("-inf"), float("inf")).to(scores.dtype)
     return scores.scatter_reduce(-1, windows[..., -1], banned, "amin")
+
+
+def forbid_early_ends(scores: Tensor, attention: Tensor, threshold: float, end: int) -> Tensor:
+    """Scores (..., vocabulary) with minus infinity for the end wherever the decoder's log-probability of it is at most ``threshold`` times
+    that of its best other token (Hannun et al. 2019, arXiv 1904.02619, section 3.3)."""
+    others = attention.index_fill(-1, torch.tensor([end], device=attention.device), float("-inf")).amax(-1)
+    early = attention[..., end] <= threshold * others
+    ends = scores[..., end].masked_fill(early, float("-inf"))
+    return scores.index_copy(-1, torch.tensor([end], device=scores.device), ends[..., None])

@@ -9,12 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from avtlm.decoding import captions
 from avtlm.text.vocabulary import Tokenizer
 
 FRAME_SECONDS = 0.04  # every audio-visual encoder here gives 25 frames per second
-PAUSE = 0.7  # seconds of silence that begin a new subtitle
-CUE_SECONDS = 6.0
-CUE_CHARACTERS = 84  # two lines of 42, a common rule for subtitles
 
 
 @dataclass(frozen=True)
@@ -90,29 +88,25 @@ class Transcript:
         return json.dumps(self.to_dict(), ensure_ascii=False, indent=indent, allow_nan=False)
 
     def to_srt(self) -> str:
-        """SubRip subtitles, times as ``00:00:01,240``.
+        """SubRip captions, times as ``00:00:01,240``.
 
         Raises:
             ValueError: neither the times of the words nor the length of the clip are known.
         """
-        cues = self.cues()
-        return "\n".join(
-            f"{number}\n{_clock(start, ',')} --> {_clock(end, ',')}\n{text}\n" for number, (start, end, text) in enumerate(cues, 1)
-        )
+        return captions.srt(self.cues())
 
     def to_vtt(self) -> str:
-        """WebVTT subtitles, times as ``00:00:01.240``.
+        """WebVTT captions, times as ``00:00:01.240``.
 
         Raises:
             ValueError: neither the times of the words nor the length of the clip are known.
         """
-        escaped = [(a, b, text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")) for a, b, text in self.cues()]
-        return "WEBVTT\n\n" + "\n".join(f"{_clock(start, '.')} --> {_clock(end, '.')}\n{text}\n" for start, end, text in escaped)
+        return captions.vtt(self.cues())
 
-    def cues(self) -> list[tuple[float, float, str]]:
-        """Subtitles (start, end, text): a new one after a pause, after six seconds, or when two lines are full.
+    def cues(self) -> list[captions.Cue]:
+        """Captions (start, end, text): a new one after a pause, after six seconds, or when two lines are full.
 
-        Without the times of words there is one for the whole clip.
+        Without the times of words there is one for the whole clip, or several that share its time if the text is long.
 
         Raises:
             ValueError: neither the times of the words nor the length of the clip are known.
@@ -120,19 +114,13 @@ class Transcript:
         if not self.text:
             return []
         timed = [(word.start, word.end, word.text) for word in self.words if word.start is not None and word.end is not None]
-        if len(timed) < len(self.words) or not timed:
-            if self.duration is None:
-                raise ValueError("Subtitles need the times of the words or the length of the clip; this transcript has neither.")
+        if len(timed) == len(self.words) and timed:
+            return captions.cues_of(timed)
+        if self.duration is None:
+            raise ValueError("Subtitles need the times of the words or the length of the clip; this transcript has neither.")
+        if captions.fits(self.text):
             return [(0.0, self.duration, self.text)]
-        cues: list[tuple[float, float, str]] = []
-        for start, end, text in timed:
-            if cues:
-                first, last, before = cues[-1]
-                if start - last < PAUSE and end - first <= CUE_SECONDS and len(before) + 1 + len(text) <= CUE_CHARACTERS:
-                    cues[-1] = (first, end, f"{before} {text}")
-                    continue
-            cues.append((start, end, text))
-        return cues
+        return captions.cues_of(captions.spread_words(self.text, self.duration))
 
 
 def transcript(
@@ -172,10 +160,3 @@ def transcript(
 
 def _rounded(value: float | None, digits: int = 3) -> float | None:
     return round(value, digits) if value is not None and math.isfinite(value) else None
-
-
-def _clock(seconds: float, point: str) -> str:
-    thousandths = round(seconds * 1000)
-    minutes, rest = divmod(thousandths, 60_000)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours:02d}:{minutes:02d}:{rest // 1000:02d}{point}{rest % 1000:03d}"

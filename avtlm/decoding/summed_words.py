@@ -56,6 +56,7 @@ def ctc_word_beam(
     options: SummedOptions | None = None,
     blank: int = 0,
     delimiter: int = 1,
+    bonus: Callable[[tuple[str, ...], str], float] | None = None,
 ) -> list[Hypothesis]:
     """The best word sequences of one utterance, best first.
 
@@ -64,10 +65,12 @@ def ctc_word_beam(
         lexicon: words with spellings, without delimiters.
         model: scores words; None lets any word follow any other alike.
         blank, delimiter: ids.
+        bonus: what a word adds to the score behind others (hot words); None adds nothing.
 
     Returns:
         Hypotheses with the symbols of the words, one delimiter between them, and the words as text; none if no word fits. Components:
-        ``ctc``, ``lm`` (natural log, with the end) and ``words`` (their number); the score is ctc + alpha lm + beta words.
+        ``ctc``, ``lm`` (natural log, with the end), ``words`` (their number) and, if there is a bonus, ``hot_words``; the score is ctc +
+        alpha lm + beta words + hot_words.
     """
     options = options or SummedOptions()
     plus: Callable[[float, float], float] = np.logaddexp if options.summed else max
@@ -84,8 +87,11 @@ def ctc_word_beam(
             return prefix.language, prefix.context
         return prefix.language + math.log(10) * model.score(prefix.context, word), model.extend(prefix.context, word)
 
+    def extra(words: tuple[str, ...]) -> float:
+        return sum(bonus(words[:place], word) for place, word in enumerate(words)) if bonus is not None else 0.0
+
     def ranked(prefix: _Prefix, mass: list[float]) -> float:
-        return float(plus(*mass)) + options.alpha * prefix.language + options.beta * len(prefix.words)
+        return float(plus(*mass)) + options.alpha * prefix.language + options.beta * len(prefix.words) + extra(prefix.words)
 
     start = _Prefix((), (), (), 0.0, model.start if model is not None else ())
     beams = {start: [0.0, MINUS_INFINITY]}  # ending in a blank, ending in a label
@@ -122,8 +128,10 @@ def ctc_word_beam(
         for words, language, context in ended if ctc > MINUS_INFINITY else []:
             if model is not None:
                 language += math.log(10) * model.score(context, END)
-            score = ctc + options.alpha * language + options.beta * len(words)
+            score = ctc + options.alpha * language + options.beta * len(words) + extra(words)
             components = {"ctc": ctc, "lm": language, "words": float(len(words))}
+            if bonus is not None:
+                components["hot_words"] = extra(words)
             if words not in found or score > found[words].score:  # a word may have several spellings
                 found[words] = Hypothesis(prefix.symbols, score, components, text=" ".join(words))
     return sorted(found.values(), key=lambda hypothesis: -hypothesis.score)[: options.nbest]

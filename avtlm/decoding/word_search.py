@@ -11,10 +11,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from avtlm.decoding.align import add_times
+from avtlm.decoding.hot_words import HotWords
 from avtlm.decoding.lexicon import LexiconDecoder, LexiconOptions, Spelled, read_lexicon
 from avtlm.decoding.ngram import END, NGram
 from avtlm.decoding.ranking import check_log_probs
 from avtlm.decoding.result import Hypothesis
+from avtlm.decoding.summed_words import SummedOptions, ctc_word_beam
 from avtlm.text.vocabulary import BLANK, LETTERS, SPACE, Tokenizer, Vocabulary
 
 
@@ -24,21 +27,33 @@ class WordSearch:
     Args:
         decoder: what searches one utterance.
         ended: whether transcripts end in the symbol between words.
+        summed: words with spellings, without the symbol between words, if a text counts by all of its alignments (summed_words.py); None
+            takes the best one.
     """
 
-    def __init__(self, decoder: LexiconDecoder, ended: bool) -> None:
-        self.decoder, self.ended = decoder, ended
+    def __init__(self, decoder: LexiconDecoder, ended: bool, summed: Sequence[tuple[str, tuple[int, ...]]] | None = None) -> None:
+        self.decoder, self.ended, self.summed = decoder, ended, summed
 
     @classmethod
-    def open(cls, lexicon: Path, language_model: Path | None, options: LexiconOptions, vocabulary: Tokenizer) -> "WordSearch":
+    def open(
+        cls,
+        lexicon: Path,
+        language_model: Path | None,
+        options: LexiconOptions,
+        vocabulary: Tokenizer,
+        hot_words: HotWords | None = None,
+        summed: bool = False,
+    ) -> "WordSearch":
         """Read the files.
 
         Args:
             lexicon: lines ``word <tab> symbols``, every spelling ending in ``|``.
             language_model: ARPA file; None lets any word follow any other.
+            summed: let a text count by all of its alignments; threshold and silence_score then have no meaning.
 
         Raises:
-            ValueError: a file is missing or damaged, spells with unknown symbols, or does not fit the other.
+            ValueError: a file is missing or damaged, spells with unknown symbols, or does not fit the other; a hot word is not in the
+                lexicon; ``summed`` for transcripts that end in the symbol between words.
         """
         if not isinstance(vocabulary, Vocabulary) or SPACE not in vocabulary.symbols:
             raise ValueError(
@@ -52,7 +67,16 @@ class WordSearch:
         model = None if language_model is None else NGram.read(language_model)
         if model is not None and not any((word,) in model.probabilities for word, _ in words):
             raise ValueError(f"{language_model}: has none of the words of {lexicon}, such as {words[0][0]!r}; is the case the same?")
-        return cls(LexiconDecoder(words, model, options, BLANK, ids[SPACE]), vocabulary.spelling == LETTERS)
+        names = {word for word, _ in words}
+        for phrase in [] if hot_words is None else hot_words.phrases:
+            lacking = next((word for word in phrase.split() if word not in names), None)
+            if lacking is not None:
+                raise ValueError(f"hot_words: {lacking!r} is not in the lexicon {lexicon}, so it is never written; add it there.")
+        ended = vocabulary.spelling == LETTERS
+        if summed and ended:
+            raise ValueError("alignments: summed is defined for texts without '|' behind their last word; this model writes one; set best.")
+        decoder = LexiconDecoder(words, model, options, BLANK, ids[SPACE], hot_words)
+        return cls(decoder, ended, [(word, spelling[:-1]) for word, spelling in words] if summed else None)
 
     @torch.no_grad()
     def __call__(self, log_probs: Tensor, lengths: Tensor) -> list[list[Hypothesis]]:
@@ -71,6 +95,12 @@ class WordSearch:
 
     def _search(self, emissions: Tensor) -> list[Hypothesis]:
         decoder, frames = self.decoder, emissions
+        if self.summed is not None:
+            options = decoder.options
+            sums = SummedOptions(options.lm_weight / math.log(10), options.word_score, options.beam, options.nbest)
+            bonus = None if decoder.hot_words is None else decoder.bonus
+            found = ctc_word_beam(emissions, self.summed, decoder.model, sums, decoder.blank, decoder.silence, bonus)
+            return add_times(found, emissions, decoder.blank) or [Hypothesis((), -math.inf, {"ctc": -math.inf})]
         if not self.ended:
             last = torch.full_like(emissions[:1] if len(emissions) else emissions.new_zeros(1, emissions.shape[1]), -math.inf)
             last[:, decoder.silence] = 0.0
@@ -95,6 +125,8 @@ class WordSearch:
         components = {"ctc": spelled}
         if self.decoder.model is not None:
             components["lm"] = math.log(10) * self._sentence(found.words)
+        if self.decoder.hot_words is not None:
+            components["hot_words"] = sum(self.decoder.bonus(found.words[:at], word) for at, word in enumerate(found.words))
         return Hypothesis(tuple(tokens), found.score, components, tuple(times), tuple(scores), " ".join(found.words))
 
     def _sentence(self, words: Sequence[str]) -> float:

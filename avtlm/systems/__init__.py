@@ -36,6 +36,7 @@ SYSTEMS = {
     "avhubert": System("avtlm.systems.avhubert", "AVHubertConfig", "AVHubert"),
     "data2vec": System("avtlm.systems.data2vec", "Data2VecConfig", "Data2Vec", units=False),
     "hubert": System("avtlm.systems.hubert", "HubertConfig", "Hubert"),
+    "language_model": System("avtlm.systems.language_model", "LanguageModelConfig", "LanguageModel", units=False),
     "mt4ssl": System("avtlm.systems.mt4ssl", "MT4SSLConfig", "MT4SSL"),
     "vatlm": System("avtlm.systems.vatlm", "VATLMConfig", "VATLM"),
     "wav2vec2": System("avtlm.systems.wav2vec2", "Wav2Vec2Config", "Wav2Vec2", units=False),
@@ -61,6 +62,7 @@ def load_encoder(folder: str | Path) -> tuple[nn.Module, InputFormat]:
         recognizer = load(folder)
         encoder: nn.Module = recognizer.encoder
         return encoder, input_format(encoder)
+    _refuse_language_model(folder, settings)
     system = find(settings["system"])
     model = system.build(config.load(system.config_class(), settings["model"]))
     if settings.get("heads") is False and isinstance(model, DropsHeads):
@@ -86,6 +88,7 @@ def load(folder: str | Path) -> Any:
     from avtlm.text.vocabulary import load_vocabulary
 
     settings = checkpoint.load_config(folder)
+    _refuse_language_model(folder, settings)
     if settings.get("task") != "recognition":
         raise ValueError(
             f"{folder}: a pre-trained encoder without a recogniser; fine-tune it first (avtlm train configs/vatlm/finetune_avsr.yaml)."
@@ -101,3 +104,30 @@ def load(folder: str | Path) -> Any:
     model.geometry = settings.get("geometry", model.geometry)
     checkpoint.load_into(model, folder)
     return model.eval()
+
+
+def load_language_model(folder: str | Path) -> tuple[nn.Module, Any]:
+    """A language model, in evaluation mode, and the vocabulary of its tokens.
+
+    Raises:
+        CheckpointError: a file is missing or does not fit.
+        ValueError: the folder holds something else.
+    """
+    from avtlm.text.vocabulary import load_vocabulary
+
+    settings = checkpoint.load_config(folder)
+    if settings.get("task") != "language_model":
+        raise ValueError(
+            f"{folder}: holds a {settings['system']} model and no language model; train one (avtlm train configs/language_model/tiny.yaml)."
+        )
+    system = find(settings["system"])
+    model = system.build(config.load(system.config_class(), settings["model"]))
+    checkpoint.load_into(model, folder)
+    return model.eval(), load_vocabulary(folder)
+
+
+def _refuse_language_model(folder: str | Path, settings: dict[str, Any]) -> None:
+    if settings.get("task") == "language_model":
+        raise ValueError(
+            f"{folder}: a language model, which neither hears nor sees; give it to a recogniser: --decoding fusion.language_model={folder}."
+        )

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from avtlm import config, systems
+from avtlm import checkpoint, config, systems
 from avtlm.data.dataset import ClipDataset, Source, choose
 from avtlm.data.inputs import InputFormat
 from avtlm.data.manifest import read_manifest
 from avtlm.nn.feed_forward import spread
 from avtlm.protocols import DropsHeads, MakesTeacher, PredictsUnits
 from avtlm.recognizer import Recognizer, RecognizerConfig
-from avtlm.text.vocabulary import LETTERS, Tokenizer, Vocabulary
+from avtlm.text.vocabulary import LETTERS, Tokenizer, Vocabulary, load_vocabulary
 
 if TYPE_CHECKING:
     from avtlm.training.loop import TrainConfig
@@ -32,7 +32,7 @@ class Start:
     Attributes:
         card: configuration that the model's folder will carry.
         inputs: what the model takes in.
-        vocabulary: of a recogniser.
+        vocabulary: of a recogniser or a language model.
         phones: symbol table of the text inputs, None without any.
     """
 
@@ -62,6 +62,8 @@ def build(settings: "TrainConfig") -> Start:
                 model.make_teacher()
         card = {"system": settings.system, "task": "pretrain", **_geometry(settings), "model": config.to_dict(model_config)}
         return Start(model, card, systems.input_format(model), None, phones)
+    if settings.task == "language_model":
+        return _language_model(settings)
     heads = config.load(RecognizerConfig, settings.model)
     encoder_settings: dict[str, Any] = {}
     initial: nn.Module | None = None
@@ -79,9 +81,26 @@ def build(settings: "TrainConfig") -> Start:
     vocabulary = _vocabulary(settings)
     card = {"system": settings.system, "task": "recognition", **_geometry(settings), "model": config.to_dict(heads)}
     recognizer = Recognizer(heads, encoder, vocabulary)
-    if heads.decoding.lexicon is not None:
-        recognizer.word_search(heads.decoding)  # a file that is missing is found before training, not when it is first searched
+    recognizer.open_search(heads.decoding)  # a file that is missing is found before training, not when it is first searched
     return Start(recognizer, card, systems.input_format(encoder), vocabulary, phones)
+
+
+def _language_model(settings: "TrainConfig") -> Start:
+    """A language model over the tokens of a recogniser, or of its own texts."""
+    if settings.vocabulary_from is not None:
+        vocabulary = load_vocabulary(checkpoint.check(settings.vocabulary_from))
+    else:
+        vocabulary = _vocabulary(settings)
+    system = systems.find(settings.system)
+    model_config = config.load(system.config_class(), {**settings.model, "vocabulary": len(vocabulary)})
+    model = system.build(model_config)
+    if settings.initialise is not None:
+        given, own = systems.load_language_model(settings.initialise)
+        if own.symbols != vocabulary.symbols:
+            raise ValueError(f"initialise: {settings.initialise} has other tokens than this run; set vocabulary_from to it.")
+        load_except(model, given.state_dict(), settings.fresh)
+    card = {"system": settings.system, "task": "language_model", "model": config.to_dict(model_config)}
+    return Start(model, card, systems.input_format(model), vocabulary, None)
 
 
 def _vocabulary(settings: "TrainConfig") -> Tokenizer:
@@ -91,7 +110,7 @@ def _vocabulary(settings: "TrainConfig") -> Tokenizer:
         rows = choose(read_manifest(part.manifest), dataclasses.replace(part, limit=None))
         texts += [row.transcript for row in rows if row.transcript is not None]
     if not texts:
-        raise ValueError("sources: no transcripts to build a vocabulary from; recognition needs them.")
+        raise ValueError("sources: no transcripts to build a vocabulary from; this task needs them.")
     if settings.subwords is not None:
         from avtlm.text.subwords import Subwords
 

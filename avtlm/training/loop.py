@@ -47,6 +47,7 @@ from avtlm.training.weight_average import WeightAverage
 log = logging.getLogger(__name__)
 
 BatchIterator = Iterator[tuple[Batch | None, tuple[int, int]]]
+TASKS = {"recognition": "recognition", "sentences": "language_model"}  # which run a source is for; all others are for pre-training
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class TrainConfig:
 
     Attributes:
         system: name of a system in avtlm.systems.
-        task: ``pretrain`` (the system's own losses) or ``recognition`` (a recogniser on its encoder).
+        task: ``pretrain`` (the system's own losses), ``recognition`` (a recogniser on its encoder) or ``language_model``.
         output: folder of the run.
         model: configuration of the system, or of the recogniser, whose ``encoder`` group then changes single settings of the initial
             encoder.
@@ -71,6 +72,7 @@ class TrainConfig:
         subwords: size of a SentencePiece vocabulary for a recogniser; null writes with characters.
         vocabulary: these are ``characters``, those of the transcripts with ``|`` between words, or ``letters``, the English ones in upper
             case with ``|`` behind every word, as the official fine-tuning of wav2vec 2.0 and its kin writes them (32 symbols).
+        vocabulary_from: model folder of the recogniser whose tokens a language model shall learn; null makes a vocabulary of its texts.
         average: keep this many of the best validated models in ``candidates/`` and write their mean to ``average/`` at the end; 0 keeps
             none.
         max_bad_steps: stop after this many steps in a row whose loss is not finite; such a step changes nothing and is logged with its ids.
@@ -85,7 +87,7 @@ class TrainConfig:
     """
 
     system: str
-    task: Literal["pretrain", "recognition"]
+    task: Literal["pretrain", "recognition", "language_model"]
     output: str
     sources: dict[str, Source]
     model: dict[str, Any] = field(default_factory=dict)
@@ -94,6 +96,7 @@ class TrainConfig:
     fresh: tuple[str, ...] = ()
     subwords: int | None = None
     vocabulary: Literal["characters", "letters"] = "characters"
+    vocabulary_from: str | None = None
     validation: Source | None = None
     seed: int = 1
     steps: int = 1000
@@ -123,10 +126,18 @@ class TrainConfig:
             raise ValueError("sources: no training data; describe at least one source.")
         self.mixing.check({name: part.weight for name, part in self.sources.items()})
         for key, part in {**{f"sources.{name}": part for name, part in self.sources.items()}, "validation": self.validation}.items():
-            if part is not None and (part.task == "recognition") != (self.task == "recognition"):
+            if part is not None and TASKS.get(part.task, "pretrain") != self.task:
                 raise ValueError(f"{key}.task: {part.task!r} gives no batches for a run whose task is {self.task!r}; change one of them.")
             if part is not None and self.task == "pretrain" and part.units is None and systems.find(self.system).units:
                 raise ValueError(f"{key}.units: missing; a pre-training source needs unit labels (see avtlm units --help).")
+        if (self.system == "language_model") != (self.task == "language_model"):
+            raise ValueError(f"task: {self.task} for {self.system}; the task and the system language_model belong together.")
+        if self.vocabulary_from is not None and (
+            self.task != "language_model" or self.subwords is not None or self.vocabulary == "letters"
+        ):
+            raise ValueError(
+                f"vocabulary_from: {self.vocabulary_from} for {self.task}; it is for a language_model, without subwords or vocabulary."
+            )
         if self.steps < 1 or self.log_every < 1 or self.save_every < 1 or self.buckets < 1:
             counts = f"steps {self.steps}, log_every {self.log_every}, save_every {self.save_every}, buckets {self.buckets}"
             raise ValueError(f"{counts}: give at least 1 of each.")
@@ -352,5 +363,5 @@ def _frames(batch: Batch, inputs: InputFormat) -> int:
         if lengths
         else int((batch.text_lengths.sum() + 3) // 4)
         if batch.text_lengths is not None
-        else 0
+        else int(sum(batch.target_lengths[name].sum() for name in batch.target_lengths))  # tokens of sentences
     )

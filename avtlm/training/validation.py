@@ -22,6 +22,8 @@ from avtlm.training.run_folder import save
 if TYPE_CHECKING:
     from avtlm.training.loop import Trainer
 
+MOST = 700.0  # nats of which a float can take the exponential
+
 
 class Validation:
     """The validation source of a run; ``batches`` are those of this process, by their numbers among all."""
@@ -38,7 +40,7 @@ class Validation:
 
     @torch.no_grad()
     def results(self) -> dict[str, float]:
-        """Losses and, of a recogniser, the word error rate."""
+        """Losses and, of a recogniser, the word error rate, or of a language model, the perplexity of a token, ends counted."""
         run, meter = self.run, Meter()
         run.replicas.gathered(True)
         run.model.eval()
@@ -51,6 +53,8 @@ class Validation:
             from avtlm.evaluation.wer import corpus_wer
 
             results["valid_wer"] = corpus_wer(self._pairs(run.model)).rate
+        if run.settings.task == "language_model":
+            results["valid_perplexity"] = math.exp(min(results["valid_nll"], MOST))
         run.model.train()
         run.replicas.gathered(False)
         return results
@@ -66,7 +70,8 @@ class Validation:
     def keep_the_best(self, results: dict[str, float]) -> None:
         """Write the model to ``best/`` if no earlier one was better, and to ``candidates/`` if it is among the best."""
         run, state = self.run, self.run.state
-        quality = results.get("valid_wer", results.get("valid_masked_loss", math.inf))
+        measured = ("valid_wer", "valid_perplexity", "valid_masked_loss")
+        quality = next((results[name] for name in measured if name in results), math.inf)
         if state.best is None or quality < state.best:
             state.best = quality
             save(run, run.folder / "best", resumable=False)

@@ -9,8 +9,9 @@ import torch
 from avtlm.decoding.align import add_times, ctc_align
 from avtlm.decoding.beam import BeamOptions, attention_beam
 from avtlm.decoding.ctc_prefix import PrefixScorer
-from avtlm.decoding.language_model import MappedLanguageModel, NGramTokens, rescore_with_words
+from avtlm.decoding.language_model import MappedLanguageModel, NGramTokens
 from avtlm.decoding.ngram import NGram
+from avtlm.decoding.rescoring import rescore_with_words
 from avtlm.decoding.result import Hypothesis
 from avtlm.decoding.summed_words import SummedOptions, ctc_word_beam
 from tests.decoding.step_models import TableDecoder, TableLanguageModel
