@@ -38,6 +38,8 @@ SYSTEMS = {
     "hubert": System("avtlm.systems.hubert", "HubertConfig", "Hubert"),
     "language_model": System("avtlm.systems.language_model", "LanguageModelConfig", "LanguageModel", units=False),
     "mt4ssl": System("avtlm.systems.mt4ssl", "MT4SSLConfig", "MT4SSL"),
+    "speech2c": System("avtlm.systems.speech2c", "Speech2CConfig", "Speech2C"),
+    "speecht5": System("avtlm.systems.speecht5", "SpeechT5Config", "SpeechT5"),
     "vatlm": System("avtlm.systems.vatlm", "VATLMConfig", "VATLM"),
     "wav2vec2": System("avtlm.systems.wav2vec2", "Wav2Vec2Config", "Wav2Vec2", units=False),
     "wavlm": System("avtlm.systems.wavlm", "WavLMConfig", "WavLM"),

@@ -23,6 +23,7 @@ from benchmarks.replay import (
     metrics,
     preparation,
     speech_encoders,
+    speecht5,
     transformers_models,
 )
 from benchmarks.replay.case import Case, CaseError, Check, Comparison, read_case
@@ -50,6 +51,7 @@ ADAPTERS = [
         speech_encoders,
         fine_tuned,
         transformers_models,
+        speecht5,
     )
     for fits, replay in part.ADAPTERS
 ]

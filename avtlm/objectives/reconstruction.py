@@ -1,0 +1,74 @@
+"""Losses of written spectrograms: distance, end of speech, and attention along the diagonal (Tachibana et al., arXiv 1710.08969, section
+4.1), as SpeechT5 trains speech out of its decoder."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from avtlm.nn.attention import padding_mask
+from avtlm.nn.spectrogram import Written
+from avtlm.objectives.loss import Loss
+
+
+@dataclass(frozen=True)
+class ReconstructionConfig:
+    """Weights; the defaults are those of SpeechT5's pre-training.
+
+    Attributes:
+        absolute, squared: of the mean absolute and squared differences, before and after the convolutions added up.
+        stop_weight: of the cross-entropy of the end, in which the frame that is the end counts ``stop_positive`` times.
+        guided_weight: of attention away from the diagonal (fine-tuning: 1, Hugging Face: 10); ``guided_width`` says how wide the diagonal
+            is, in shares of the lengths, and ``guided_heads`` how many heads of every layer are guided.
+    """
+
+    absolute: float = 1.0
+    squared: float = 0.0
+    stop_weight: float = 1.0
+    stop_positive: float = 5.0
+    guided_weight: float = 0.0
+    guided_width: float = 0.4
+    guided_heads: int = 2
+
+
+def spectrogram_loss(written: Written, mel: Tensor, lengths: Tensor, config: ReconstructionConfig, reduction: int = 1) -> Loss:
+    """Distance of what was written, and the end of speech, times the frames.
+
+    Args:
+        mel: (batch, frames, bands); frames that make no whole step are left out.
+        lengths: valid frames, (batch,).
+
+    Returns:
+        Loss whose count is the number of frames in the loss. The last of them is the end.
+    """
+    lengths = lengths - lengths % reduction
+    frames = written.before.shape[1]
+    valid = ~padding_mask(lengths, frames)
+    count = valid.sum()
+    target, before, after = mel[:, :frames][valid].float(), written.before[valid].float(), written.after[valid].float()
+    absolute = F.l1_loss(after, target) + F.l1_loss(before, target)
+    squared = F.mse_loss(after, target) + F.mse_loss(before, target)
+    ends = (torch.arange(frames, device=lengths.device) == lengths[:, None] - 1).float()
+    positive = torch.full((), config.stop_positive, device=lengths.device)
+    stop = F.binary_cross_entropy_with_logits(written.stop[valid].float(), ends[valid], pos_weight=positive)
+    total = config.absolute * absolute + config.squared * squared + config.stop_weight * stop
+    parts = {"absolute": absolute, "squared": squared, "stop": stop}
+    return Loss(total * count, count, {name: (part.detach() * count, count) for name, part in parts.items()})
+
+
+def guided_attention_loss(weights: Sequence[Tensor], steps: Tensor, keys: Tensor, config: ReconstructionConfig) -> Tensor:
+    """Mean of attention times 1 - exp(-(key / keys - step / steps)^2 / (2 width^2)).
+
+    Args:
+        weights: of every layer, (batch, heads, steps, keys).
+        steps, keys: valid ones of each row, (batch,).
+    """
+    guided = torch.cat([each[:, : config.guided_heads] for each in weights], 1)
+    place = torch.arange(guided.shape[2], device=steps.device) / steps[:, None]
+    source = torch.arange(guided.shape[3], device=keys.device) / keys[:, None]
+    away = 1.0 - torch.exp(-((source[:, None] - place[:, :, None]) ** 2) / (2 * config.guided_width**2))
+    valid = ~padding_mask(steps, guided.shape[2])[:, :, None] & ~padding_mask(keys, guided.shape[3])[:, None]
+    total = (guided * (away * valid)[:, None]).sum()
+    return total / (valid.sum() * guided.shape[1]).clamp(min=1)

@@ -1,0 +1,506 @@
+"""SpeechT5: one encoder-decoder that reads speech or text and writes speech or text (Ao et al., arXiv 2110.07205).
+
+What is unusual here:
+- Around one encoder and one decoder stand nets for each modality, of which a model has those that its ``inputs`` and ``outputs`` name. Text
+  has one embedding for what is read, what was written, and what is written next (section 3.1).
+- Speech passes a positional convolution and sinusoids before the encoder, text scaled sinusoids. Self-attention of the encoder adds learned
+  vectors of distances; that of the decoder has none, though official files hold them.
+- Batches hold speech or text alone. Some frames of what the encoder says are replaced by code vectors that both share (section 3.2).
+- The official code lets padding change what comes out; ``waveform.compute_padding``, ``compute_padding`` and
+  ``spectrogram.compute_padding`` bring that back for comparisons, and ``waveform.frame_padding`` tells its rule for valid frames
+  (``samples``) from that of Hugging Face (``convolution``).
+"""
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from avtlm.data.batching import Batch, pad
+from avtlm.frontends.filterbank import SAMPLE_RATE
+from avtlm.frontends.multimodal import InputMask
+from avtlm.nn.attention import padding_mask
+from avtlm.nn.dropout import Dropout
+from avtlm.nn.positions import PositionalConvolution, ScaledPositions, SinusoidalPositions
+from avtlm.nn.quantize import GumbelQuantizer, Quantised, QuantizerConfig
+from avtlm.nn.spectrogram import SpectrogramConfig, SpectrogramHead, SpectrogramPrenet, Written, shift_frames
+from avtlm.nn.transformer import Decoder, DecoderConfig, DecoderStack, EncoderConfig, Memory
+from avtlm.objectives.ctc import ctc_loss
+from avtlm.objectives.infilling import InfillingConfig, TorchDraws, infill
+from avtlm.objectives.loss import Loss
+from avtlm.objectives.masked_prediction import UnitPredictor, masked_prediction_loss, units_of_frames
+from avtlm.objectives.masking import SpanMaskConfig
+from avtlm.objectives.mixing import draw_mixed, mix
+from avtlm.objectives.reconstruction import ReconstructionConfig, guided_attention_loss, spectrogram_loss
+from avtlm.objectives.seq2seq import seq2seq_loss, shift_right
+from avtlm.systems.speech_encoder import Heard, SpeechEncoder, SpeechEncoderConfig
+from avtlm.text.vocabulary import EOS, PAD
+
+Modality = Literal["speech", "text"]
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """What is learned, and how much it counts; the defaults are those of pre-training. A weight of 0 leaves a loss out (Table 7).
+
+    Attributes:
+        units: of masked prediction over hidden frames (``visible`` over the others, of the same weight).
+        feature_penalty: of the mean square of the convolutions' output. diversity: of unused codes.
+        spectrogram: of written speech, whose parts ``reconstruction`` weighs.
+        text: of written text in pre-training.
+        attention, ctc: of the transcript in recognition; both are summed over tokens and divided by sentences.
+        label_smoothing: of the transcript.
+    """
+
+    units: float = 1.0
+    visible: float = 0.0
+    feature_penalty: float = 10.0
+    diversity: float = 0.1
+    spectrogram: float = 1.0
+    reconstruction: ReconstructionConfig = field(default_factory=ReconstructionConfig)
+    text: float = 1.0
+    attention: float = 0.5
+    ctc: float = 0.5
+    label_smoothing: float = 0.0
+
+
+@dataclass(frozen=True)
+class SpeechT5Config(SpeechEncoderConfig):
+    """The defaults are the base model in pre-training, with 81 symbols and 500 clusters.
+
+    Attributes:
+        task: whose losses are computed: ``pretrain`` learns from batches of speech and of text, ``recognition`` (also translation) writes
+            text, ``generation`` (synthesis, voice conversion, enhancement) speech, ``speaker`` names a voice.
+        inputs, outputs: ``speech``, ``text`` or both.
+        position_kernel, position_groups: of the positional convolution of speech. (``encoder.position_kernel`` is 0.)
+        sinusoids: speech has sinusoidal positions, too.
+        position_dropout: behind the positions of text.
+        vocabulary: symbols of text, in the order of fairseq's dictionary: special symbols, text, ``<mask>``, CTC's blank.
+        ctc_head: a head of its own, the embedding (``tied``), or ``none``.
+        units, final_dim, temperature, label_rate: of the head over units, see HubertConfig; 0 units for no head.
+        codebook: code vectors; null for none. mixing: the share of frames that they replace.
+        speakers: classes of the head over voices; 0 for no head. pooling: of a voice: the ``decoder``'s answer to a zero vector, or the
+            ``encoder``'s mean.
+        freeze_encoder_steps: train the decoder and the heads alone for so many steps.
+        compute_padding: let padding take part in positions, code statistics and pooling as in the official code, and codes replace the
+            same places of every row.
+    """
+
+    encoder: EncoderConfig = field(default_factory=lambda: EncoderConfig(norm_first=False, position_kernel=0, key_distance=160))
+    mask: SpanMaskConfig = field(default_factory=SpanMaskConfig)
+    task: Literal["pretrain", "recognition", "generation", "speaker"] = "pretrain"
+    inputs: tuple[Modality, ...] = ("speech", "text")
+    outputs: tuple[Modality, ...] = ("speech", "text")
+    decoder: DecoderConfig = field(
+        default_factory=lambda: DecoderConfig(
+            heads=12, activation="gelu", norm_first=False, attention_dropout=0.1, activation_dropout=0.0, layer_drop=0.05
+        )
+    )
+    position_kernel: int = 128
+    position_groups: int = 16
+    sinusoids: bool = True
+    position_dropout: float = 0.1
+    vocabulary: int = 81
+    ctc_head: Literal["own", "tied", "none"] = "own"
+    units: int = 504
+    final_dim: int = 256
+    temperature: float = 0.1
+    label_rate: float = 50.0
+    codebook: QuantizerConfig | None = field(default_factory=lambda: QuantizerConfig(entries=100))
+    mixing: float = 0.1
+    spectrogram: SpectrogramConfig = field(default_factory=SpectrogramConfig)
+    infilling: InfillingConfig = field(default_factory=InfillingConfig)
+    speakers: int = 0
+    pooling: Literal["decoder", "encoder"] = "decoder"
+    losses: LossConfig = field(default_factory=LossConfig)
+    freeze_encoder_steps: int = 0
+    compute_padding: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, found in (("inputs", self.inputs), ("outputs", self.outputs)):
+            if not found or not set(found) <= {"speech", "text"}:
+                raise ValueError(f"{name}: {', '.join(found) or 'none'}; give speech, text or both.")
+        if self.encoder.position_kernel:
+            raise ValueError("encoder.position_kernel: set 0, since positions stand before SpeechT5's encoder; see position_kernel.")
+        if not self.has_text and self.ctc_head != "none":
+            raise ValueError(f"ctc_head: {self.ctc_head} in a model without text; set none, or add text to inputs or outputs.")
+        if self.has_text and self.vocabulary < 6:
+            raise ValueError(
+                f"vocabulary: {self.vocabulary}; a model of text has 4 special symbols, <mask> and a blank, so give at least 6."
+            )
+        if self.codebook is not None and self.decoder.dim != self.encoder.dim:
+            raise ValueError(f"codebook: codes replace frames, but decoder.dim is {self.decoder.dim} and encoder.dim {self.encoder.dim}.")
+
+    @property
+    def has_text(self) -> bool:
+        return "text" in (*self.inputs, *self.outputs)
+
+    @property
+    def mask_id(self) -> int:
+        """The symbol of a hole in a text."""
+        return self.vocabulary - 2
+
+    @property
+    def blank(self) -> int:
+        """CTC's."""
+        return self.vocabulary - 1
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What chance decides in pre-training, so that a stored case can be replayed; None draws as dropout is drawn.
+
+    Attributes:
+        mask: hidden frames of speech.
+        mixed: frames that codes replace, bool (batch, frames).
+        noise: of the codes (batch x frames, groups, entries).
+        keep: what the dropout before the decoder keeps, see SpectrogramPrenet.
+    """
+
+    mask: InputMask | None = None
+    mixed: Tensor | None = None
+    noise: Tensor | None = None
+    keep: Tensor | None = None
+
+
+class TextPrenet(nn.Module):
+    """Positions of text that is read; the embedding is the decoder's."""
+
+    def __init__(self, dim: int, dropout: float) -> None:
+        super().__init__()
+        self.positions = ScaledPositions(dim)
+        self.dropout = Dropout(dropout)
+
+    def forward(self, embedded: Tensor) -> Tensor:
+        """(batch, length, dim) -> the same."""
+        out: Tensor = self.dropout(embedded + self.positions(torch.arange(embedded.shape[1], device=embedded.device)).to(embedded.dtype))
+        return out
+
+
+class SpeechT5(SpeechEncoder):
+    """Encoder, decoder, and the nets around them.
+
+    Initialisation: see SpeechEncoder, Decoder, SpectrogramPrenet, SpectrogramHead, UnitPredictor; heads N(0, 0.02).
+    """
+
+    config: SpeechT5Config
+
+    def __init__(self, config: SpeechT5Config) -> None:
+        super().__init__(config)
+        dim, width = config.encoder.dim, config.decoder.dim
+        hears, writes = "speech" in config.inputs, "speech" in config.outputs
+        if hears:
+            self.speech_positions = PositionalConvolution(dim, config.position_kernel, config.position_groups)
+        else:
+            del self.frontend, self.feature_mask
+        self.text_prenet = TextPrenet(dim, config.position_dropout) if "text" in config.inputs else None
+        self.decoder: DecoderStack = (
+            Decoder(config.decoder, config.vocabulary, dim, PAD) if config.has_text else DecoderStack(config.decoder, dim)
+        )
+        self.ctc = nn.Linear(dim, config.vocabulary) if config.ctc_head == "own" else None
+        self.dropout = Dropout(config.encoder.dropout)
+        self.speech_prenet = SpectrogramPrenet(config.spectrogram, width) if writes else None
+        self.spectrogram = SpectrogramHead(config.spectrogram, width) if writes else None
+        self.predictor: UnitPredictor | None = None
+        if hears and config.units:
+            self.predictor = UnitPredictor(dim, config.units, config.final_dim, config.temperature)
+        self.quantizer: GumbelQuantizer | None = (
+            GumbelQuantizer(config.codebook, dim, config.codebook.dim or dim) if config.codebook else None
+        )
+        self.speaker = nn.Linear(width if config.pooling == "decoder" else dim, config.speakers, bias=False) if config.speakers else None
+        for head in (self.ctc, self.speaker):
+            if head is not None:
+                nn.init.normal_(head.weight, 0.0, 0.02)
+        self._frozen = False
+
+    @property
+    def label_rate(self) -> float:
+        return self.config.label_rate
+
+    @property
+    def inventory(self) -> dict[str, int]:
+        """Units that are predicted; there are no phones."""
+        return {"units": self.config.units, "phones": 0}
+
+    def drop_heads(self) -> None:
+        """Remove what only pre-training needs."""
+        self.predictor = self.quantizer = None
+
+    def start_step(self, step: int, steps: int) -> None:
+        """Cool the codes down, and let go of the encoder when its time has come."""
+        del steps
+        if self.quantizer is not None:
+            self.quantizer.set_updates(step)
+        self._frozen = step < self.config.freeze_encoder_steps
+
+    # Encoder (section 3.1) -----------------------------------------------------------------------------------------------------------
+
+    def place(self, x: Tensor, lengths: Tensor) -> Tensor:
+        """Positions of speech, (batch, frames, dim) -> the same."""
+        padding = padding_mask(lengths, x.shape[1])
+        seen = x if self.config.compute_padding else x.masked_fill(padding[..., None], 0.0)
+        x = x + self.speech_positions(seen)
+        if self.config.sinusoids:
+            x = x + self.frame_numbers(padding).to(x.dtype)
+        return x
+
+    def frame_numbers(self, padding: Tensor) -> Tensor:
+        """Sinusoids of frames, zeros at padding: bool (batch, frames) -> (batch, frames, dim)."""
+        numbers = SinusoidalPositions(self.config.encoder.dim)(torch.arange(padding.shape[1], device=padding.device))
+        return numbers * ~padding[..., None]
+
+    def read_speech(self, heard: Heard, mask: InputMask | None = None) -> Tensor:
+        """What the encoder sees of speech, (batch, frames, dim)."""
+        return self.place(self.hide(heard.projected, mask), heard.lengths)
+
+    def read_text(self, tokens: Tensor) -> Tensor:
+        """What the encoder sees of text: ids (batch, length) -> (batch, length, dim)."""
+        assert self.text_prenet is not None, "a model that reads no text was given some"
+        assert isinstance(self.decoder, Decoder)
+        out: Tensor = self.text_prenet(self.decoder.embedding(tokens))
+        return out
+
+    def encode(
+        self, batch: Batch, output_layer: int | None = None, mask: InputMask | None = None, keep: dict[str, Tensor] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Frames of the batch's speech, or of its text where it has no speech; see SpeechEncoder.encode."""
+        del keep
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self._frozen):
+            if batch.audio is not None:
+                heard = self.hear(batch)
+                seen, lengths = self.read_speech(heard, mask), heard.lengths
+            else:
+                if batch.text is None or batch.text_lengths is None:
+                    raise ValueError(f"{batch.ids[0]}: neither speech nor text to read.")
+                seen, lengths = self.read_text(batch.text), batch.text_lengths
+            return self.encoder(seen, lengths, output_layer), lengths
+
+    def ctc_logits(self, encoded: Tensor) -> Tensor:
+        """(batch, frames, dim) -> (batch, frames, vocabulary)."""
+        x = self.dropout(encoded)
+        if self.ctc is not None:
+            out: Tensor = self.ctc(x)
+            return out
+        assert self.config.ctc_head == "tied", "a model without CTC was asked for it"
+        assert isinstance(self.decoder, Decoder)
+        return x @ self.decoder.embedding.weight.t()
+
+    # Decoder (section 3.1) -----------------------------------------------------------------------------------------------------------
+
+    def write_text(self, tokens: Tensor, memory: Memory) -> Tensor:
+        """Teacher forcing: tokens (batch, length) that come before those to write -> logits (batch, length, vocabulary)."""
+        assert isinstance(self.decoder, Decoder), "a model without text was asked for some"
+        lengths = (tokens != PAD).sum(1)
+        return self.decoder.predict(self.decoder.decode(self.decoder.embed(tokens), memory, lengths=lengths))
+
+    def write_speech(
+        self,
+        frames: Tensor,
+        lengths: Tensor,
+        voice: Tensor | None,
+        memory: Memory,
+        keep: Tensor | None = None,
+        weights: list[Tensor] | None = None,
+    ) -> Written:
+        """Teacher forcing: frames (batch, steps, bands) that come before those to write.
+
+        Args:
+            lengths: valid steps, (batch,).
+            voice: (batch, voice_dim).
+            keep: see SpectrogramPrenet.
+            weights: is appended where each layer of the decoder looks.
+        """
+        assert self.speech_prenet is not None, "a model that writes no speech was asked for some"
+        assert self.spectrogram is not None
+        x = self.speech_prenet(frames, voice, keep=keep)
+        written: Written = self.spectrogram(self.decoder.decode(x, memory, lengths=lengths, weights=weights), lengths)
+        return written
+
+    def name_speaker(self, encoded: Tensor, lengths: Tensor) -> Tensor:
+        """Whose voice it is: (batch, frames, dim) -> logits (batch, speakers)."""
+        assert self.speaker is not None, "a model without voices was asked for one"
+        if self.config.pooling == "decoder":
+            start = encoded.new_zeros(len(encoded), 1, self.config.decoder.dim)
+            pooled = self.decoder.decode(start, self.decoder.project_memory(encoded, lengths))[:, 0]
+        elif self.config.compute_padding:
+            pooled = encoded.mean(1)
+        else:
+            valid = ~padding_mask(lengths, encoded.shape[1])[..., None]
+            pooled = (encoded * valid).sum(1) / lengths.clamp(min=1)[:, None]
+        out: Tensor = self.speaker(pooled)
+        return out
+
+    # Losses --------------------------------------------------------------------------------------------------------------------------
+
+    def losses(self, batch: Batch, generator: torch.Generator) -> dict[str, Loss]:
+        """Those of the configuration's task.
+
+        Raises:
+            ValueError: the batch lacks what the task learns from.
+        """
+        config = self.config
+        if config.task == "pretrain" and batch.audio is None:
+            holed, lengths = self.draw_holes(batch, generator)
+            return self.text_losses(batch, holed, lengths, Drawn(mixed=self.draw_mixed(lengths, holed.shape[1], generator)))
+        hides = batch.audio is not None and max(config.mask.prob, config.channel_mask.prob) > 0
+        mask = self.draw_masks(batch, generator, same_count=config.task == "pretrain") if hides else None
+        if config.task == "pretrain":
+            assert batch.audio is not None
+            assert batch.audio_lengths is not None
+            frames = int(config.waveform.frames(torch.tensor(batch.audio.shape[1])))
+            lengths = config.waveform.valid_frames(batch.audio_lengths, batch.audio.shape[1], max(frames, 1))
+            return self.speech_losses(batch, Drawn(mask, self.draw_mixed(lengths, frames, generator)))
+        if config.task == "recognition":
+            return self.recognition_losses(batch, mask)
+        return self.generation_losses(batch, mask) if config.task == "generation" else self.speaker_losses(batch, mask)
+
+    def draw_mixed(self, lengths: Tensor, frames: int, generator: torch.Generator) -> Tensor | None:
+        """Which frames codes replace, see objectives/mixing.py; None for a model without codes."""
+        if self.quantizer is None:
+            return None
+        return draw_mixed(lengths.cpu(), frames, self.config.mixing, generator, self.config.compute_padding)
+
+    def draw_holes(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """The batch's text with holes: ids (batch, length) and lengths (batch,)."""
+        assert batch.text is not None
+        assert batch.text_lengths is not None
+        config, device = self.config, batch.text.device
+        draws = TorchDraws(generator, config.infilling.mean_span, config.vocabulary)
+        texts = [text[:length] for text, length in zip(batch.text.tolist(), batch.text_lengths.tolist(), strict=True)]
+        holed, lengths = pad([torch.tensor(infill(text, config.mask_id, config.infilling, draws)) for text in texts], PAD)
+        return holed.to(device), lengths.to(device)
+
+    def quantise(self, encoded: Tensor, lengths: Tensor, drawn: Drawn) -> tuple[Tensor, Quantised | None]:
+        """What the decoder attends to, and the codes: (batch, frames, dim) both (section 3.2)."""
+        if self.quantizer is None:
+            return encoded, None
+        frames = encoded.shape[1]
+        valid = None if self.config.compute_padding else ~padding_mask(lengths, frames).flatten()
+        codes: Quantised = self.quantizer(encoded.flatten(0, 1), valid, drawn.noise)
+        mixed = drawn.mixed
+        if mixed is None:
+            return encoded, codes
+        vectors = codes.vectors.unflatten(0, encoded.shape[:2])
+        return mix(encoded, vectors, mixed[:, :frames].to(encoded.device)), codes
+
+    def diversity(self, codes: Quantised, count: Tensor) -> Loss:
+        """The share of codes that are not in use, times what is in the loss."""
+        assert self.config.codebook is not None
+        number, zero = self.config.codebook.groups * self.config.codebook.entries, torch.zeros_like(count)
+        value = self.config.losses.diversity * (number - codes.soft_perplexity) / number * count
+        return Loss(value, zero, {"code_perplexity": (codes.hard_perplexity.detach(), zero + 1)})
+
+    def speech_losses(self, batch: Batch, drawn: Drawn) -> dict[str, Loss]:
+        """Pre-training on speech: units of hidden frames, the whole spectrogram again (section 3.2, eq. 1-3)."""
+        weights, units = self.config.losses, self.units_of(batch)
+        heard = self.hear(batch, None if units is None else units.shape[1])
+        mask = drawn.mask or InputMask()
+        hidden = self.hidden_frames(heard, mask) & ~heard.padding
+        encoded = self.encoder(self.read_speech(heard, mask), heard.lengths)
+        count = hidden.sum() + ((~hidden & ~heard.padding).sum() if weights.visible else 0)
+        found: dict[str, Loss] = {}
+        if self.predictor is not None and units is not None:
+            scale = (weights.units, weights.units * weights.visible)
+            loss = masked_prediction_loss(self.predictor, encoded, units, hidden, heard.padding, *scale)
+            found["masked_prediction"] = dataclasses.replace(loss, count=count)
+        zero = torch.zeros_like(count)
+        found["feature_penalty"] = self.feature_penalty(heard, weights.units * weights.feature_penalty, count)
+        seen, codes = self.quantise(encoded, heard.lengths, drawn)
+        if codes is not None:
+            found["diversity"] = self.diversity(codes, count)
+        if self.spectrogram is not None and weights.spectrogram:
+            whole = self.reconstruct(batch, seen, heard.lengths, drawn.keep)
+            share = weights.spectrogram * count / whole.count.clamp(min=1)
+            found["spectrogram"] = Loss(whole.value * share, zero, whole.logs)
+        if "masked_prediction" not in found:  # then something else has to say what the sums are divided by
+            found["feature_penalty"] = dataclasses.replace(found["feature_penalty"], count=count)
+        return found
+
+    def units_of(self, batch: Batch) -> Tensor | None:
+        """Units of the frames that have any, int (batch, frames); None for a model that predicts none.
+
+        Raises:
+            ValueError: there are none.
+        """
+        if self.predictor is None:
+            return None
+        if "units" not in batch.targets:
+            raise ValueError(f"{batch.ids[0]}: no labels 'units', which pre-training on speech predicts; set units to 0 to leave them out.")
+        assert batch.audio is not None
+        waveform = self.config.waveform
+        frames = int(waveform.frames(torch.tensor(batch.audio.shape[1])))
+        return units_of_frames(batch.targets["units"], frames, self.config.label_rate * waveform.hop / SAMPLE_RATE)
+
+    def reconstruct(self, batch: Batch, encoded: Tensor, lengths: Tensor, keep: Tensor | None = None, guide: Tensor | None = None) -> Loss:
+        """The batch's spectrogram, written again; its count is the number of frames.
+
+        Args:
+            encoded, lengths: what the decoder attends to.
+            guide: lengths of what attention walks through along the diagonal; None guides nothing.
+        """
+        settings, reduction = self.config.losses.reconstruction, self.config.spectrogram.reduction
+        if "mel" not in batch.targets:
+            raise ValueError(f"{batch.ids[0]}: no log mel spectrogram 'mel', which the decoder learns to write.")
+        mel, frames = batch.targets["mel"], batch.target_lengths["mel"]
+        steps = torch.div(frames, reduction, rounding_mode="floor")
+        weights: list[Tensor] | None = [] if guide is not None and settings.guided_weight else None
+        memory = self.decoder.project_memory(encoded, lengths)
+        written = self.write_speech(shift_frames(mel, reduction), steps, batch.targets.get("voice"), memory, keep, weights)
+        loss = spectrogram_loss(written, mel, frames, settings, reduction)
+        if weights is not None and guide is not None:
+            guided = guided_attention_loss(weights, steps, guide, settings)
+            logs = {**loss.logs, "guided_attention": (guided.detach() * loss.count, loss.count)}
+            loss = Loss(loss.value + settings.guided_weight * guided * loss.count, loss.count, logs)
+        return loss
+
+    def text_losses(self, batch: Batch, holed: Tensor, lengths: Tensor, drawn: Drawn) -> dict[str, Loss]:
+        """Pre-training on text: write batch.text, with its start and end symbols, from what is left of it (section 3.2, eq. 4)."""
+        weights = self.config.losses
+        assert batch.text is not None
+        encoded = self.encoder(self.read_text(holed), lengths)
+        seen, codes = self.quantise(encoded, lengths, drawn)
+        logits = self.write_text(shift_right(batch.text, EOS, PAD), self.decoder.project_memory(seen, lengths))
+        loss = seq2seq_loss(logits, batch.text, PAD, 0.0)
+        found = {"text": Loss(weights.text * loss.value, loss.count, loss.logs)}
+        if codes is not None:
+            found["diversity"] = self.diversity(codes, loss.count)
+        return found
+
+    def recognition_losses(self, batch: Batch, mask: InputMask | None = None) -> dict[str, Loss]:
+        """Fine-tuning to write ``targets.tokens``, which have no end symbol: attention and CTC, divided by sentences (section 4.1)."""
+        weights = self.config.losses
+        encoded, lengths = self.encode(batch, mask=mask)
+        tokens, counts = batch.targets["tokens"], batch.target_lengths["tokens"]
+        sentences = counts.new_tensor(len(batch))
+        found: dict[str, Loss] = {}
+        if weights.attention:
+            ended = torch.cat([tokens, tokens.new_full((len(tokens), 1), PAD)], 1).scatter(1, counts[:, None], EOS)
+            logits = self.write_text(shift_right(ended, EOS, PAD), self.decoder.project_memory(encoded, lengths))
+            loss = seq2seq_loss(logits, ended, PAD, weights.label_smoothing)
+            found["attention"] = Loss(weights.attention * loss.value, sentences, loss.logs)
+        if weights.ctc:
+            loss = ctc_loss(self.ctc_logits(encoded), lengths, tokens, counts, self.config.blank)
+            found["ctc"] = Loss(weights.ctc * loss.value, torch.zeros_like(sentences) if found else sentences, loss.logs)
+        return found
+
+    def generation_losses(self, batch: Batch, mask: InputMask | None = None, keep: Tensor | None = None) -> dict[str, Loss]:
+        """Fine-tuning to write speech from text or from other speech (sections 4.2, 4.3, 4.5)."""
+        encoded, lengths = self.encode(batch, mask=mask)
+        guide = lengths
+        if batch.audio_lengths is not None:  # the official code counts by the convolutions here, whatever its padding mask says
+            guide = self.config.waveform.frames(batch.audio_lengths)
+        loss = self.reconstruct(batch, encoded, lengths, keep, guide)
+        return {"spectrogram": Loss(self.config.losses.spectrogram * loss.value, loss.count, loss.logs)}
+
+    def speaker_losses(self, batch: Batch, mask: InputMask | None = None) -> dict[str, Loss]:
+        """Fine-tuning to name the voice of a clip, ``targets.speaker`` (batch,) (section 4.6)."""
+        encoded, lengths = self.encode(batch, mask=mask)
+        logits, speaker = self.name_speaker(encoded, lengths).float(), batch.targets["speaker"]
+        count = speaker.new_tensor(len(speaker))
+        correct = (logits.argmax(-1) == speaker).sum()
+        return {
+            "speaker": Loss(nn.functional.cross_entropy(logits, speaker, reduction="sum"), count, {"speaker_accuracy": (correct, count)})
+        }

@@ -1,0 +1,563 @@
+"""Cases of SpeechT5's official code: its models, losses, searches and synthesis (batches and preparation: speecht5_data.py; its twins in
+transformers: speecht5_transformers.py)."""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from avtlm.convert.names.speecht5 import EMBEDDING, POST_NORM_UNUSED, UNUSED, fairseq_rules, name_of, rename
+from avtlm.convert.options import Options
+from avtlm.convert.options.speecht5 import architecture, fairseq
+from avtlm.data.batching import Batch
+from avtlm.decoding.beam import BeamOptions, attention_beam
+from avtlm.decoding.synthesis import LONGEST_OF_SPEECH, LONGEST_OF_TEXT, Speech, SynthesisOptions, synthesize
+from avtlm.frontends.multimodal import InputMask
+from avtlm.nn.attention import padding_mask
+from avtlm.nn.spectrogram import Written, shift_frames
+from avtlm.nn.transformer import Decoder
+from avtlm.objectives.ctc import ctc_loss
+from avtlm.objectives.loss import Loss
+from avtlm.objectives.reconstruction import guided_attention_loss, spectrogram_loss
+from avtlm.objectives.seq2seq import seq2seq_loss
+from avtlm.systems.speecht5 import Drawn, SpeechT5, SpeechT5Config
+from avtlm.text.vocabulary import EOS, PAD
+from benchmarks.replay.case import Case, CaseError, Check
+from benchmarks.replay.decoding import TableLanguageModel
+from benchmarks.replay.speech_encoders import SPECIALS, batch_of, gradients, load, with_copies
+
+
+@dataclass
+class Given:
+    """A model with a case's weights, and what it reads."""
+
+    case: Case
+    model: SpeechT5
+    batch: Batch
+
+    @property
+    def config(self) -> SpeechT5Config:
+        return self.model.config
+
+
+def settings_of(case: Case) -> SpeechT5Config:
+    """Our configuration of a case's model, read off its options and the sizes of its tables."""
+    config = case.config
+    values: dict[str, Any] = architecture(config["arch_fn"], {})
+    values |= {key: value for key, value in case.description.get("resolved_model_args", {}).items() if key not in ("max_distance",)}
+    values |= {"t5_task": config["t5_task"], "speech_odim": config.get("speech_odim", 80)} | config.get("args", {})
+    criterion = config.get("criterion") or {}
+    values |= {key: value for key, value in criterion.items() if key != "sentence_avg"}
+    options = Options(values, "case.json: config.args")
+    symbols = SPECIALS + len(config["text_symbols"]) + 2
+    units = config["n_hubert"][0] + SPECIALS if "n_hubert" in config else 0
+    return fairseq(options, symbols, units, symbols if config["t5_task"] == "s2c" else 0)
+
+
+def our_name(config: SpeechT5Config, key: str) -> str:
+    """Our name of an official tensor; of a tied CTC head that of the embedding."""
+    if key == "encoder.proj.weight" and config.ctc_head == "tied":
+        return EMBEDDING
+    return name_of(fairseq_rules(config.waveform.norm), key, "SpeechT5")
+
+
+def weights_of(config: SpeechT5Config, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A case's weights by our names."""
+    kept = {key: tensor for key, tensor in state.items() if config.encoder.norm_first or not POST_NORM_UNUSED.fullmatch(key)}
+    if config.ctc_head == "tied":
+        kept = {key: tensor for key, tensor in kept.items() if not key.startswith("encoder.proj.")}
+    if not config.encoder.key_distance:
+        kept = {key: tensor for key, tensor in kept.items() if not re.search(r"encoder\.(?:pos_emb|layers\.\d+\.norm_k)\.", key)}
+    return rename(kept, fairseq_rules(config.waveform.norm), UNUSED, "SpeechT5")
+
+
+def prepare(case: Case) -> Given:
+    settings = settings_of(case)
+    model = SpeechT5(settings).eval()
+    state = weights_of(settings, case.state)
+    if "feature_mask" not in state and settings.mask.prob == 0:
+        state["feature_mask"] = model.feature_mask.detach()
+    load(model, state)
+    return Given(case, model, reading(case))
+
+
+def reading(case: Case) -> Batch:
+    """What a case reads and writes."""
+    inputs = case.inputs
+    targets = {
+        name: inputs[key] for name, key in (("units", "hubert_target_0"), ("mel", "dec_target"), ("voice", "spkembs")) if key in inputs
+    }
+    lengths = {"mel": inputs["dec_target_lengths"]} if "dec_target_lengths" in inputs else {}
+    if "target" in inputs:
+        target = inputs["target"]
+        targets |= {"tokens": target.masked_fill(target == EOS, PAD), "speaker": target[:, 0]}
+        lengths["tokens"] = ((target != PAD) & (target != EOS)).sum(1)
+    if "source" in inputs:
+        batch = batch_of(inputs["source"], inputs.get("padding_mask"), targets)
+        return Batch(batch.ids, batch.task, batch.audio, batch.audio_lengths, targets=targets, target_lengths=lengths)
+    text = inputs["src_tokens"]
+    ids = tuple(f"row {row}" for row in range(len(text)))
+    return Batch(ids, "text", text=text, text_lengths=(text != PAD).sum(1), targets=targets, target_lengths=lengths)
+
+
+# What the parts of a model say ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Read:
+    """What the encoder says, and where its input ends."""
+
+    encoded: Tensor
+    lengths: Tensor
+
+
+def reads(given: Given, check: Check, prefix: str, batch: Batch, mask: InputMask | None = None, frames: int | None = None) -> Read:
+    """Run the encoder, and compare its stages."""
+    model = given.model
+    if batch.audio is not None:
+        assert batch.audio_lengths is not None
+        x = batch.audio[:, None]
+        for index, layer in enumerate(model.frontend.layers):
+            x = layer(x, None)
+            check.forward(f"{prefix}conv_layer_{index}", x)
+        heard = model.hear(batch, frames)
+        check.forward(f"{prefix}conv_features", heard.convolved.transpose(1, 2))
+        check.forward(f"{prefix}features_ln", heard.normed)
+        check.forward(f"{prefix}features_proj", heard.projected)
+        check.forward(f"{prefix}pos_conv", model.speech_positions(model.hide(heard.projected, mask)))
+        check.forward(f"{prefix}sinusoidal_positions", model.frame_numbers(heard.padding))
+        check.loss(f"{prefix}features_pen", heard.convolved.square().mean())
+        check.equal(f"{prefix}frame_padding_mask", heard.padding)
+        seen, lengths = model.read_speech(heard, mask), heard.lengths
+    else:
+        assert batch.text is not None
+        assert batch.text_lengths is not None
+        seen, lengths = model.read_text(batch.text), batch.text_lengths
+        check.forward(f"{prefix}text_encoder_prenet_out", seen)
+    check.forward(f"{prefix}encoder_in", seen)
+    check.equal(f"{prefix}encoder_padding_mask", padding_mask(lengths, seen.shape[1]))
+    states = model.encoder.hidden_states(seen, lengths)
+    for index, state in enumerate(states[1:]):
+        check.forward(f"{prefix}encoder_layer_{index}", state)
+    encoded = model.encoder(seen, lengths)
+    check.forward(f"{prefix}encoder_out", encoded)
+    if model.config.ctc_head != "none":
+        check.forward(f"{prefix}ctc_logits", model.ctc_logits(encoded).transpose(0, 1))
+    return Read(encoded, lengths)
+
+
+def writes_text(given: Given, check: Check, prefix: str, read: Read, tokens: Tensor) -> Tensor:
+    """Run the decoder over text, and compare its stages."""
+    decoder = given.model.decoder
+    assert isinstance(decoder, Decoder)
+    seen, kept = decoder.embed(tokens), []
+    check.forward(f"{prefix}decoder_in", seen)
+    lengths = (tokens != PAD).sum(1)
+    out = decoder.decode(seen, decoder.project_memory(read.encoded, read.lengths), lengths=lengths, kept=kept)
+    for index, state in enumerate(kept):
+        check.forward(f"{prefix}decoder_layer_{index}", state)
+    check.forward(f"{prefix}decoder_out", out)
+    logits = decoder.predict(out)
+    check.forward(f"{prefix}logits", logits)
+    return logits
+
+
+def writes_speech(given: Given, check: Check, prefix: str, read: Read, keep: Tensor | None) -> tuple[Written, list[Tensor]]:
+    """Run the decoder over frames, and compare its stages."""
+    model, inputs = given.model, given.case.inputs
+    assert model.speech_prenet is not None
+    assert model.spectrogram is not None
+    frames, voice, lengths = inputs["prev_output_tokens"], inputs.get("spkembs"), inputs["tgt_lengths"]
+    check.value(
+        f"{prefix}prev_output_tokens",
+        float((shift_frames(inputs["dec_target"], model.config.spectrogram.reduction) - frames).abs().max()),
+        0.0,
+        1e-6,
+    )
+    plain = model.speech_prenet.read(frames, keep)
+    check.forward(f"{prefix}speech_decoder_prenet_linear_out", plain)
+    placed = plain + model.speech_prenet.positions(torch.arange(frames.shape[1]))
+    check.forward(f"{prefix}speech_decoder_prenet_posenc_out", placed)
+    seen = model.speech_prenet(frames, voice, keep=keep)
+    check.forward(f"{prefix}decoder_in", seen)
+    kept: list[Tensor] = []
+    weights: list[Tensor] = []
+    memory = model.decoder.project_memory(read.encoded, read.lengths)
+    out = model.decoder.decode(seen, memory, lengths=lengths, kept=kept, weights=weights)
+    for index, state in enumerate(kept):
+        check.forward(f"{prefix}decoder_layer_{index}", state)
+    check.forward(f"{prefix}decoder_out", out)
+    for index, each in enumerate(weights):
+        check.forward(f"{prefix}cross_attn_{index}", each)
+    check.forward(f"{prefix}cross_attn_mean", weights[-1].mean(1))
+    written: Written = model.spectrogram(out, lengths)
+    check.forward(f"{prefix}mel_before", written.before)
+    check.forward(f"{prefix}mel_after", written.after)
+    check.forward(f"{prefix}stop_logits", written.stop)
+    return written, weights
+
+
+def total_of(losses: Mapping[str, Loss]) -> Tensor:
+    return torch.stack([loss.value for loss in losses.values()]).sum()
+
+
+def count_of(losses: Mapping[str, Loss]) -> Tensor:
+    return torch.stack([loss.count for loss in losses.values()]).sum()
+
+
+def modes(given: Given, check: Check, run: Callable[[str], None]) -> None:
+    """Evaluation without, and training with gradients; dropout is 0 in both."""
+    given.model.eval()
+    with torch.no_grad():
+        run("eval.")
+    given.model.train()
+    run("train.")
+    given.model.eval()
+
+
+# Recognition ----------------------------------------------------------------------------------------------------------------------------
+
+
+def recognition_case(case: Case, check: Check) -> None:
+    given, weights = prepare(case), settings_of(case).losses
+    model, batch, inputs = given.model, given.batch, case.inputs
+    target, tokens = inputs["target"], inputs["prev_output_tokens"]
+
+    def run(mode: str) -> None:
+        mask = InputMask(fused=inputs.get("mask.time"), channels=inputs.get("mask.channel")) if mode == "train." else None
+        read = reads(given, check, mode, batch, mask)
+        logits = writes_text(given, check, mode, read, tokens)
+        losses = model.recognition_losses(batch, mask)
+        total, count = total_of(losses), count_of(losses)
+        check.loss(f"{mode}loss", total)
+        check.equal(f"{mode}sample_size", count)
+        check.loss(f"{mode}loss_normalised", total / count)
+        spoken = seq2seq_loss(logits, target, PAD, weights.label_smoothing)
+        symbols = batch.target_lengths["tokens"]
+        heard = ctc_loss(model.ctc_logits(read.encoded), read.lengths, batch.targets["tokens"], symbols, model.config.blank)
+        check.loss(f"{mode}log.ce_loss", spoken.value)
+        check.loss(f"{mode}log.nll_loss", spoken.logs["nll"][0])
+        check.loss(f"{mode}log.ctc_loss", heard.value if weights.ctc else 0.0)
+        check.loss(f"{mode}log.loss", total)
+        check.equal(f"{mode}log.ntokens", float(symbols.sum()))
+        check.equal(f"{mode}log.nsentences", len(target))
+        check.equal(f"{mode}log.sample_size", count)
+        check.equal(f"{mode}log.n_correct", spoken.logs["token_accuracy"][0])
+        check.equal(f"{mode}log.total", spoken.count)
+        for name in ("wv_errors", "w_errors", "w_total", "c_errors", "c_total"):
+            check.skip(f"{mode}log.{name}", "error rates that the official criterion counts by the way; avtlm.evaluation has its own.")
+        if mode == "train.":
+            gradients(check, model, total, lambda key: our_name(model.config, key))
+
+    modes(given, check, run)
+    if "extract.features_layer" in case.outputs:
+        with torch.no_grad():
+            check.forward("extract.features_layer", model.encode(batch, case.config["tgt_enc_layer"] + 1)[0])
+
+
+def search_case(case: Case, check: Check) -> None:
+    given = prepare(case)
+    model, bound = given.model, case.bound("scores")
+    language = TableLanguageModel(case.inputs["lm.bigram_logits"]) if "lm.bigram_logits" in case.inputs else None
+    whole, lengths = case.inputs["source"], given.batch.audio_lengths
+    assert lengths is not None
+    alone = [batch_of(row[None, :length], None) for row, length in zip(whole, lengths.tolist(), strict=True)]
+    read = [model.encode(batch) for batch in alone]
+    with torch.no_grad():
+        ctc = [model.ctc_logits(encoded).log_softmax(-1) for encoded, _ in read]
+    for row, log_probs in enumerate(ctc):
+        check.forward(f"ctc_log_probs.utt{row}", log_probs[0])
+    searches(case, check, model.decoder, read, ctc, model.encode(given.batch), language, bound, model.config.blank, (model.config.mask_id,))
+
+
+def searches(
+    case: Case,
+    check: Check,
+    decoder: Any,
+    read: list[tuple[Tensor, Tensor]],
+    ctc: list[Tensor],
+    together: tuple[Tensor, Tensor],
+    language: TableLanguageModel | None,
+    bound: float,
+    blank: int,
+    never: tuple[int, ...],
+) -> None:
+    """Every search of a case, one utterance at a time or the batch as it is."""
+    for name, asked in case.config["gen"].items():
+        asked = dict(asked)
+        single = asked.pop("single", True)
+        options = BeamOptions(
+            beam=asked.pop("beam"),
+            nbest=case.config["gen"][name]["beam"],
+            length_penalty=asked.pop("len_penalty", 1.0),
+            max_len_a=0,
+            max_len_b=asked.pop("max_len_b"),
+            min_len=asked.pop("min_len", 1),
+            ctc_weight=asked.pop("ctc_weight", 0.0),
+            lm_weight=asked.pop("lm_weight", 0.0),
+            convention="speecht5",
+            blank=blank,
+            never=never,
+        )
+        if asked:
+            raise CaseError(f"case.json: config.gen.{name} asks for {', '.join(asked)}, which is not replayed.")
+        model = language if options.lm_weight else None
+        if single:
+            found = [attention_beam(decoder, *each, options, model, heard)[0] for each, heard in zip(read, ctc, strict=True)]
+        else:
+            found = attention_beam(decoder, *together, options, model)
+        for row, hypotheses in enumerate(found):
+            key = f"{name}.utt{row}"
+            check.equal(f"{key}.n_hyp", len(hypotheses))
+            for rank, hypothesis in enumerate(hypotheses):
+                check.equal(f"{key}.hyp{rank}.tokens", torch.tensor([*hypothesis.tokens, EOS]))
+                check.close(f"{key}.hyp{rank}.score", torch.tensor(hypothesis.score), bound)
+                parts = torch.tensor([*hypothesis.token_scores, hypothesis.components["end"]])
+                check.close(f"{key}.hyp{rank}.positional_scores", parts, bound)
+
+
+# Generation -----------------------------------------------------------------------------------------------------------------------------
+
+
+def generation_case(case: Case, check: Check) -> None:
+    given = prepare(case)
+    model, batch, inputs = given.model, given.batch, case.inputs
+    settings, reduction = model.config.losses.reconstruction, model.config.spectrogram.reduction
+    keep, lengths = inputs.get("prenet_keep"), inputs["dec_target_lengths"]
+
+    def run(mode: str) -> None:
+        read = reads(given, check, mode, batch)
+        written, weights = writes_speech(given, check, mode, read, keep)
+        _after(case, check, mode, model)
+        model.load_state_dict(before)
+        losses = model.generation_losses(batch, keep=keep)
+        loss = losses["spectrogram"]
+        total = loss.value / loss.count
+        parts = spectrogram_loss(written, inputs["dec_target"], lengths, settings, reduction)
+        guide = model.config.waveform.frames(batch.audio_lengths) if batch.audio_lengths is not None else read.lengths
+        check.equal("src_frame_lengths", guide)
+        check.loss(f"{mode}loss", total)
+        _logs(check, mode, parts, total)
+        steps = torch.div(lengths, reduction, rounding_mode="floor")
+        check.loss(f"{mode}log.enc_dec_attn_loss", guided_attention_loss(weights, steps, guide, settings))
+        for side, part in (("encoder", model.text_prenet), ("decoder", model.speech_prenet)):
+            if part is not None:
+                check.loss(f"{mode}log.{side}_alpha", part.positions.scale)
+        check.equal(f"{mode}log.ntokens", float((read.lengths if batch.audio_lengths is None else batch.audio_lengths).sum()))
+        check.equal(f"{mode}log.nsentences", len(batch))
+        check.equal(f"{mode}log.sample_size", 1)
+        if mode == "train.":
+            gradients(check, model, total, lambda key: our_name(model.config, key))
+
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    modes(given, check, run)
+    model.load_state_dict(before)  # without what training made of running statistics
+    if "gen.mel" in case.outputs:
+        ratio = LONGEST_OF_SPEECH if batch.audio is not None else LONGEST_OF_TEXT
+        speech = first_spoken(given, SynthesisOptions(longest=ratio))
+        check.forward("gen.mel", speech.mel)
+        check.forward("gen.stop_probs", speech.stop)
+        check.forward("gen.attn", speech.attention)
+
+
+def _after(case: Case, check: Check, mode: str, model: SpeechT5) -> None:
+    """Running statistics after one pass of training."""
+    state = model.state_dict()
+    start = f"{mode}after."
+    for name in case.outputs:
+        if name.startswith(start):
+            check.forward(name, state[our_name(model.config, name.removeprefix(start))])
+
+
+def _logs(check: Check, prefix: str, parts: Loss, total: Tensor) -> None:
+    for theirs, ours in (("l1_loss", "absolute"), ("l2_loss", "squared"), ("bce_loss", "stop")):
+        value, count = parts.logs[ours]
+        check.loss(f"{prefix}log.{theirs}", value / count)
+    check.loss(f"{prefix}log.loss", total)
+
+
+def first_spoken(given: Given, options: SynthesisOptions) -> Speech:
+    """The first row of a case alone, without its padding, synthesised with the dropout that the case holds."""
+    batch, inputs = given.batch, given.case.inputs
+    if batch.audio is not None:
+        assert batch.audio_lengths is not None
+        alone = batch_of(batch.audio[:1, : int(batch.audio_lengths[0])], None)
+    else:
+        assert batch.text is not None
+        assert batch.text_lengths is not None
+        text = batch.text[:1, : int(batch.text_lengths[0])]
+        alone = Batch(batch.ids[:1], "text", text=text, text_lengths=batch.text_lengths[:1])
+    voice = inputs.get("spkembs", inputs.get("speaker_embeddings"))
+    with torch.no_grad():
+        encoded, lengths = given.model.encode(alone)
+    keep = inputs["gen.prenet_keep"][:, :, None]
+    return synthesize(given.model, encoded, lengths, None if voice is None else voice[:1], options=options, keep=keep)[0]
+
+
+# Speakers -------------------------------------------------------------------------------------------------------------------------------
+
+
+def speaker_case(case: Case, check: Check) -> None:
+    given = prepare(case)
+    model, batch = given.model, given.batch
+
+    def run(mode: str) -> None:
+        read = reads(given, check, mode, batch)
+        logits = model.name_speaker(read.encoded, read.lengths)
+        check.forward(f"{mode}class_logits", logits)
+        if model.config.pooling == "decoder":
+            start, kept = torch.zeros(len(batch), 1, model.config.decoder.dim), []
+            check.forward(f"{mode}decoder_in", start)
+            memory = model.decoder.project_memory(read.encoded, read.lengths)
+            out = model.decoder.decode(start, memory, kept=kept)
+            for index, state in enumerate(kept):
+                check.forward(f"{mode}decoder_layer_{index}", state)
+            check.forward(f"{mode}decoder_out", out)
+            check.forward(f"{mode}embedding", out[:, 0])
+        loss = model.speaker_losses(batch)["speaker"]
+        check.loss(f"{mode}loss", loss.value)
+        check.loss(f"{mode}log.loss", loss.value)
+        for name in ("ce_loss", "nll_loss"):
+            check.loss(f"{mode}log.{name}", loss.value)
+        for name in ("sample_size", "log.sample_size", "log.ntokens", "log.nsentences", "log.total"):
+            check.equal(f"{mode}{name}", loss.count)
+        check.equal(f"{mode}log.ctc_loss", 0)
+        check.equal(f"{mode}log.n_correct", loss.logs["speaker_accuracy"][0])
+        check.equal(f"{mode}generate_class", logits.argmax(-1))
+        if mode == "train.":
+            gradients(check, model, loss.value, lambda key: our_name(model.config, key))
+
+    modes(given, check, run)
+
+
+# Pre-training ---------------------------------------------------------------------------------------------------------------------------
+
+
+def pretraining_case(case: Case, check: Check) -> None:
+    given = prepare(case)
+    model = given.model
+    if model.quantizer is not None:
+        model.quantizer.set_updates(case.config.get("num_updates", 0))
+    for mode in ("eval.", "train."):
+        model.train(mode == "train.")
+        with torch.set_grad_enabled(mode == "train."):
+            _speech_branch(given, check, f"{mode}speech.")
+            model.zero_grad()
+            _text_branch(given, check, f"{mode}text.")
+        if model.quantizer is not None:
+            check.close(f"{mode}gumbel_temp", torch.tensor(model.quantizer.temperature), case.bound("forward"))
+
+
+def _drawn(given: Given, part: str, rows: int, frames: int, mask: InputMask | None = None, keep: Tensor | None = None) -> Drawn:
+    """What chance decided in a case."""
+    config, inputs = given.config, given.case.inputs
+    if config.codebook is None:
+        return Drawn(mask, keep=keep)
+    mixed = torch.zeros(rows, frames, dtype=torch.bool)
+    mixed[:, inputs[f"{part}.codebook_perm"][: int(frames * config.mixing)]] = True
+    noise = inputs[f"{part}.gumbel_noise"].view(-1, config.codebook.groups, config.codebook.entries)
+    return Drawn(mask, mixed, noise, keep)
+
+
+def _codes(given: Given, check: Check, prefix: str, read: Read, drawn: Drawn) -> Read:
+    """What the decoder attends to."""
+    model = given.model
+    seen, codes = model.quantise(read.encoded, read.lengths, drawn)
+    check.forward(f"{prefix}encoder_out_after_mix", seen)
+    if codes is not None:
+        check.forward(f"{prefix}quantized", codes.vectors.unflatten(0, seen.shape[:2]))
+        check.loss(f"{prefix}prob_perplexity", codes.soft_perplexity)
+        check.loss(f"{prefix}code_perplexity", codes.hard_perplexity)
+        check.loss(f"{prefix}log.code_perplexity", codes.hard_perplexity)
+    return Read(seen, read.lengths)
+
+
+def _speech_branch(given: Given, check: Check, prefix: str) -> None:
+    model, batch, inputs = given.model, given.batch, given.case.inputs
+    mask, keep = InputMask(fused=inputs["mask.time"], channels=inputs.get("mask.channel")), inputs.get("prenet_keep")
+    units = model.units_of(batch)
+    assert units is not None
+    assert model.predictor is not None
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    read = reads(given, check, prefix, batch, mask, units.shape[1])
+    drawn = _drawn(given, "speech", *read.encoded.shape[:2], mask, keep)
+    written, _ = writes_speech(given, check, prefix, _codes(given, check, prefix, read, drawn), keep)
+    model.load_state_dict(before)
+    losses = model.speech_losses(batch, drawn)
+    total, count = total_of(losses), count_of(losses)
+    hidden, padding = inputs["mask.time"][:, : read.encoded.shape[1]], padding_mask(read.lengths, read.encoded.shape[1])
+    for word, chosen in (("masked", hidden & ~padding), ("unmasked", ~hidden & ~padding)):
+        logits, target = model.predictor(read.encoded[chosen]), units[chosen][:, None]
+        plain = torch.cat([logits.gather(1, target), logits.scatter(1, target, float("-inf"))], 1)
+        first, ranked = with_copies(plain, given.case.outputs.get(f"{prefix}hubert_logits_{word}_0"))
+        check.forward(f"{prefix}hubert_logits_{word}_0", first)
+        truth = torch.zeros_like(target[:, 0])
+        check.loss(f"{prefix}log.loss_{word[0]}_0", F.cross_entropy(first, truth, reduction="sum"))
+        check.equal(f"{prefix}log.correct_{word[0]}_0", float((ranked.argmax(-1) == 0).sum()))
+        check.equal(f"{prefix}log.count_{word[0]}_0", float(len(first)))
+    check.loss(f"{prefix}log.loss_features_pen", losses["feature_penalty"].value)
+    if "diversity" in losses:
+        check.loss(f"{prefix}log.loss_prob_perplexity", losses["diversity"].value)
+    settings, reduction = model.config.losses.reconstruction, model.config.spectrogram.reduction
+    parts = spectrogram_loss(written, inputs["dec_target"], inputs["dec_target_lengths"], settings, reduction)
+    _logs(check, prefix, parts, total)
+    check.loss(f"{prefix}log.dec_loss", losses["spectrogram"].value / count)
+    check.loss(f"{prefix}loss", total)
+    check.loss(f"{prefix}loss_normalised", total / count)
+    for name in ("sample_size", "log.sample_size", "log.ntokens"):
+        check.equal(f"{prefix}{name}", count)
+    check.equal(f"{prefix}log.nsentences", len(batch))
+    check.equal(f"{prefix}log.ngpu", 1)
+    if total.requires_grad:
+        _gradients(given, check, "speech", total / count)
+
+
+def _text_branch(given: Given, check: Check, prefix: str) -> None:
+    model, inputs = given.model, given.case.inputs
+    tokens, target = inputs["text.src_tokens"], inputs["text.target"]
+    ids = given.batch.ids[: len(tokens)]
+    lengths = (tokens != PAD).sum(1)
+    read = reads(given, check, prefix, Batch(ids, "text", text=tokens, text_lengths=lengths))
+    drawn = _drawn(given, "text", *tokens.shape)
+    seen = _codes(given, check, prefix, read, drawn)
+    logits = writes_text(given, check, prefix, seen, inputs["text.prev_output_tokens"])
+    losses = model.text_losses(Batch(ids, "text", text=target, text_lengths=(target != PAD).sum(1)), tokens, lengths, drawn)
+    total, count = total_of(losses), count_of(losses)
+    check.loss(f"{prefix}log.bart_loss", seq2seq_loss(logits, target, PAD, 0.0).value)
+    if "diversity" in losses:
+        check.loss(f"{prefix}log.loss_prob_perplexity", losses["diversity"].value)
+    check.loss(f"{prefix}log.loss", total)
+    check.loss(f"{prefix}loss", total)
+    check.loss(f"{prefix}loss_normalised", total / count)
+    for name in ("sample_size", "log.sample_size", "log.ntokens"):
+        check.equal(f"{prefix}{name}", count)
+    check.equal(f"{prefix}log.nsentences", len(tokens))
+    if total.requires_grad:
+        _gradients(given, check, "text", total / count)
+
+
+def _gradients(given: Given, check: Check, part: str, loss: Tensor) -> None:
+    start = f"grad.{part}."
+    loss.backward()
+    parameters = dict(given.model.named_parameters())
+    for name in given.case.outputs:
+        if name.startswith(start):
+            check.gradient(name, parameters[our_name(given.config, name.removeprefix(start))].grad)
+
+
+def _is(task: str) -> Callable[[Case], bool]:
+    return lambda case: case.official.startswith("T5TransformerModel") and case.config.get("t5_task") == task
+
+
+ADAPTERS = [
+    (lambda case: "sequence_generator" in case.official and "T5TransformerModel" in case.official, search_case),
+    (_is("s2t"), recognition_case),
+    (_is("t2s"), generation_case),
+    (_is("s2s"), generation_case),
+    (_is("s2c"), speaker_case),
+    (_is("pretrain"), pretraining_case),
+]
