@@ -13,6 +13,7 @@ from avtlm.data.container import FPS, SAMPLE_RATE, MediaError, open_media, video
 from avtlm.data.dataset import Item, collate
 from avtlm.data.inputs import InputFormat
 from avtlm.data.sound import read_track
+from avtlm.data.sound_stream import media_seconds
 from avtlm.decoding.result import Transcript
 from avtlm.lips.crop import extract_lips
 from avtlm.lips.landmarks import FaceMesh, LandmarkProvider
@@ -24,6 +25,7 @@ logger = logging.getLogger(__name__)
 BATCH_SECONDS = 120.0  # in one batch, padding too
 BATCH_FILES = 16
 MIN_SECONDS = 0.1
+WINDOW = 20.0  # seconds of the longest recording that is decoded whole; training takes clips of this length at most by default
 MODALITIES = ("av", "a", "v")
 
 
@@ -34,6 +36,8 @@ def transcribe(
     geometry: str | None = None,
     provider: LandmarkProvider | None = None,
     decoding: Sequence[str] = (),
+    window: float = WINDOW,
+    vad: str = "energy",
 ) -> list[Transcript]:
     """Transcripts of media files, in their order.
 
@@ -44,6 +48,8 @@ def transcribe(
         geometry: how lips are aligned; default: as they were for the model. See avtlm.lips.align.GEOMETRIES.
         provider: finds face landmarks; default: FaceMesh.
         decoding: changes to the model's decoding settings: ``("method=ctc_beam", "beam=20")``.
+        window: seconds that the model takes at once; longer recordings are divided (see avtlm.long_recordings). 0 takes every file whole.
+        vad: what finds speech in them: ``energy``, or ``silero`` (the extra ``vad``).
 
     Raises:
         MediaError: a file cannot be used; see `transcribe_each` to go on with the others.
@@ -52,7 +58,7 @@ def transcribe(
         ValueError: an unknown modality.
     """
     found = []
-    for _, result in transcribe_each(paths, model, modality, geometry, provider, decoding):
+    for _, result in transcribe_each(paths, model, modality, geometry, provider, decoding, window, vad):
         if isinstance(result, MediaError):
             raise result
         found.append(result)
@@ -66,10 +72,14 @@ def transcribe_each(
     geometry: str | None = None,
     provider: LandmarkProvider | None = None,
     decoding: Sequence[str] = (),
+    window: float = WINDOW,
+    vad: str = "energy",
 ) -> Iterator[tuple[Path, Transcript | MediaError]]:
     """As `transcribe`, one pair of path and result at a time; a file that cannot be used gives its MediaError and the others go on."""
     if modality not in MODALITIES:
         raise ValueError(f"modality: {modality!r} is unknown; choose one of {', '.join(MODALITIES)}.")
+    from avtlm.long_recordings import LongOptions, transcribe_recording  # which reads features as this file does
+
     recognizer = load_recognizer(model)
     searched = changed_decoding(recognizer, decoding)
     inputs = systems.input_format(recognizer.encoder)
@@ -79,11 +89,21 @@ def transcribe_each(
         modality = "a"
     if provider is None and "v" in modality:
         provider = FaceMesh()
+    options = LongOptions(window=window, vad=vad) if window else None
+    lips = geometry or recognizer.geometry
     waiting: list[tuple[Path, Item | MediaError]] = []
     for path in track([Path(path) for path in paths], "transcribing"):
+        if options is not None and media_seconds(path) > options.window:
+            yield from _recognise(recognizer, waiting, searched)
+            waiting = []
+            try:
+                yield path, transcribe_recording(path, recognizer, modality, searched, options, lips, provider)
+            except MediaError as error:
+                yield path, error
+            continue
         entry: tuple[Path, Item | MediaError]
         try:
-            entry = path, read_item(path, modality, inputs, geometry or recognizer.geometry, provider)
+            entry = path, read_item(path, modality, inputs, lips, provider)
         except MediaError as error:
             entry = path, error
         items = [item for _, item in [*waiting, entry] if isinstance(item, Item)]

@@ -11,7 +11,7 @@ import numpy as np
 import soundfile
 import soxr
 
-from avtlm.data.container import SAMPLE_RATE, MediaError, open_media
+from avtlm.data.container import PYAV_ERRORS, SAMPLE_RATE, MediaError, open_media
 from avtlm.data.sound import SOUND_FILES, mix_down, note_rate, track_pieces
 
 BLOCK = 16000  # samples of a block at the rate of the source, where the file does not come in packets of its own
@@ -101,8 +101,8 @@ def promised_bytes(path: Path) -> int:
     return size + 8 if head[:4] == b"RIFF" and head[8:12] == b"WAVE" and size < 2**32 - 2**16 else 0
 
 
-def media_seconds(path: str | Path) -> float | None:
-    """How long a file says it is; None if it does not say (recordings of browsers), or if it cannot be opened as media.
+def media_seconds(path: str | Path) -> float:
+    """How long a file is: what it says, or else by the time stamps in it (recordings of browsers promise nothing); 0 if it is no media.
 
     Whatever is wrong with a file is for those to report who read it.
     """
@@ -114,6 +114,16 @@ def media_seconds(path: str | Path) -> float | None:
             pass  # libsndfile does not know the coding; FFmpeg may
     try:
         with open_media(path) as container:
-            return None if container.duration is None else container.duration / av.time_base
+            if container.duration is not None:
+                return container.duration / av.time_base
+            first, last = float("inf"), 0.0
+            try:
+                for packet in container.demux():
+                    if packet.pts is not None and packet.time_base is not None:
+                        begin = float(packet.pts * packet.time_base)
+                        first, last = min(first, begin), max(last, begin + float((packet.duration or 0) * packet.time_base))
+            except PYAV_ERRORS:
+                pass  # as far as it goes
+            return max(0.0, last - first)
     except MediaError:
         return 0.0

@@ -1,0 +1,89 @@
+"""One sequence of words out of those of two windows that overlap: no word doubled, none lost.
+
+Words near the edge of a window lack context, and the one at the edge is cut. So the seam is sought in the middle of the overlap: both
+windows' words there are aligned (the longest common subsequence of equal words whose times agree; of equally long ones the one with the
+best times), and of the pairs the one nearest to the middle becomes the seam: left of it the earlier window is believed, right of it the
+later one. If no word is common, times decide alone. Words without times get them by sharing out their window by letters; their times need
+agree only roughly.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from avtlm.decoding.result import Word
+
+AGREE = 0.4  # seconds by which times of the same word in two windows may differ
+AGREE_GUESSED = 2.0  # the same of times that are only shared out
+
+
+def timed(words: Sequence[Word], start: float, end: float) -> list[tuple[float, float]]:
+    """Start and end of every word: its own, or else its share of the time from ``start`` to ``end`` by letters."""
+    whole = sum(len(word.text) + 1 for word in words)
+    found, done = [], 0
+    for word in words:
+        begin = start + (end - start) * done / whole
+        done += len(word.text) + 1
+        guess = begin, start + (end - start) * done / whole
+        found.append(guess if word.start is None or word.end is None else (word.start, word.end))
+    return found
+
+
+def shifted(words: Sequence[Word], seconds: float) -> tuple[Word, ...]:
+    """Words of a segment on the clock of the recording."""
+    return tuple(
+        word if word.start is None or word.end is None else replace(word, start=word.start + seconds, end=word.end + seconds)
+        for word in words
+    )
+
+
+def merge_windows(
+    left: Sequence[Word], right: Sequence[Word], left_span: tuple[float, float], right_span: tuple[float, float]
+) -> tuple[list[Word], list[Word]]:
+    """What each of two windows contributes.
+
+    Args:
+        left, right: words in order, on one clock.
+        left_span, right_span: seconds from start to end of the windows; the left one ends after the right one starts.
+
+    Returns:
+        The words of the left window up to the seam, and those of the right window behind it.
+    """
+    known = all(word.start is not None for word in (*left, *right))
+    agree = AGREE if known else AGREE_GUESSED
+    begin, end = right_span[0], left_span[1]
+    middle = (begin + end) / 2
+    left_middles = [(a + b) / 2 for a, b in timed(left, *left_span)]
+    right_middles = [(a + b) / 2 for a, b in timed(right, *right_span)]
+    first = next((i for i, time in enumerate(left_middles) if time >= begin - agree), len(left))
+    stop = next((j for j, time in enumerate(right_middles) if time > end + agree), len(right))
+    pairs = _common(left[first:], right[:stop], left_middles[first:], right_middles[:stop], agree)
+    if pairs:
+        i, j = min(pairs, key=lambda pair: abs((left_middles[first + pair[0]] + right_middles[pair[1]]) / 2 - middle))
+        return list(left[: first + i + 1]), list(right[j + 1 :])
+    kept = sum(time < middle for time in left_middles)
+    skipped = sum(time < middle for time in right_middles)
+    return list(left[:kept]), list(right[skipped:])
+
+
+def _common(
+    left: Sequence[Word], right: Sequence[Word], left_times: Sequence[float], right_times: Sequence[float], agree: float
+) -> list[tuple[int, int]]:
+    """Pairs of the longest common subsequence of words whose times agree; among equally long ones that with the least differences."""
+    best: list[list[tuple[int, float]]] = [[(0, 0.0)] * (len(right) + 1) for _ in range(len(left) + 1)]
+    for i in range(len(left) - 1, -1, -1):
+        for j in range(len(right) - 1, -1, -1):
+            best[i][j] = max(best[i + 1][j], best[i][j + 1])
+            distance = abs(left_times[i] - right_times[j])
+            if left[i].text == right[j].text and distance <= agree:
+                count, cost = best[i + 1][j + 1]
+                best[i][j] = max(best[i][j], (count + 1, cost - distance))
+    pairs, i, j = [], 0, 0
+    while i < len(left) and j < len(right):
+        if best[i][j] == best[i + 1][j]:
+            i += 1
+        elif best[i][j] == best[i][j + 1]:
+            j += 1
+        else:
+            pairs.append((i, j))
+            i, j = i + 1, j + 1
+    return pairs
