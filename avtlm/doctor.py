@@ -34,6 +34,8 @@ EXTRAS = {
     "demo": (("gradio",), "the web page of make demo"),
     "shards": (("webdataset", "fsspec"), "writing tar shards of a corpus, and reading them from other places than local folders"),
     "metrics": (("sacrebleu", "pystoi"), "scoring translations and enhanced speech"),
+    "tensorboard": (("tensorboard",), "watching a training in TensorBoard"),
+    "wandb": (("wandb",), "watching a training in Weights & Biases"),
 }
 DECODERS = ("h264", "hevc", "vp9", "av1", "mpeg4", "mjpeg", "aac", "mp3", "opus", "vorbis", "flac", "pcm_s16le")
 ENCODERS = ("libx264", "aac")

@@ -16,10 +16,12 @@ def broken_imports(monkeypatch: pytest.MonkeyPatch) -> dict[str, Exception]:
     """Modules that fail to import, and how; the others import for real or, being slow, not at all."""
     errors: dict[str, Exception] = {}
 
-    def fake(name: str) -> ModuleType:
+    optional = {name for modules, _ in EXTRAS.values() for name in modules}
+
+    def fake(name: str, package: str | None = None) -> ModuleType:
         if name in errors:
             raise errors[name]
-        return module
+        return module if name in optional else real_import(name, package)
 
     monkeypatch.setattr(module.importlib, "import_module", fake)
     return errors

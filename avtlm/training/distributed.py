@@ -28,6 +28,7 @@ from avtlm.data.batching import Batch
 from avtlm.objectives.loss import Loss
 from avtlm.protocols import CombinesLosses
 from avtlm.training.batch_norms import NormAverages
+from avtlm.training.flops import UsefulWork
 
 T = TypeVar("T")
 Parallel = Literal["ddp", "fsdp"]
@@ -127,7 +128,7 @@ def is_loss_of_a_process(error: BaseException) -> bool:
 class Rounds(nn.Module):
     """A model whose forward pass is one round: what DDP and FSDP wrap, since they see one forward for one backward.
 
-    ``found`` holds the losses of the last round by batch, for the log.
+    ``found`` holds the losses of the last round by batch, for the log; ``work`` counts what they take.
     """
 
     def __init__(self, model: nn.Module, precision: str, device: torch.device) -> None:
@@ -135,6 +136,7 @@ class Rounds(nn.Module):
         self.model = model
         self.precision, self.device = precision, device
         self.found: list[dict[str, Loss]] = []
+        self.work = UsefulWork(model)
         self.norms: NormAverages | None = None
         self.used: set[str] | None = None
 
@@ -145,7 +147,8 @@ class Rounds(nn.Module):
             for batch in batches:
                 if self.norms is not None:
                     self.norms.start_batch()
-                found.append(self.model.losses(batch.to(self.device), generator))  # type: ignore[operator]
+                with self.work.counting(batch):
+                    found.append(self.model.losses(batch.to(self.device), generator))  # type: ignore[operator]
                 if self.norms is not None:
                     self.norms.end_batch()
         self.found = self.model.combine(batches, found) if isinstance(self.model, CombinesLosses) else found

@@ -7,8 +7,8 @@ What is unusual here:
 - They are the operations of the definition, whatever computes them (positional convolutions by Fourier transforms count as convolutions).
 - A layer of the encoder is counted as a whole, since it may be compiled. Lengths that are on a GPU are summed there, so that nothing waits.
 
-Left out, since they are below a hundredth: norms, activations, softmax, cosines with negatives, the optimiser, and zero frames between clips
-in the lips' stem, which are counted. Attention of decoders takes mean shares of padding.
+Left out, since they are below a hundredth: norms, activations, softmax, cosines with negatives, the optimiser. Zero frames between clips in
+the lips' stem are counted. Attention of decoders takes mean shares of padding.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ from avtlm.frontends.text import PhoneEncoder
 from avtlm.nn.feed_forward import ExpertFeedForward
 from avtlm.nn.positions import PositionalConvolution, PositionGate, StackedPositionalConvolution
 from avtlm.nn.quantize import GumbelQuantizer
-from avtlm.nn.transformer import Decoder, DecoderLayer, DecoderStack, EncoderLayer
+from avtlm.nn.transformer import Attention, DecoderLayer, DecoderStack, EncoderLayer
 from avtlm.objectives.masked_prediction import UnitPredictor
 
 Amount = float | Tensor
@@ -62,8 +62,11 @@ class UsefulWork:
         self._handles: list[RemovableHandle] = []
         self._watch(model, "frames")
 
-    def _watch(self, module: nn.Module, padding: str) -> None:
-        """Hook a module and what is in it; ``padding`` names the lengths that its rows are padded by ("none" if they are not)."""
+    def _watch(self, module: nn.Module, padding: str, of_known_layer: bool = False) -> None:
+        """Hook a module and what is in it; ``padding`` names the lengths that its rows are padded by ("none" if they are not).
+
+        ``of_known_layer``: whether it is in a layer that counts its attention itself.
+        """
         hook: Callable[..., None] | None = None
         inside = True
         if isinstance(module, LEAVES):
@@ -74,7 +77,7 @@ class UsefulWork:
             hook, inside = self._positions(module), False
         elif isinstance(module, DecoderLayer):
             hook = self._decoder_layer
-        elif isinstance(module, Decoder) and module.output is None:
+        elif isinstance(getattr(module, "embedding", None), nn.Embedding) and getattr(module, "output", module) is None:
             hook = self._tied_output
         elif isinstance(module, UnitPredictor):
             hook = self._unit_predictor
@@ -88,13 +91,15 @@ class UsefulWork:
             padding = "text"
         elif isinstance(module, DecoderStack):
             padding = "tokens"
+        elif isinstance(module, Attention) and not of_known_layer:
+            self._handles.append(module.output.register_forward_hook(self._own_attention))
         for name, child in module.named_children() if inside else ():
             # Keys and values of what the encoder said are projected frame by frame.
             frames = isinstance(module, DecoderLayer) and name == "cross_attention"
             for part in (child.key, child.value) if frames else ():
                 self._watch(part, "frames")  # type: ignore[arg-type]
             for part in (child.query, child.output) if frames else (child,):
-                self._watch(part, padding)  # type: ignore[arg-type]
+                self._watch(part, padding, isinstance(module, DecoderLayer))  # type: ignore[arg-type]
 
     def remove(self) -> None:
         """Take the hooks off again."""
@@ -110,10 +115,12 @@ class UsefulWork:
         """
         inputs = [(part, lengths) for part, lengths in ((batch.audio, batch.audio_lengths), (batch.video, batch.video_lengths))]
         text = _share(batch.text, batch.text_lengths)
-        frames = max((_share(part, lengths) for part, lengths in inputs if part is not None), default=text)
         tokens, ends = batch.targets.get("tokens"), batch.target_lengths.get("tokens")
         # Every transcript has its end behind it.
         said = 1.0 if tokens is None or ends is None else float((ends + 1).sum()) / (len(batch) * (tokens.shape[1] + 1))
+        frames = max(
+            (_share(part, lengths) for part, lengths in inputs if part is not None), default=text if batch.text is not None else said
+        )
         self._batch = _Shares(len(batch), frames, text, said)
         try:
             yield
@@ -197,10 +204,16 @@ class UsefulWork:
             keys = x.shape[1] * share + memory.shape[1] * self._batch.frames
             self._add(4.0 * x.numel() * share * keys * _passes(x, x))
 
+    def _own_attention(self, module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
+        """Of a sequence on itself, whole and without other lengths than the batch's: language models."""
+        if self._batch is not None:
+            self._add(4.0 * output.numel() * self._batch.frames * output.shape[1] * self._batch.frames * _passes(output, output))
+
     def _tied_output(self, module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
         if self._batch is not None:
             weight: Tensor = module.embedding.weight  # type: ignore[union-attr, assignment]
-            self._add(2.0 * output.numel() * weight.shape[1] * self._batch.tokens * _passes(weight, weight))
+            share = self._batch.tokens if isinstance(module, DecoderStack) else self._batch.frames
+            self._add(2.0 * output.numel() * weight.shape[1] * share * _passes(weight, weight))
 
     def _unit_predictor(self, module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
         if self._batch is not None:

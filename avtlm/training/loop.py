@@ -7,10 +7,10 @@ A run lives in one folder: ``model/`` (the checkpoint with its trainer state, re
 bit. SIGTERM and Ctrl-C end it behind a step, with a checkpoint. Several processes (distributed.py) make the same updates as one.
 """
 
-import json
 import logging
 import math
 import os
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,14 +23,12 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from avtlm import config, systems
 from avtlm.data.batching import Batch
 from avtlm.data.dataset import ClipDataset, Source
-from avtlm.data.inputs import InputFormat
 from avtlm.data.mixing import Mixer, MixingConfig
 from avtlm.data.seeds import seed_for
 from avtlm.files import write_text
-from avtlm.frontends.filterbank import SAMPLE_RATE
 from avtlm.objectives.loss import Loss
 from avtlm.protocols import FollowsSteps
-from avtlm.training import distributed, run_folder
+from avtlm.training import distributed, run_folder, watching
 from avtlm.training.distributed import Parallel, whole
 from avtlm.training.guard import Guard
 from avtlm.training.initial import build, check_inventory
@@ -38,6 +36,7 @@ from avtlm.training.interruption import Interruption
 from avtlm.training.layers import prepare_layers
 from avtlm.training.meter import Meter
 from avtlm.training.optim import OptimConfig, make_optimizer, schedule, set_lr
+from avtlm.training.peak import peak_rate
 from avtlm.training.progress import bar
 from avtlm.training.state import TrainState
 from avtlm.training.stream import BatchStream
@@ -83,6 +82,9 @@ class TrainConfig:
         activation_checkpointing: compute the encoder's layers a second time for their gradients in place of keeping what they need.
         compile: the encoder's layers by torch.compile.
         ema: decay of a moving average of the weights, in ``model/ema/``; null keeps none.
+        tensorboard: write ``tensorboard/`` too, where the package is installed.
+        wandb: project of Weights & Biases to log to; null does not.
+        samples: validation utterances of a recogniser that are logged as it understands them.
         threads: CPU threads; null leaves PyTorch's choice.
     """
 
@@ -118,6 +120,9 @@ class TrainConfig:
     activation_checkpointing: bool = False
     compile: bool = False
     ema: float | None = None
+    tensorboard: bool = True
+    wandb: str | None = None
+    samples: int = 4
     workers: int = 0
     threads: int | None = None
 
@@ -189,6 +194,7 @@ class Trainer:
         self.model_folder = self.folder / "model"
         if settings.threads is not None:
             torch.set_num_threads(settings.threads)
+        watching.check(settings.wandb)
         self.processes = distributed.join(settings.timeout_seconds, settings.accumulate)
         self.device = self.processes.device
         torch.manual_seed(seed_for(settings.seed, "initialise"))
@@ -238,11 +244,12 @@ class Trainer:
         if self.processes.first:
             self.folder.mkdir(parents=True, exist_ok=True)
             write_text(self.folder / "config.yaml", config.to_yaml(settings))
-        batches = {name: stream.batches(state.positions[name], self._turns(name)) for name, stream in self.streams.items()}
-        meter = Meter()
+        batches, meter = self.batches(), Meter()
+        peak = peak_rate(self.device, settings.precision).flops * self.processes.count
+        watched = (settings.tensorboard, settings.wandb, config.to_dict(settings))
         with (
             self.interruption,
-            open(self.folder / "log.jsonl" if self.processes.first else os.devnull, "a") as journal,
+            watching.Journal(self.folder, state.step, self.processes.first, *watched) as journal,
             open(os.devnull, "w") as nowhere,
             bar(
                 f"{settings.task} {self.folder.name}",
@@ -252,32 +259,42 @@ class Trainer:
             ) as progress,
         ):
             for step in range(state.step, settings.steps):
-                rounds = self._draw(step, batches)
-                lr = set_lr(self.optimizer, schedule(settings.optim, step, settings.steps))
-                self._step(step, rounds, meter)
+                lr = self.step(step, batches, meter)
                 state.step = step + 1
                 last = state.step == settings.steps
                 saving = state.step % settings.save_every == 0 or last or self.stopping
                 # An interval of the log never spans a checkpoint, so that a resumed run writes the same lines.
                 if state.step % settings.log_every == 0 or saving:
-                    line = {"step": state.step, "lr": lr, **meter.merged(self.processes).means()}
-                    journal.write(json.dumps(line) + "\n")
-                    journal.flush()
+                    merged = meter.merged(self.processes)
+                    line = {"step": state.step, "lr": lr, **merged.means(), **merged.rates(peak)}
+                    journal.write(line)
                     progress.advance(0, note=meter.note(line))
                     meter = Meter()
+                paused = time.perf_counter()
                 if self.validation is not None and (state.step % settings.validate_every == 0 or last):
                     results = self.validation.results()
                     self.validation.keep_the_best(results)
-                    journal.write(json.dumps({"step": state.step, **results}) + "\n")
-                    journal.flush()
+                    journal.write({"step": state.step, **results}, self.validation.samples)
                 if saving:
                     run_folder.save(self, self.model_folder)
+                meter.pause(paused)
                 progress.advance()
                 if self.stopping and not last:
                     name = self.interruption.signal or "signal to another process"
                     log.info("%s: %s; stopped at step %d of %d with a checkpoint", self.model_folder, name, state.step, settings.steps)
                     break
         return self.model_folder
+
+    def batches(self) -> dict[str, BatchIterator]:
+        """The batches of every source from the next step on."""
+        return {name: stream.batches(self.state.positions[name], self._turns(name)) for name, stream in self.streams.items()}
+
+    def step(self, step: int, batches: dict[str, BatchIterator], meter: Meter) -> float:
+        """Draw the batches of a step, and make its update; returns the learning rate."""
+        rounds = self._draw(step, batches)
+        lr = set_lr(self.optimizer, schedule(self.settings.optim, step, self.settings.steps))
+        self._step(step, rounds, meter)
+        return lr
 
     def _draw(self, step: int, batches: dict[str, BatchIterator]) -> list[tuple[int, list[Batch]]]:
         """The rounds of a step that this process takes, by their numbers; positions in the data move on by all of them."""
@@ -302,7 +319,7 @@ class Trainer:
                 for _ in range(self.mixer.drawn(step * accumulate + number).count(name)):
                     yield step / self.settings.steps if self._takes(number) else None
 
-    def _step(self, step: int, rounds: list[tuple[int, list[Batch]]], meter: "Meter") -> None:
+    def _step(self, step: int, rounds: list[tuple[int, list[Batch]]], meter: Meter) -> None:
         """Forward and backward over the rounds of one step, and one update: the sum of all losses over the sum of their counts."""
         settings, processes, norms = self.settings, self.processes, self.rounds.norms
         single = settings.accumulate == 1  # then the only count is known before the gradient
@@ -331,6 +348,7 @@ class Trainer:
             self.replicas.divide(sums[1].clamp(min=1))
             loss = sums[0] / sums[1].clamp(min=1)
         self.stopping = bool(sums[2] > 0) if processes.several else self.interruption.signal is not None
+        work = self.rounds.work.take()
         parameters = list(self.model.parameters())
         norm = whole(get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None]))
         clip_grads_with_norm_(parameters, settings.optim.clip_norm or math.inf, norm)
@@ -351,17 +369,7 @@ class Trainer:
             meter.add(batch.task if settings.task == "pretrain" else "", group)
         meter.add_value("loss", loss.detach())
         meter.add_value("gradient_norm", norm)
-        meter.frames += sum(_frames(batch, self.start.inputs) for batch, _ in found)
-
-
-def _frames(batch: Batch, inputs: InputFormat) -> int:
-    if inputs.waveform and batch.audio_lengths is not None:
-        return int(batch.audio_lengths.sum() * inputs.frame_rate / SAMPLE_RATE)
-    lengths = [part for part in (batch.video_lengths, batch.audio_lengths) if part is not None]
-    return (
-        int(torch.stack(lengths).amax(0).sum())
-        if lengths
-        else int((batch.text_lengths.sum() + 3) // 4)
-        if batch.text_lengths is not None
-        else int(sum(batch.target_lengths[name].sum() for name in batch.target_lengths))  # tokens of sentences
-    )
+        meter.add_parts((group for _, group in found), sums[1], processes.first)
+        meter.work = meter.work + work
+        for batch, _ in found:
+            meter.add_batch(batch, self.start.inputs)

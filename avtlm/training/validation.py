@@ -18,6 +18,7 @@ from avtlm.text.normalize import normalize
 from avtlm.training.averaging import average
 from avtlm.training.meter import Meter
 from avtlm.training.run_folder import save
+from avtlm.training.watching import Sample
 
 if TYPE_CHECKING:
     from avtlm.training.loop import Trainer
@@ -26,11 +27,17 @@ MOST = 700.0  # nats of which a float can take the exponential
 
 
 class Validation:
-    """The validation source of a run; ``batches`` are those of this process, by their numbers among all."""
+    """The validation source of a run.
+
+    Attributes:
+        batches: those of this process, by their numbers among all.
+        samples: some utterances as a recogniser understood them in the last validation, always the same ones.
+    """
 
     def __init__(self, run: "Trainer", dataset: ClipDataset) -> None:
         self.run = run
         self.dataset = dataset
+        self.samples: list[Sample] = []
         lengths = [dataset.frames(index) for index in range(len(dataset))]
         plans = plan_batches(lengths, run.settings.max_frames, run.settings.max_rows, torch.Generator().manual_seed(0))
         mine = range(run.processes.rank, len(plans), run.processes.count)
@@ -47,25 +54,25 @@ class Validation:
         for number, batch in self.batches.items():
             generator = torch.Generator().manual_seed(seed_for("validation", number))
             meter.add("", run.model.losses(batch.to(run.device), generator))  # type: ignore[operator]
-        means = meter.merged(run.processes).means()
-        results = {f"valid_{name}": value for name, value in means.items() if name != "frames_per_second"}
+        results = {f"valid_{name}": value for name, value in meter.merged(run.processes).means().items()}
         if isinstance(run.model, Recognizer) and run.start.vocabulary is not None:
             from avtlm.evaluation.wer import corpus_wer
 
-            results["valid_wer"] = corpus_wer(self._pairs(run.model)).rate
+            said = self._understood(run.model)
+            results["valid_wer"] = corpus_wer([(normalize(each.reference), normalize(each.text)) for each in said]).rate
+            self.samples = sorted(said, key=lambda each: seed_for("samples", each.id))[: run.settings.samples]
         if run.settings.task == "language_model":
             results["valid_perplexity"] = math.exp(min(results["valid_nll"], MOST))
         run.model.train()
         run.replicas.gathered(False)
         return results
 
-    def _pairs(self, model: Recognizer) -> list[tuple[str, str]]:
+    def _understood(self, model: Recognizer) -> list[Sample]:
         """What was said and what was understood, in the same order on any number of processes."""
         rows = {row.id: row.transcript or "" for row in read_manifest(self.dataset.source.manifest)}
         texts = {number: transcribe_all(model, [batch.to(self.run.device)]) for number, batch in self.batches.items()}
         gathered = {number: found for part in self.run.processes.gather(texts) for number, found in part.items()}
-        pairs = [(rows[name], text) for number in sorted(gathered) for name, text in gathered[number].items()]
-        return [(normalize(truth), normalize(text)) for truth, text in pairs]
+        return [Sample(name, rows[name], text) for number in sorted(gathered) for name, text in gathered[number].items()]
 
     def keep_the_best(self, results: dict[str, float]) -> None:
         """Write the model to ``best/`` if no earlier one was better, and to ``candidates/`` if it is among the best."""

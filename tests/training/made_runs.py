@@ -9,6 +9,7 @@ from torch import Tensor
 
 from avtlm import config
 from avtlm.training.loop import TrainConfig, train
+from avtlm.training.meter import RATES
 from tests.made_corpus import MadeCorpus
 
 LIPS = {
@@ -64,6 +65,7 @@ def pretraining(corpus: MadeCorpus, output: Path, **changes: Any) -> dict[str, A
         "log_every": 3,
         "save_every": 4,
         "threads": 1,
+        "tensorboard": False,
         "optim": {"lr": 0.003, "schedule": "cosine", "clip_norm": 2.0},
     }
     return settings | changes
@@ -86,7 +88,7 @@ def run(settings: dict[str, Any]) -> Path:
 def journal(model: Path) -> list[dict[str, float]]:
     """Log lines without what the clock says."""
     lines = [json.loads(line) for line in (model.parent / "log.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in line.items() if name != "frames_per_second"} for line in lines]
+    return [{name: value for name, value in line.items() if name not in RATES} for line in lines]
 
 
 def weights(model: Path) -> dict[str, Tensor]:

@@ -36,8 +36,8 @@ def fast_units(corpus: MadeCorpus, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 def still(model: dict[str, Any]) -> dict[str, Any]:
-    """A model's settings without what drops whole layers at random, and with positional convolutions of one group: PyTorch counts the weight
-    gradients of grouped ones as if they had none, and the last frame of even kernels, which is thrown away."""
+    """Settings without what drops layers at random, and with positional convolutions of one group and an odd kernel: PyTorch counts the
+    weight gradients of grouped ones as if they had no groups, and the last frame of even ones, which is thrown away."""
     encoder = model["encoder"]
     kernel = encoder["position_kernel"]
     return model | {"encoder": encoder | {"layer_drop": 0.0, "position_groups": 1, "position_kernel": kernel - 1 + kernel % 2}}
@@ -90,6 +90,15 @@ def test_a_recogniser_costs_what_pytorch_counts_with_and_without_a_decoder(corpu
         heads["decoder"] = made_runs.DECODER
     run = Trainer(config.load(TrainConfig, made_runs.recognition(corpus, tmp_path, model=heads)))
     mine, counted = compare(run, batch_of(run, "labelled", 1))
+    assert mine == pytest.approx(counted, rel=0.01)
+
+
+def test_a_language_model_costs_what_pytorch_counts(corpus: MadeCorpus, tmp_path: Path) -> None:
+    model = {"dim": 32, "layers": 2, "heads": 2, "feed_forward_dim": 48}
+    source = {"manifest": str(corpus.clips), "task": "sentences"}
+    settings = {"system": "language_model", "task": "language_model", "output": str(tmp_path), "model": model, "sources": {"text": source}}
+    run = Trainer(config.load(TrainConfig, settings))
+    mine, counted = compare(run, batch_of(run, "text", 1))
     assert mine == pytest.approx(counted, rel=0.01)
 
 

@@ -65,6 +65,7 @@ def pretraining(corpus: MadeCorpus, output: Path, system: str, **changes: Any) -
         "log_every": 3,
         "save_every": 4,
         "threads": 1,
+        "tensorboard": False,
         "optim": {"lr": 0.003, "schedule": "cosine", "clip_norm": 2.0},
     }
     return settings | changes
