@@ -140,20 +140,20 @@ def _transcribe(options: argparse.Namespace) -> int:
     files = [Path(file) for file in options.files]
     try:
         kind = captions.format_of(options.format, options.out)
-        targets = None if options.out is None else captions.targets(files, options.out, kind)
+        targets = None if options.out is None else dict(zip(files, captions.targets(files, options.out, kind)))
     except ValueError as error:
         return _wrong(str(error))
     if kind in ("srt", "vtt") and len(files) > 1 and targets is None:
         return _wrong(f"--format {kind} of several files needs --out FOLDER, one file each.")
     search = ["words=false", *options.decoding] if kind == "text" else options.decoding
     failed = 0
-    for number, (path, result) in enumerate(transcribe_each(files, options.model, options.modality, options.geometry, decoding=search)):
+    for path, result in transcribe_each(files, options.model, options.modality, options.geometry, decoding=search):
         if isinstance(result, MediaError):
             print(f"avtlm: {_sentence(result)}", file=sys.stderr)
             failed += 1
         elif targets is not None:
-            captions.write(result, path, targets[number], kind)
-            print(targets[number])
+            captions.write(result, path, targets[path], kind)
+            print(targets[path])
         else:
             named = f"{path}\t" if kind == "text" and len(files) > 1 else ""
             print(named + captions.render(result, path, kind).rstrip("\n"), flush=True)

@@ -171,7 +171,8 @@ class Recognizer(nn.Module):
         key = (repr(decoding), str(device))
         if key not in self._searches:
             heads = Heads(self.decoder, self.ctc, self.vocabulary)
-            self._searches[key] = Search(decoding, heads, self.folder, functools.partial(_open_language_model, device))
+            with torch.inference_mode(False):  # a language model outlives the call that opens it
+                self._searches[key] = Search(decoding, heads, self.folder, functools.partial(_open_language_model, device))
         return self._searches[key]
 
     def beam_options(self, batch: Batch, decoding: DecodingConfig) -> BeamOptions:

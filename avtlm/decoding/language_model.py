@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from avtlm.decoding.next_tokens import StepLanguageModel
-from avtlm.decoding.ngram import END, UNKNOWN, NGram
+from avtlm.decoding.ngram import END, START, UNKNOWN, NGram
 from avtlm.text.vocabulary import EOS
 
 MISSING = -1e7  # for tokens that a language model does not know, as in SpeechUT's generator
@@ -46,7 +46,9 @@ class NGramTokens:
     def __init__(self, model: NGram, symbols: Sequence[str], end: int = EOS, silent: Mapping[int, float] | None = None) -> None:
         self.model, self.symbols, self.end, self.silent = model, list(symbols), end, dict(silent or {})
         known = [
-            symbol for index, symbol in enumerate(self.symbols) if index != end and symbol != UNKNOWN and (symbol,) in model.probabilities
+            symbol
+            for index, symbol in enumerate(self.symbols)
+            if index != end and symbol not in (START, UNKNOWN) and (symbol,) in model.probabilities
         ]
         if not known:
             raise ValueError(

@@ -43,6 +43,8 @@ def rescore_with_ctc(
     rows = torch.tensor([row for row, found in enumerate(nbest) for _ in found], device=log_probs.device)
     sizes = torch.tensor([len(hypothesis.tokens) for found in nbest for hypothesis in found], device=log_probs.device)
     tokens = torch.tensor([token for found in nbest for hypothesis in found for token in hypothesis.tokens], device=log_probs.device)
+    if not log_probs.shape[1]:
+        log_probs = log_probs.new_zeros(len(log_probs), 1, log_probs.shape[2])  # of length 0, but the loss wants a frame to look at
     frames = log_probs.float()[rows].transpose(0, 1)
     scores = (-F.ctc_loss(frames, tokens.long(), lengths[rows], sizes, blank=blank, reduction="none")).tolist()
     ranked, place = [], 0
@@ -53,7 +55,7 @@ def rescore_with_ctc(
             replace(
                 hypothesis,
                 score=_mix(hypothesis.components["attention"], score, weight)
-                + sum(share * hypothesis.components[name] for name, share in (others or {}).items()),
+                + sum(share * hypothesis.components.get(name, 0.0) for name, share in (others or {}).items()),
                 components={**hypothesis.components, "ctc": score},
             )
             for hypothesis, score in zip(found, heard, strict=True)

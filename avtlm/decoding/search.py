@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from avtlm.decoding.align import add_times
@@ -156,8 +157,14 @@ class Search:
         if log_probs is not None:
             rows = zip(best, log_probs, lengths.tolist(), strict=True)
             best = [each if each.timesteps else add_times([each], frames[:length])[0] for each, frames, length in rows]
-        elif self.heads.decoder is not None:
-            best = add_attention_times(self.heads.decoder, encoded, lengths, best)
+        left = [row for row, each in enumerate(best) if each.tokens and not each.timesteps]  # without CTC, or without a path through it
+        if left and self.heads.decoder is not None:
+            chosen = torch.tensor(left, device=encoded.device)
+            timed = add_attention_times(
+                self.heads.decoder, encoded[chosen], lengths[chosen.to(lengths.device)], [best[row] for row in left]
+            )
+            for row, each in zip(left, timed, strict=True):
+                best[row] = each
         return [[first, *row[1:]] for first, row in zip(best, found, strict=True)]
 
     # Settings of the searches ------------------------------------------------------------------------------------------------------------
