@@ -22,8 +22,11 @@ from benchmarks.replay import (
     lips,
     metrics,
     preparation,
+    speech2c,
     speech_encoders,
     speecht5,
+    speecht5_data,
+    speecht5_transformers,
     transformers_models,
 )
 from benchmarks.replay.case import Case, CaseError, Check, Comparison, read_case
@@ -52,6 +55,9 @@ ADAPTERS = [
         fine_tuned,
         transformers_models,
         speecht5,
+        speecht5_data,
+        speecht5_transformers,
+        speech2c,
     )
     for fits, replay in part.ADAPTERS
 ]
