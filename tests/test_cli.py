@@ -196,6 +196,25 @@ def test_transcribe_to_subtitles(kind: str, start: str, model: str, tmp_path: Pa
     assert capsys.readouterr().out.strip() == str(tmp_path / "out" / f"a.{kind}")
 
 
+def test_a_file_is_written_in_the_format_of_its_name(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = str(made_media.write_media(tmp_path / "a.mp4", None, audio=made_media.chirps(1.0)))
+    search = ["--decoding", "method=ctc_beam", "--decoding", "nbest=3", "--decoding", "hot_words={blue: 30}"]
+    for name in ("x.json", "x.srt", "x.txt"):
+        target = tmp_path / "new" / name
+        assert cli.main(["transcribe", path, "--model", model, "--modality", "a", "-o", str(target), *search]) == 0
+        assert capsys.readouterr().out.strip() == str(target)
+    found = json.loads((tmp_path / "new" / "x.json").read_text())
+    assert "blue" in found["text"].split()
+    assert len(found["hypotheses"]) == 3
+    assert all(set(each["components"]) == {"ctc", "hot_words"} for each in found["hypotheses"])
+    assert all(0 <= word["start"] < word["end"] <= 1.1 and 0 <= word["confidence"] <= 1 for word in found["words"])
+    assert (tmp_path / "new" / "x.txt").read_text() == found["text"] + "\n"
+    assert " --> " in (tmp_path / "new" / "x.srt").read_text()
+    assert cli.main(["transcribe", path, "--model", model, "--modality", "a", "--format", "json", *search]) == 0
+    assert json.loads(capsys.readouterr().out)["words"] == found["words"]
+    assert "does not fit" in failure(capsys, "transcribe", path, "--model", model, "--format", "vtt", "-o", "x.srt", code=2)
+
+
 def test_subtitles_of_several_files_need_a_folder(model: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert "--out FOLDER" in failure(capsys, "transcribe", "a.mp4", "b.mp4", "--srt", "--model", model, code=2)
 
