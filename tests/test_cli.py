@@ -75,10 +75,12 @@ def test_the_surface_of_the_command_line_is_frozen() -> None:
     }
     assert surface == {
         "train": ["--debug", "config", "overrides"],
+        "profile": ["--debug", "--json", "--steps", "config", "overrides"],
         "units": ["--batch-frames", "--clusters", "--clusters-from", "--debug", "--dump", "--fit-split", "--fraction", "--km", "--layer",
                   "--max-iterations", "--max-no-improvement", "--modality", "--model", "--plain-mfcc", "--rate", "--restarts", "--seed",
                   "--shard", "--split", "--stream", "manifest", "out"],
-        "transcribe": ["--debug", "--decoding", "--format", "--geometry", "--json", "--modality", "--model", "--out", "--srt", "--vtt", "files"],
+        "transcribe": ["--debug", "--decoding", "--format", "--geometry", "--json", "--modality", "--model", "--out", "--srt",
+                       "--vtt", "files"],
         "evaluate": ["--debug", "--decoding", "--json", "--limit", "--modality", "--model", "--noise", "--noise-dir", "--out", "--plot",
                      "--seed", "--snr", "--split", "manifest"],
         "average": ["--debug", "--out", "models"],
