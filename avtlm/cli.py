@@ -94,6 +94,22 @@ def _train(options: argparse.Namespace) -> int:
     return 0
 
 
+def _profile(options: argparse.Namespace) -> int:
+    from avtlm.profile import profile
+
+    return _figures(profile(options.config, options.overrides, options.steps), options.json)
+
+
+def _figures(found: Any, file: str | None) -> int:
+    """Print a table, and write the same to a file."""
+    if file is not None:
+        from avtlm.files import write_text
+
+        write_text(file, json.dumps(found.to_json(), indent=2, ensure_ascii=False) + "\n")
+    print(found.table())
+    return 0
+
+
 def _units(options: argparse.Namespace) -> int:
     from avtlm.units.discovery import units, units_shard
     from avtlm.units.dump import Shard
@@ -318,8 +334,13 @@ def _parser() -> argparse.ArgumentParser:
         return added
 
     train = verb("train", _train, "train what a configuration describes", "A run that was stopped goes on where its last state was saved.")
-    train.add_argument("config", metavar="CONFIG", help="a YAML file, such as those in configs/")
-    train.add_argument("overrides", metavar="KEY=VALUE", nargs="*", help="change single settings: optim.lr=1e-4")
+    profile = verb("profile", _profile, "measure where the time of a training step goes", "Nothing is kept of the steps that it makes.")
+    for runs in (train, profile):
+        runs.add_argument("config", metavar="CONFIG", help="a YAML file, such as those in configs/")
+        runs.add_argument("overrides", metavar="KEY=VALUE", nargs="*", help="change single settings: optim.lr=1e-4")
+    profile.add_argument("--steps", type=int, default=20, metavar="N", help="how many to measure (default: 20)")
+    for figures in (profile,):
+        figures.add_argument("--json", metavar="FILE", help="write the figures here as well")
 
     units = verb("units", _units, "turn the frames of a corpus into k-means units", "Without --model the features are MFCC of the sound.")
     units.add_argument("manifest", metavar="MANIFEST")
