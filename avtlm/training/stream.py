@@ -26,7 +26,15 @@ class _Rows(torch.utils.data.Dataset[Batch]):
         self.dataset = dataset
 
     def __getitem__(self, plan: tuple[list[int], int, float]) -> Batch:
-        rows, epoch, progress = plan
+        # As in a worker: on short clips a second thread costs more than it does, and most of all where there are but two.
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            return self._build(*plan)
+        finally:
+            torch.set_num_threads(threads)
+
+    def _build(self, rows: list[int], epoch: int, progress: float) -> Batch:
         source, seed = self.dataset.source, self.dataset.seed
         items = [self.dataset.item(row, epoch, progress) for row in rows]
         if source.crop_frames is not None:
