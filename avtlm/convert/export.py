@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from avtlm import checkpoint, config, systems
-from avtlm.convert import export_speech
+from avtlm.convert import export_speech, speecht5
 from avtlm.convert.fairseq import HEAD
 from avtlm.convert.model import ConversionError
 from avtlm.convert.names.vatlm import official_key
@@ -53,12 +53,14 @@ def to_fairseq(folder: str | Path, output: str | Path) -> Path:
     """
     settings = checkpoint.load_config(folder)
     system = settings["system"]
-    if system not in (*NAMES, *export_speech.NAMES):
-        known = ", ".join((*NAMES, *export_speech.NAMES))
+    if system not in (*NAMES, *export_speech.NAMES, "speecht5"):
+        known = ", ".join((*NAMES, *export_speech.NAMES, "speecht5"))
         raise ConversionError(f"{folder}: {system} has no official checkpoints that avtlm writes; it writes those of {known}.")
     weights = checkpoint.load_weights(folder)
     try:
-        if system in export_speech.NAMES:
+        if system == "speecht5":
+            content = speecht5.official_checkpoint(config.load(systems.find(system).config_class(), settings["model"]), weights)
+        elif system in export_speech.NAMES:
             content = export_speech.official_checkpoint(Path(folder), system, settings, weights)
         elif settings.get("task") == "recognition":
             content = _fine_tuned(Path(folder), system, settings["model"], weights)

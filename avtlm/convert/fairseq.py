@@ -17,7 +17,7 @@ from typing import Any
 from torch import nn
 
 from avtlm import config, systems
-from avtlm.convert import speech_encoders
+from avtlm.convert import speech_encoders, speecht5
 from avtlm.convert.container import MISSING, Container, group, read_container
 from avtlm.convert.model import TITLES, ConversionError, Converted, Stored, build_empty, card, fill, write
 from avtlm.convert.names.vatlm import FINE_TUNED, official_key, rename_key
@@ -80,7 +80,7 @@ def converted(
 ) -> Converted:
     """The same in memory; arguments and errors are those of `convert`."""
     file = read_container(path)
-    known = (*MODELS, *speech_encoders.MODELS, *speech_encoders.CTC)
+    known = (*MODELS, *speech_encoders.MODELS, *speech_encoders.CTC, *speecht5.MODELS)
     if file.name not in known:
         raise ConversionError(f"{path} holds a model of the kind {file.name!r}; avtlm converts {', '.join(known)}.")
     if system is not None and system not in TITLES:
@@ -92,6 +92,15 @@ def converted(
 
 
 def _converted(file: Container, system: str | None, pretrained: str | Path | None, vocabulary: str | Path | None) -> Converted:
+    if file.name in speecht5.MODELS:
+        found = speecht5.MODELS[file.name]
+        if system not in (None, found):
+            raise ConversionError(
+                f"{file.path} holds {TITLES[found]} ({file.name}), not {TITLES[str(system)]}; convert it with --system {found}."
+            )
+        if pretrained is not None or (vocabulary is not None and found != "speecht5"):
+            raise OptionError("its file says all about the model; --pretrained is for others, and --vocabulary for SpeechT5.")
+        return speecht5.converted(file, vocabulary)
     ctc = file.name in speech_encoders.CTC
     heard, origin = speech_encoders.origin_of(file, pretrained) if ctc else (speech_encoders.MODELS.get(file.name), {})
     seen, head = MODELS.get(file.name, ("", None))

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from avtlm import checkpoint
+from avtlm.decoding.synthesis import SynthesisOptions
 from avtlm.recognizer import DecodingConfig
 from avtlm.text.vocabulary import Tokenizer
 
@@ -21,6 +22,9 @@ TITLES = {
     "wavlm": "WavLM",
     "data2vec": "data2vec",
     "mt4ssl": "MT4SSL",
+    "speecht5": "SpeechT5",
+    "speech2c": "Speech2C",
+    "hifigan": "HiFi-GAN",
 }
 
 
@@ -40,7 +44,7 @@ class Converted:
     model: nn.Module
     settings: dict[str, Any]
     vocabulary: Tokenizer | None
-    decoding: DecodingConfig | None
+    decoding: DecodingConfig | SynthesisOptions | None
     files: dict[str, str]
     card: str
 
