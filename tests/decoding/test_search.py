@@ -15,7 +15,7 @@ from avtlm.decoding.settings import DecodingConfig, FusionConfig, RescoringConfi
 from avtlm.nn.transformer import DecoderConfig
 from avtlm.recognizer import Recognizer
 from avtlm.systems.language_model import LanguageModel, LanguageModelConfig
-from avtlm.text.vocabulary import EOS, Vocabulary
+from avtlm.text.vocabulary import EOS, Tokenizer, Vocabulary
 from tests.test_recognizer import BOTH, VOCABULARY, batch, recogniser, row_of
 
 ARPA = """\\data\\
@@ -41,7 +41,7 @@ ngram 2=2
 WORDS = "\\data\\\nngram 1=3\n\n\\1-grams:\n-0.5 </s>\n-99 <s>\n-1.0 {word}\n\n\\end\\\n"
 
 
-def language_model(folder: Path, vocabulary: Vocabulary = VOCABULARY) -> Path:
+def language_model(folder: Path, vocabulary: Tokenizer = VOCABULARY) -> Path:
     torch.manual_seed(3)
     model = LanguageModel(LanguageModelConfig(len(vocabulary), 16, 2, 2, 16))
     for parameter in model.parameters():
@@ -156,6 +156,26 @@ def test_rescoring_all_texts_equals_fusion(folder: Path, method: str, name: str,
             total = share * parts["attention"] + weight * parts["lm"] + (0.4 * parts["ctc"] if method == "joint" else 0.0)
             length = 1 if method == "joint" else len(hypothesis.tokens) + 1
             assert hypothesis.score == pytest.approx(total / length, abs=1e-3)
+
+
+@pytest.mark.parametrize(("method", "share"), [("attention", 0.0), ("joint", 0.3), ("joint", 1.0)])
+def test_what_the_language_model_said_along_a_beam_is_what_it_says_of_the_whole_text(folder: Path, method: str, share: float) -> None:
+    model = model_in(folder)
+    decoding = DecodingConfig(method, 8, 8, ctc_weight=share, fusion=FusionConfig("lm", 0.7))  # type: ignore[arg-type]
+    language, frames = model.open_search(decoding).fused, (12, 5, 9)
+    assert isinstance(language, LanguageModel)
+    compared = 0
+    for row, longest in zip(model.search(batch(), decoding), frames, strict=True):
+        for hypothesis in row:
+            if hypothesis.score == -float("inf") or (method == "joint" and len(hypothesis.tokens) == longest):
+                continue  # nothing was found, or the text was cut off without an end
+            text = [EOS, *hypothesis.tokens, EOS]
+            with torch.no_grad():
+                said = language(torch.tensor([text[:-1]])).log_softmax(-1)[0]
+            expected = sum(float(said[place, token]) for place, token in enumerate(text[1:]))
+            assert hypothesis.components["lm"] == pytest.approx(expected, abs=1e-3)
+            compared += 1
+    assert compared > 6
 
 
 def test_a_language_model_that_scores_no_ends_gives_them_nothing(folder: Path) -> None:

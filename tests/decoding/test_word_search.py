@@ -16,8 +16,9 @@ from avtlm.decoding.ngram import NGram
 from avtlm.decoding.result import transcript
 from avtlm.decoding.word_search import WordSearch
 from avtlm.recognizer import DecodingConfig, Recognizer
-from avtlm.text.vocabulary import BLANK, Vocabulary
+from avtlm.text.vocabulary import BLANK, Vocabulary, load_vocabulary
 from tests.decoding.test_lexicon import ARPA
+from tests.decoding.test_search import language_model
 from tests.made_model import WORDS, save_corpus, save_tiny_recognizer, tiny_recognizer
 
 CHARACTERS = Vocabulary.characters(["AB B"])
@@ -178,6 +179,17 @@ def test_commands_search_as_the_folder_says_and_as_they_are_told(tmp_path: Path,
     assert capsys.readouterr().out.split() != found
     assert main(["evaluate", str(manifest), "--modality", "a", "--model", str(folder), "--json", *greedy]) == 0
     assert json.loads(capsys.readouterr().out)["decoding"] == ["method=ctc_greedy", "lexicon=null"]
+
+
+def test_a_corpus_is_evaluated_with_a_fused_language_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder, manifest = save_tiny_recognizer(tmp_path / "model"), save_corpus(tmp_path / "corpus")
+    language_model(folder / "lm", load_vocabulary(folder))
+    fused = ["method=joint", "ctc_weight=1", "beam=4", "fusion.language_model=lm", "max_length_ratio=0", "max_length_extra=12"]
+    arguments = ["evaluate", str(manifest), "--modality", "a", "--limit", "2", "--model", str(folder), "--json"]
+    assert main([*arguments, *(part for setting in fused for part in ("--decoding", setting))]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["decoding"] == fused
+    assert found["wer"]["a"]["clean"] > 0
 
 
 def test_the_decoding_settings_of_a_folder_may_be_edited(tmp_path: Path) -> None:
