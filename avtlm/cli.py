@@ -160,15 +160,26 @@ def _transcribe(options: argparse.Namespace) -> int:
     except ValueError as error:
         return _wrong(str(error))
     if kind in ("srt", "vtt") and len(files) > 1 and targets is None:
+    if options.stream:
+        return _stream(options)
+    if options.real_time:
+        return _wrong("--real-time is for --stream; a file that is transcribed whole is read as fast as it can be.")
+    if options.resume and options.out is None:
+        return _wrong("--resume needs --out PATH, where the transcripts that are there already can be seen.")
         return _wrong(f"--format {kind} of several files needs --out FOLDER, one file each.")
     search = ["words=false", *options.decoding] if kind == "text" else options.decoding
     failed = 0
-    for path, result in transcribe_each(files, options.model, options.modality, options.geometry, decoding=search):
+    division = {"window": options.window, "vad": options.vad}
+    for path, result in transcribe_each(files, options.model, options.modality, options.geometry, None, search, **division):
         if isinstance(result, MediaError):
             print(f"avtlm: {_sentence(result)}", file=sys.stderr)
             failed += 1
         elif targets is not None:
             captions.write(result, path, targets[path], kind)
+    if options.resume and targets is not None:
+        waiting = [file for file in files if not targets[file].exists()]
+        print(f"avtlm: {len(files) - len(waiting)} of {len(files)} files are transcribed already.", file=sys.stderr)
+        files = waiting
             print(targets[path])
         else:
             named = f"{path}\t" if kind == "text" and len(files) > 1 else ""
@@ -185,6 +196,50 @@ def _evaluate(options: argparse.Namespace) -> int:
     snrs = [snr for group in options.snr for snr in group]
     if not snrs and (options.noise or options.noise_dir):
         return _wrong("--noise and --noise-dir need signal-to-noise ratios: add, for example, --snr -10,-5,0,5,10.")
+def _stream(options: argparse.Namespace) -> int:
+    from avtlm.data.live_input import DeviceInput, open_input
+    from avtlm.decoding.result import Transcript
+    from avtlm.live_captions import LiveCaptions, LiveOptions
+    from avtlm.transcribe import load_recognizer
+
+    if len(options.files) != 1:
+        return _wrong("--stream takes one file, or one microphone and camera (mic, mic+camera, alsa:default+v4l2:/dev/video0).")
+    if options.out is not None or options.format in ("srt", "vtt") or options.resume:
+        return _wrong("--stream prints captions as they come; --out, --srt, --vtt and --resume are for files that are transcribed whole.")
+    if not options.window:
+        return _wrong("--stream needs a window; give --window SECONDS, at least 1.")
+    division = LiveOptions(window=options.window, vad=options.vad)
+    model = load_recognizer(options.model)
+    captions = LiveCaptions(model, options.modality, False, division, options.decoding, options.geometry)
+    source = open_input(options.files[0], "v" in captions.modality, options.real_time)
+    captions.live = source.live
+    as_json, terminal = options.format == "json", sys.stderr.isatty()
+    try:
+        for caption in captions.captions(source):
+            if as_json:
+                words = Transcript(caption.text, caption.words).to_dict()["words"]
+                kind = "final" if caption.final else "partial"
+                line = {"type": kind, "time": round(caption.time, 3), "text": caption.text, "words": words}
+                print(json.dumps(line, ensure_ascii=False), flush=True)
+            elif caption.final:
+                print("\r\033[K" if terminal else "", end="", file=sys.stderr, flush=True)
+                print(f"{caption.time:8.2f}  {caption.text}", flush=True)
+            else:
+                print(f"\r\033[K          {caption.text} ..." if terminal else f"{caption.time:8.2f}  {caption.text} ...", file=sys.stderr,
+                      end="" if terminal else "\n", flush=True)  # fmt: skip
+    except KeyboardInterrupt:
+        if not isinstance(source, DeviceInput):  # this is how listening to a device ends
+            raise
+    report = captions.report()
+    for problem in dict.fromkeys(report.problems):
+        print(f"avtlm: {problem}", file=sys.stderr)
+    if as_json:
+        print(json.dumps({"type": "report", "source": options.files[0], **report.to_dict()}))
+    else:
+        print(f"{report}", file=sys.stderr)
+    return 0
+
+
     noise = options.noise or "babble"
     report = evaluate(
         options.manifest,
@@ -405,6 +460,15 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--noise", metavar="KINDS", help=noises)
     lists = "recorded noise: folder of lists KIND/SPLIT.tsv, as python -m preprocess.noise writes it"
     evaluate.add_argument("--noise-dir", metavar="DIR", help=lists)
+    long = transcribe.add_argument_group("long recordings", "They are divided at pauses; docs/long_recordings.md.")
+    window = "seconds that are decoded at once (default: 20); longer files are divided; 0 takes every file whole"
+    long.add_argument("--window", type=float, default=20.0, metavar="SECONDS", help=window)
+    finds = "what finds speech: energy (default), or the network silero (extra vad)"
+    long.add_argument("--vad", choices=["energy", "silero"], default="energy", help=finds)
+    long.add_argument("--resume", action="store_true", help="leave out files whose transcript is in --out already")
+    live = "captions while FILE plays, or from a microphone and a camera: mic, mic+camera, alsa:default+v4l2:/dev/video0"
+    long.add_argument("--stream", action="store_true", help=live)
+    long.add_argument("--real-time", action="store_true", help="with --stream: play the file as fast as it was spoken, not faster")
     evaluate.add_argument("--plot", metavar="PNG", help="draw the rates against the ratios")
     evaluate.add_argument("--decoding", metavar="KEY=VALUE", action="append", default=[], help=search)
     evaluate.add_argument("--limit", type=int, metavar="N", help="only the first N utterances")

@@ -34,6 +34,7 @@ EXTRAS = {
     "demo": (("gradio",), "the web page of make demo"),
     "shards": (("webdataset", "fsspec"), "writing tar shards of a corpus, and reading them from other places than local folders"),
     "metrics": (("sacrebleu", "pystoi"), "scoring translations and enhanced speech"),
+    "vad": (("silero_vad",), "a network that finds speech in long recordings (--vad silero)"),
     "tensorboard": (("tensorboard",), "watching a training in TensorBoard"),
     "wandb": (("wandb",), "watching a training in Weights & Biases"),
 }

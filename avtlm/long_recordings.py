@@ -14,8 +14,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from avtlm.data.container import FPS, SAMPLE_RATE, MediaError, open_media, video_stream
 from avtlm.data.dataset import Item, collate
+from avtlm.data.inputs import InputFormat
 from avtlm.data.sound_stream import SoundStream, media_seconds
 from avtlm.decoding.merging import merge_windows, shifted, timed
 from avtlm.decoding.result import Transcript, Word
@@ -169,8 +172,7 @@ class Recording:
             MediaError, ValueError: it cannot be used.
         """
         name, inputs, wave = f"{self.path} {segment.start:.2f}", self.recognizer.inputs, segment.wave
-        # The first and the last picture that lie in the segment whole.
-        first, last = math.ceil(segment.start * FPS - 1e-6), int(segment.end * FPS + 1e-6)
+        first, last = pictures_of(segment)
         video = None
         if "v" in self.modality:
             try:
@@ -181,12 +183,7 @@ class Recording:
                 if "a" not in self.modality or wave is None:
                     raise
                 self.notes.append(f"from {segment.start:.2f} to {segment.end:.2f} s only the sound is used: {error.reason.rstrip('.')}")
-        if "a" not in self.modality or wave is None:
-            return Item(name, video=video)
-        if video is not None:
-            begin = round((first / FPS - segment.start) * SAMPLE_RATE)
-            wave = wave[max(0, begin) : max(0, begin) + round(len(video) * SAMPLE_RATE / FPS)]
-        return Item(name, audio=inputs.audio(to_int16(wave), None if video is None else len(video)), video=video)
+        return segment_item(name, replace(segment, wave=wave if "a" in self.modality else None), video, first, inputs)
 
     # Recognition ---------------------------------------------------------------------------------------------------------------------
 
@@ -237,6 +234,32 @@ class Recording:
             return left, right
         ours, theirs = merge_windows(left.words, right.words, (left.start, left.end), (right.start, right.end))
         return _with_words(left, ours), _with_words(right, theirs)
+
+
+def pictures_of(segment: Segment) -> tuple[int, int]:
+    """The first picture that lies in a segment whole, and the number behind the last one."""
+    return math.ceil(segment.start * FPS - 1e-6), int(segment.end * FPS + 1e-6)
+
+
+def segment_item(name: str, segment: Segment, video: Tensor | None, first: int, inputs: InputFormat) -> Item:
+    """What a model takes in of a segment.
+
+    Args:
+        name: id.
+        segment: its ``wave`` is None if it is only seen.
+        video: lips (frames, size, size) from picture ``first`` on; None if it is only heard.
+        inputs: what the model wants.
+
+    Raises:
+        ValueError: the sound is too short.
+    """
+    wave = segment.wave
+    if wave is None:
+        return Item(name, video=video)
+    if video is not None:
+        begin = max(0, round((first / FPS - segment.start) * SAMPLE_RATE))
+        wave = wave[begin : begin + round(len(video) * SAMPLE_RATE / FPS)]
+    return Item(name, audio=inputs.audio(to_int16(wave), None if video is None else len(video)), video=video)
 
 
 def _with_words(part: Part, words: Sequence[Word]) -> Part:

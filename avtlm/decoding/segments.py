@@ -56,13 +56,14 @@ class SegmentOptions:
 class Segment:
     """A part of a recording: ``start`` and ``end`` in seconds, its sound float32 (samples,), None if it is seen only.
 
-    ``overlaps``: its first seconds are the last ones of the segment before it.
+    ``overlaps``: its first seconds are the last ones of the segment before it. ``continues``: its last ones are the first of the next.
     """
 
     start: float
     end: float
     wave: np.ndarray | None
     overlaps: bool = False
+    continues: bool = False
 
 
 class Segmenter:
@@ -153,7 +154,7 @@ class Segmenter:
         pause = self._still(place) >= PAUSE
         before, behind = (place, place) if pause else (place + half, place - half)
         if self._voiced >= self._min_speech:
-            yield self._cut(self._begin, before)
+            yield self._cut(self._begin, before, continues=not pause)
         spoken = [number for number in range(behind, now) if self._flags[number - self._kept]]
         self._free, self._begin = behind, None
         if spoken:
@@ -169,10 +170,10 @@ class Segmenter:
             first -= 1
         return last - first if last > at else 0
 
-    def _cut(self, begin: int, end: int) -> Segment:
+    def _cut(self, begin: int, end: int, continues: bool = False) -> Segment:
         wave = self._sound[(begin - self._kept) * FRAME : (end - self._kept) * FRAME].copy()
         start = begin * FRAME_SECONDS
-        return Segment(start, start + len(wave) / SAMPLE_RATE, wave, self._overlaps)
+        return Segment(start, start + len(wave) / SAMPLE_RATE, wave, self._overlaps, continues)
 
     def _forget(self) -> None:
         """Let go of what no segment can need any more."""

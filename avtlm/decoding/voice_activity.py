@@ -166,7 +166,7 @@ def _silero() -> Any:
 
     threads = torch.get_num_threads()
     try:
-        from silero_vad import load_silero_vad  # type: ignore[import-not-found,unused-ignore]
+        from silero_vad import load_silero_vad
     except ImportError as error:
         raise MissingExtra("vad", "silero-vad", "finding speech with a network (--vad silero)") from error
     finally:
