@@ -1,4 +1,4 @@
-"""A speech recogniser: any pre-trained encoder with a CTC head, an attention decoder, or both.
+"""A speech recogniser: any pre-trained encoder with a CTC head, an attention decoder, or both, and maybe a transducer beside them.
 
 What is unusual here:
 - One recogniser serves audio, lip video and both: rows lose a modality at random in training, and at test time a missing one is simply not
@@ -26,11 +26,13 @@ from avtlm.decoding.search import Heads, Search, check_heads
 from avtlm.decoding.settings import DecodingConfig
 from avtlm.frontends.fusion import keep_modalities
 from avtlm.frontends.multimodal import InputMask
+from avtlm.nn.transducer import TransducerConfig, TransducerHead
 from avtlm.nn.transformer import Decoder, DecoderConfig
 from avtlm.objectives.ctc import ctc_loss
 from avtlm.objectives.loss import Loss
 from avtlm.objectives.masking import SpanMaskConfig, imposters, span_mask
 from avtlm.objectives.seq2seq import seq2seq_loss, shift_right
+from avtlm.objectives.transducer import transducer_loss
 from avtlm.protocols import DropsHeads
 from avtlm.text.vocabulary import EOS, PAD, Tokenizer
 
@@ -43,6 +45,7 @@ class RecognizerConfig:
         freeze_encoder_steps: train the heads alone for so many steps.
         audio_mask, video_mask: spans hidden in training: of inputs, or behind the front-end of an encoder of waveforms.
         channel_mask: spans of channels set to zero behind that front-end.
+        transducer: a further head, with its share of the loss; ``ctc_weight`` divides what is left.
     """
 
     encoder: dict[str, Any] = field(default_factory=dict)
@@ -56,6 +59,7 @@ class RecognizerConfig:
     audio_mask: SpanMaskConfig = field(default_factory=lambda: SpanMaskConfig(prob=0.0))
     video_mask: SpanMaskConfig = field(default_factory=lambda: SpanMaskConfig(prob=0.0))
     channel_mask: SpanMaskConfig = field(default_factory=lambda: SpanMaskConfig(prob=0.0, length=64, min_spans=0))
+    transducer: TransducerConfig | None = None
     decoding: DecodingConfig = field(default_factory=DecodingConfig)
 
     def __post_init__(self) -> None:
@@ -65,7 +69,7 @@ class RecognizerConfig:
             raise ValueError(
                 f"ctc_weight: {self.ctc_weight} leaves the rest to an attention decoder, but decoder is null; describe one or set 1.0."
             )
-        check_heads(self.decoding, self.ctc_weight > 0, self.decoder is not None)
+        check_heads(self.decoding, self.ctc_weight > 0, self.decoder is not None, self.transducer is not None)
 
 
 class Recognizer(nn.Module):
@@ -92,6 +96,7 @@ class Recognizer(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
         self.ctc = nn.Linear(dim, len(vocabulary)) if config.ctc_weight > 0 else None
         self.decoder = Decoder(config.decoder, len(vocabulary), dim, PAD) if config.decoder is not None else None
+        self.transducer = TransducerHead(config.transducer, len(vocabulary), dim) if config.transducer is not None else None
         self.step = 0
         # How the lips it was trained on were aligned (avtlm.lips.align); a model folder notes it.
         self.geometry = "avhubert"
@@ -110,7 +115,7 @@ class Recognizer(nn.Module):
         self.step = step
 
     def losses(self, batch: Batch, generator: torch.Generator) -> dict[str, Loss]:
-        """CTC and attention losses over ``tokens``, weighted into one."""
+        """CTC, attention and transducer losses over ``tokens``, weighted into one."""
         config = self.config
         mask = self._draw_masks(batch, generator)
         keep = keep_modalities(batch, config.modality_dropout, config.audio_dropout, generator)
@@ -124,6 +129,11 @@ class Recognizer(nn.Module):
             targets = self._with_end(tokens, token_lengths)
             logits = self.decoder(shift_right(targets, EOS, PAD), encoded, lengths)
             parts.append((1.0 - config.ctc_weight, seq2seq_loss(logits, targets, PAD, config.label_smoothing)))
+        if self.transducer is not None and config.transducer is not None:
+            logits = self.transducer(self.dropout(encoded), tokens.clamp(min=0))
+            rest = 1.0 - config.transducer.weight
+            parts = [(weight * rest, loss) for weight, loss in parts]
+            parts.append((config.transducer.weight, transducer_loss(logits, lengths, tokens, token_lengths)))
         value = torch.stack([weight * loss.value / loss.count.clamp(min=1) for weight, loss in parts]).sum()
         count = parts[0][1].count
         return {"recognition": Loss(value * count, count, {k: v for _, loss in parts for k, v in loss.logs.items()})}
@@ -170,7 +180,7 @@ class Recognizer(nn.Module):
         device = next(self.parameters()).device
         key = (repr(decoding), str(device))
         if key not in self._searches:
-            heads = Heads(self.decoder, self.ctc, self.vocabulary)
+            heads = Heads(self.decoder, self.ctc, self.vocabulary, self.transducer)
             with torch.inference_mode(False):  # a language model outlives the call that opens it
                 self._searches[key] = Search(decoding, heads, self.folder, functools.partial(_open_language_model, device))
         return self._searches[key]

@@ -26,6 +26,7 @@ from avtlm.decoding.ngram import END, START, UNKNOWN, NGram
 from avtlm.decoding.rescoring import rescore_with_ctc, rescore_with_tokens, rescore_with_words
 from avtlm.decoding.result import Hypothesis
 from avtlm.decoding.settings import TOKEN_BY_TOKEN, DecodingConfig
+from avtlm.decoding.transducer import Transducer, transducer_beam, transducer_greedy
 from avtlm.decoding.word_search import WordSearch
 from avtlm.nn.transformer import Decoder
 from avtlm.text.vocabulary import BLANK, EOS, PAD, Tokenizer
@@ -35,11 +36,12 @@ Limit = tuple[float, float]  # tokens a frame, and more
 
 @dataclass(frozen=True)
 class Heads:
-    """What a recogniser writes with: an attention decoder, a layer that gives CTC's logits, or both; and the symbols of its texts."""
+    """What a recogniser writes with: an attention decoder, a layer that gives CTC's logits, a transducer; and the symbols of its texts."""
 
     decoder: Decoder | None
     ctc: nn.Module | None
     vocabulary: Tokenizer
+    transducer: Transducer | None = None
 
 
 class Search:
@@ -64,7 +66,8 @@ class Search:
         open_model: Callable[[Path], tuple[Any, Tokenizer]] | None = None,
     ) -> None:
         self.settings, self.heads, self._folder, self._open_model = settings, heads, folder, open_model
-        check_heads(settings, heads.ctc is not None, heads.decoder is not None, " was asked for, but this model has no {}")
+        there = (heads.ctc is not None, heads.decoder is not None, heads.transducer is not None)
+        check_heads(settings, *there, " was asked for, but this model has no {}")
         if settings.method == "joint" and settings.convention == "espnet" and settings.beam > len(heads.vocabulary):
             raise ValueError(
                 f"beam: {settings.beam} is larger than the vocabulary of {len(heads.vocabulary)} tokens; give at most that for joint."
@@ -91,7 +94,8 @@ class Search:
         """
         settings = self.settings
         log_probs = None
-        if self.heads.ctc is not None and (settings.words or settings.method != "attention" or settings.ctc_weight):
+        spoken = settings.method in ("attention", "transducer") and not settings.ctc_weight
+        if self.heads.ctc is not None and (settings.words or not spoken):
             log_probs = self.heads.ctc(encoded).float().log_softmax(-1)
         found = self._find(encoded, lengths, log_probs, limit or (settings.max_length_ratio, settings.max_length_extra))
         vocabulary = self.heads.vocabulary
@@ -121,6 +125,11 @@ class Search:
                 others |= {"hot_words": 1.0} if self.hot_words is not None else {}
                 found = rescore_with_ctc(found, log_probs, lengths, settings.ctc_weight, others=others)
             return found
+        if settings.method == "transducer":
+            assert self.heads.transducer is not None
+            if settings.beam == 1:
+                return [[best] for best in transducer_greedy(self.heads.transducer, encoded, lengths)]
+            return transducer_beam(self.heads.transducer, encoded, lengths, settings.beam, nbest=self._kept)
         assert log_probs is not None
         if settings.method == "joint":
             return joint_beam(decoder, encoded, lengths, log_probs, self.joint_options(limit), self.fused, self.hot_words)
@@ -262,7 +271,7 @@ class Search:
         return path
 
 
-def check_heads(settings: DecodingConfig, ctc: bool, decoder: bool, missing: str = " needs a {}") -> None:
+def check_heads(settings: DecodingConfig, ctc: bool, decoder: bool, transducer: bool, missing: str = " needs a {}") -> None:
     """Make sure that a search has the heads that it needs.
 
     Raises:
@@ -273,7 +282,9 @@ def check_heads(settings: DecodingConfig, ctc: bool, decoder: bool, missing: str
     if method in TOKEN_BY_TOKEN and not decoder and not free:
         fix = "choose ctc_greedy, ctc_beam, or joint with ctc_weight=1"
         raise ValueError(f"decoding.method: {method}{missing.format('decoder')}; describe one or {fix}.")
-    if method != "attention" and not ctc:
+    if method == "transducer" and not transducer:
+        raise ValueError(f"decoding.method: transducer{missing.format('transducer')}; describe one or choose another method.")
+    if method not in ("attention", "transducer") and not ctc:
         raise ValueError(f"decoding.method: {method}{missing.format('CTC head')}; set ctc_weight above 0 or choose attention.")
     if weight and not ctc:
         raise ValueError(f"decoding.ctc_weight: {weight}{missing.format('CTC head')}; set ctc_weight of the model above 0, or this to 0.")

@@ -6,7 +6,7 @@ Every setting belongs to some searches and is refused for the others, so that no
 from dataclasses import dataclass, field
 from typing import Literal
 
-Method = Literal["ctc_greedy", "ctc_beam", "ctc_lexicon", "attention", "joint"]
+Method = Literal["ctc_greedy", "ctc_beam", "ctc_lexicon", "attention", "joint", "transducer"]
 TOKEN_BY_TOKEN = ("attention", "joint")
 
 
@@ -46,7 +46,7 @@ class DecodingConfig:
 
     Attributes:
         method: best path of CTC; CTC prefixes; CTC over the words of a lexicon; attention decoder; attention and CTC in one pass (with a
-            ``ctc_weight`` of 1 CTC alone, token by token).
+            ``ctc_weight`` of 1 CTC alone, token by token); transducer (with a beam of 1 its best symbol at every step).
         nbest: hypotheses given out, best first, with the parts of their scores; at most ``beam``.
         words: find start, end and confidence of every word: by CTC where there is a CTC head, else by where the decoder attends to.
         length_penalty: of attention and joint searches: scores are divided by length ** penalty; null is each search's own, 1 (the mean)
@@ -62,7 +62,8 @@ class DecodingConfig:
         no_repeat_ngram: attention and joint searches write no sequence of so many tokens twice; 0 has no such rule.
         end_threshold: attention and joint searches may end only where the decoder's log-probability of the end is above this many times
             that of its best other token (1.5 in arXiv 1904.02619); null has no such rule.
-        hot_words: bonus (natural log) for every place of the text where a word or phrase stands; not for ``ctc_greedy``.
+        hot_words: bonus (natural log) for every place of the text where a word or phrase stands; not for ``ctc_greedy``
+            and ``transducer``.
         fusion: language model in every step of attention and joint searches.
         rescoring: language model for finished hypotheses, of any search but ``ctc_greedy``.
         skip_blanks: ``ctc_beam`` and ``ctc_lexicon`` pass over frames that are blanks with more than this probability, but for the first
@@ -121,6 +122,8 @@ class DecodingConfig:
         if self.method == "ctc_greedy" and (self.hot_words or self.rescoring is not None):
             name = "hot_words" if self.hot_words else "rescoring"
             raise ValueError(f"{name}: ctc_greedy has one hypothesis and nothing to choose from; choose ctc_beam or another search.")
+        if self.hot_words and self.method == "transducer":
+            raise ValueError("hot_words: the search of transducers has no place for them; choose ctc_beam, attention or joint.")
         if self.rescoring is not None and self.beam < 2:
             raise ValueError("rescoring: a beam of 1 leaves one hypothesis and nothing to rank; give a larger beam.")
 

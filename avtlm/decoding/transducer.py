@@ -80,23 +80,25 @@ def transducer_greedy(model: Transducer, encoded: Tensor, lengths: Tensor, blank
 
 @dataclass
 class _Trace:
-    """Where every place of the beam came from at every step, (rows, beam) each; a label of -1 is a blank."""
+    """Where every place of the beam came from at every step, (rows, beam) each; a label of -1 is a blank. ``scores`` are log p(label)."""
 
     sources: list[Tensor] = field(default_factory=list)
     labels: list[Tensor] = field(default_factory=list)
     frames: list[Tensor] = field(default_factory=list)
+    scores: list[Tensor] = field(default_factory=list)
 
-    def follow(self, row: int, step: int, place: int) -> tuple[tuple[int, ...], tuple[tuple[int, int], ...]]:
-        """Tokens and the frames they were said in, of the hypothesis that held a place before a step."""
-        tokens, spans = [], []
+    def follow(self, row: int, step: int, place: int) -> tuple[tuple[int, ...], tuple[tuple[int, int], ...], tuple[float, ...]]:
+        """Tokens, the frames they were said in and their log-probabilities, of the hypothesis that held a place before a step."""
+        tokens, spans, scores = [], [], []
         for before in range(step - 1, -1, -1):
-            label = int(self.labels[before][row, place])
+            label, score = int(self.labels[before][row, place]), float(self.scores[before][row, place])
             place = int(self.sources[before][row, place])
             if label >= 0:
                 frame = int(self.frames[before][row, place])
                 tokens.append(label)
                 spans.append((frame, frame + 1))
-        return tuple(reversed(tokens)), tuple(reversed(spans))
+                scores.append(score)
+        return tuple(reversed(tokens)), tuple(reversed(spans)), tuple(reversed(scores))
 
 
 @torch.no_grad()
@@ -179,6 +181,7 @@ def transducer_beam(
         trace.sources.append(source)
         trace.labels.append(label)
         trace.frames.append(frame)
+        trace.scores.append(log_probs.unflatten(0, (rows, beam)).flatten(1).gather(1, (chosen - beam).clamp(min=0)))
         moved = (torch.arange(rows, device=device)[:, None] * beam + source).flatten()
         predicted, state = predicted[moved], state[moved]
         new = (~stays & (total > MINUS_INFINITY)).flatten().nonzero()[:, 0]
@@ -193,8 +196,8 @@ def transducer_beam(
     for row, found in enumerate(finals):
         hypotheses = []
         for score, when, place in found[:nbest]:
-            tokens, spans = trace.follow(row, when, place)
-            hypotheses.append(Hypothesis(tokens, score, {"transducer": score}, spans))
+            tokens, spans, posteriors = trace.follow(row, when, place)
+            hypotheses.append(Hypothesis(tokens, score, {"transducer": score}, spans, posteriors))
         results.append(hypotheses or [Hypothesis((), 0.0, {"transducer": 0.0})])
     return results
 
