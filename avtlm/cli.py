@@ -153,6 +153,12 @@ def _transcribe(options: argparse.Namespace) -> int:
     from avtlm.decoding import captions
     from avtlm.transcribe import transcribe_each
 
+    if options.stream:
+        return _stream(options)
+    if options.real_time:
+        return _wrong("--real-time is for --stream; a file that is transcribed whole is read as fast as it can be.")
+    if options.resume and options.out is None:
+        return _wrong("--resume needs --out PATH, where the transcripts that are there already can be seen.")
     files = [Path(file) for file in options.files]
     try:
         kind = captions.format_of(options.format, options.out)
@@ -160,14 +166,12 @@ def _transcribe(options: argparse.Namespace) -> int:
     except ValueError as error:
         return _wrong(str(error))
     if kind in ("srt", "vtt") and len(files) > 1 and targets is None:
-    if options.stream:
-        return _stream(options)
-    if options.real_time:
-        return _wrong("--real-time is for --stream; a file that is transcribed whole is read as fast as it can be.")
-    if options.resume and options.out is None:
-        return _wrong("--resume needs --out PATH, where the transcripts that are there already can be seen.")
         return _wrong(f"--format {kind} of several files needs --out FOLDER, one file each.")
     search = ["words=false", *options.decoding] if kind == "text" else options.decoding
+    if options.resume and targets is not None:
+        waiting = [file for file in files if not targets[file].exists()]
+        print(f"avtlm: {len(files) - len(waiting)} of {len(files)} files are transcribed already.", file=sys.stderr)
+        files = waiting
     failed = 0
     division = {"window": options.window, "vad": options.vad}
     for path, result in transcribe_each(files, options.model, options.modality, options.geometry, None, search, **division):
@@ -176,10 +180,6 @@ def _transcribe(options: argparse.Namespace) -> int:
             failed += 1
         elif targets is not None:
             captions.write(result, path, targets[path], kind)
-    if options.resume and targets is not None:
-        waiting = [file for file in files if not targets[file].exists()]
-        print(f"avtlm: {len(files) - len(waiting)} of {len(files)} files are transcribed already.", file=sys.stderr)
-        files = waiting
             print(targets[path])
         else:
             named = f"{path}\t" if kind == "text" and len(files) > 1 else ""
@@ -189,13 +189,6 @@ def _transcribe(options: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
-def _evaluate(options: argparse.Namespace) -> int:
-    from avtlm.evaluation.evaluate import evaluate
-    from avtlm.files import write_text
-
-    snrs = [snr for group in options.snr for snr in group]
-    if not snrs and (options.noise or options.noise_dir):
-        return _wrong("--noise and --noise-dir need signal-to-noise ratios: add, for example, --snr -10,-5,0,5,10.")
 def _stream(options: argparse.Namespace) -> int:
     from avtlm.data.live_input import DeviceInput, open_input
     from avtlm.decoding.result import Transcript
@@ -240,6 +233,13 @@ def _stream(options: argparse.Namespace) -> int:
     return 0
 
 
+def _evaluate(options: argparse.Namespace) -> int:
+    from avtlm.evaluation.evaluate import evaluate
+    from avtlm.files import write_text
+
+    snrs = [snr for group in options.snr for snr in group]
+    if not snrs and (options.noise or options.noise_dir):
+        return _wrong("--noise and --noise-dir need signal-to-noise ratios: add, for example, --snr -10,-5,0,5,10.")
     noise = options.noise or "babble"
     report = evaluate(
         options.manifest,
@@ -445,6 +445,15 @@ def _parser() -> argparse.ArgumentParser:
 
     search = "change a decoding setting of the model: --decoding beam=20 (docs/decoding.md); may be given several times"
     transcribe.add_argument("--decoding", metavar="KEY=VALUE", action="append", default=[], help=search)
+    long = transcribe.add_argument_group("long recordings", "They are divided at pauses; docs/long_recordings.md.")
+    window = "seconds that are decoded at once (default: 20); longer files are divided; 0 takes every file whole"
+    long.add_argument("--window", type=float, default=20.0, metavar="SECONDS", help=window)
+    finds = "what finds speech: energy (default), or the network silero (extra vad)"
+    long.add_argument("--vad", choices=["energy", "silero"], default="energy", help=finds)
+    long.add_argument("--resume", action="store_true", help="leave out files whose transcript is in --out already")
+    live = "captions while FILE plays, or from a microphone and a camera: mic, mic+camera, alsa:default+v4l2:/dev/video0"
+    long.add_argument("--stream", action="store_true", help=live)
+    long.add_argument("--real-time", action="store_true", help="with --stream: play the file as fast as it was spoken, not faster")
 
     evaluate = verb("evaluate", _evaluate, "measure the word error rate of a model on a manifest", "Intervals are 95 %, by bootstrap.")
     evaluate.add_argument("manifest", metavar="MANIFEST", help="lip crops and sound with transcripts, as avtlm-lip-roi writes them")
@@ -460,15 +469,6 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--noise", metavar="KINDS", help=noises)
     lists = "recorded noise: folder of lists KIND/SPLIT.tsv, as python -m preprocess.noise writes it"
     evaluate.add_argument("--noise-dir", metavar="DIR", help=lists)
-    long = transcribe.add_argument_group("long recordings", "They are divided at pauses; docs/long_recordings.md.")
-    window = "seconds that are decoded at once (default: 20); longer files are divided; 0 takes every file whole"
-    long.add_argument("--window", type=float, default=20.0, metavar="SECONDS", help=window)
-    finds = "what finds speech: energy (default), or the network silero (extra vad)"
-    long.add_argument("--vad", choices=["energy", "silero"], default="energy", help=finds)
-    long.add_argument("--resume", action="store_true", help="leave out files whose transcript is in --out already")
-    live = "captions while FILE plays, or from a microphone and a camera: mic, mic+camera, alsa:default+v4l2:/dev/video0"
-    long.add_argument("--stream", action="store_true", help=live)
-    long.add_argument("--real-time", action="store_true", help="with --stream: play the file as fast as it was spoken, not faster")
     evaluate.add_argument("--plot", metavar="PNG", help="draw the rates against the ratios")
     evaluate.add_argument("--decoding", metavar="KEY=VALUE", action="append", default=[], help=search)
     evaluate.add_argument("--limit", type=int, metavar="N", help="only the first N utterances")
