@@ -100,6 +100,13 @@ def _profile(options: argparse.Namespace) -> int:
     return _figures(profile(options.config, options.overrides, options.steps), options.json)
 
 
+def _plan(options: argparse.Namespace) -> int:
+    from avtlm.plan import plan
+
+    sizes = {name: getattr(options, name) for name in ("gpus", "hours", "device", "utilisation", "efficiency")}
+    return _figures(plan(options.config, options.overrides, **sizes), options.json)
+
+
 def _figures(found: Any, file: str | None) -> int:
     """Print a table, and write the same to a file."""
     if file is not None:
@@ -390,11 +397,19 @@ def _parser() -> argparse.ArgumentParser:
 
     train = verb("train", _train, "train what a configuration describes", "A run that was stopped goes on where its last state was saved.")
     profile = verb("profile", _profile, "measure where the time of a training step goes", "Nothing is kept of the steps that it makes.")
-    for runs in (train, profile):
+    plan = verb("plan", _plan, "say what a training takes: memory, speed, time", "It needs no data, and measures or estimates one step.")
+    for runs in (train, profile, plan):
         runs.add_argument("config", metavar="CONFIG", help="a YAML file, such as those in configs/")
         runs.add_argument("overrides", metavar="KEY=VALUE", nargs="*", help="change single settings: optim.lr=1e-4")
     profile.add_argument("--steps", type=int, default=20, metavar="N", help="how many to measure (default: 20)")
-    for figures in (profile,):
+    plan.add_argument("--gpus", type=int, default=1, metavar="N", help="devices (default: 1)")
+    plan.add_argument("--hours", type=float, required=True, metavar="H", help="hours of sound or lips in the data")
+    plan.add_argument("--device", metavar="GPU", help="estimate the time on this GPU, such as h100 (default: measure a step here)")
+    peak = "share of its peak that a named GPU is assumed to reach (default: 0.1, as published pre-trainings of speech models)"
+    plan.add_argument("--utilisation", type=float, default=0.1, metavar="X", help=peak)
+    alone = "what each of several devices is assumed to do of what it does alone (default: 0.9)"
+    plan.add_argument("--efficiency", type=float, default=0.9, metavar="X", help=alone)
+    for figures in (profile, plan):
         figures.add_argument("--json", metavar="FILE", help="write the figures here as well")
 
     units = verb("units", _units, "turn the frames of a corpus into k-means units", "Without --model the features are MFCC of the sound.")

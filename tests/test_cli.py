@@ -75,6 +75,7 @@ def test_the_surface_of_the_command_line_is_frozen() -> None:
     }
     assert surface == {
         "train": ["--debug", "config", "overrides"],
+        "plan": ["--debug", "--device", "--efficiency", "--gpus", "--hours", "--json", "--utilisation", "config", "overrides"],
         "profile": ["--debug", "--json", "--steps", "config", "overrides"],
         "units": ["--batch-frames", "--clusters", "--clusters-from", "--debug", "--dump", "--fit-split", "--fraction", "--km", "--layer",
                   "--max-iterations", "--max-no-improvement", "--modality", "--model", "--plain-mfcc", "--rate", "--restarts", "--seed",

@@ -5,7 +5,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
@@ -13,7 +12,6 @@ from avtlm import cli, config
 from avtlm.plain_yaml import dump_yaml
 from avtlm.profile import OTHER, Stopwatch, _attach, parts_of, profile
 from avtlm.training.loop import TrainConfig, Trainer
-from avtlm.units.labels import read_labels, write_labels
 from tests.made_corpus import MadeCorpus, make_corpus
 from tests.training import made_runs
 from tests.training.test_speech_systems import MODELS
@@ -27,9 +25,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> MadeCorpus:
 
 @pytest.fixture(scope="module")
 def fast_units(corpus: MadeCorpus, tmp_path_factory: pytest.TempPathFactory) -> MadeCorpus:
-    units = tmp_path_factory.mktemp("units") / "all.units"
-    write_labels(units, {name: np.repeat(row, 2) for name, row in read_labels(corpus.units).items()})
-    return MadeCorpus(corpus.clips, corpus.sound, corpus.text, units)
+    return made_runs.with_units_at_50_hz(corpus, tmp_path_factory.mktemp("units"))
 
 
 def measured(settings: dict[str, Any], steps: int = 3) -> Any:

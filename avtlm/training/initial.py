@@ -43,8 +43,11 @@ class Start:
     phones: Vocabulary | None
 
 
-def build(settings: "TrainConfig") -> Start:
+def build(settings: "TrainConfig", vocabulary: Tokenizer | None = None) -> Start:
     """Build what a configuration describes, with the initial model's weights where it names one.
+
+    Args:
+        vocabulary: of the texts, in place of one that is made of the training data.
 
     Raises:
         ConfigError: wrong settings of the model.
@@ -63,7 +66,7 @@ def build(settings: "TrainConfig") -> Start:
         card = {"system": settings.system, "task": "pretrain", **_geometry(settings), "model": config.to_dict(model_config)}
         return Start(model, card, systems.input_format(model), None, phones)
     if settings.task == "language_model":
-        return _language_model(settings)
+        return _language_model(settings, vocabulary)
     heads = config.load(RecognizerConfig, settings.model)
     encoder_settings: dict[str, Any] = {}
     initial: nn.Module | None = None
@@ -78,19 +81,18 @@ def build(settings: "TrainConfig") -> Start:
     if initial is not None and settings.initialise_weights:
         load_except(encoder, initial.state_dict(), settings.fresh)
     heads = dataclasses.replace(heads, encoder=config.to_dict(encoder_config))
-    vocabulary = _vocabulary(settings)
+    vocabulary = vocabulary or _vocabulary(settings)
     card = {"system": settings.system, "task": "recognition", **_geometry(settings), "model": config.to_dict(heads)}
     recognizer = Recognizer(heads, encoder, vocabulary)
     recognizer.open_search(heads.decoding)  # a file that is missing is found before training, not when it is first searched
     return Start(recognizer, card, systems.input_format(encoder), vocabulary, phones)
 
 
-def _language_model(settings: "TrainConfig") -> Start:
+def _language_model(settings: "TrainConfig", vocabulary: Tokenizer | None) -> Start:
     """A language model over the tokens of a recogniser, or of its own texts."""
-    if settings.vocabulary_from is not None:
+    if vocabulary is None and settings.vocabulary_from is not None:
         vocabulary = load_vocabulary(checkpoint.check(settings.vocabulary_from))
-    else:
-        vocabulary = _vocabulary(settings)
+    vocabulary = vocabulary or _vocabulary(settings)
     system = systems.find(settings.system)
     model_config = config.load(system.config_class(), {**settings.model, "vocabulary": len(vocabulary)})
     model = system.build(model_config)

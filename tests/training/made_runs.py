@@ -4,12 +4,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from safetensors.torch import load_file
 from torch import Tensor
 
 from avtlm import config
 from avtlm.training.loop import TrainConfig, train
 from avtlm.training.meter import RATES
+from avtlm.units.labels import read_labels, write_labels
 from tests.made_corpus import MadeCorpus
 
 LIPS = {
@@ -79,6 +81,12 @@ def recognition(corpus: MadeCorpus, output: Path, **changes: Any) -> dict[str, A
         "model": {"encoder": MODEL, "modality_dropout": 0.0, "dropout": 0.0},
     }
     return settings | changes
+
+
+def with_units_at_50_hz(corpus: MadeCorpus, folder: Path) -> MadeCorpus:
+    """The same with labels for models over waveforms, in a file of their own."""
+    write_labels(folder / "all.units", {name: np.repeat(row, 2) for name, row in read_labels(corpus.units).items()})
+    return MadeCorpus(corpus.clips, corpus.sound, corpus.text, folder / "all.units")
 
 
 def run(settings: dict[str, Any]) -> Path:

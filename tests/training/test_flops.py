@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -15,7 +14,6 @@ from avtlm.data.dataset import collate
 from avtlm.data.seeds import seed_for
 from avtlm.training.flops import UsefulWork
 from avtlm.training.loop import TrainConfig, Trainer
-from avtlm.units.labels import read_labels, write_labels
 from tests.made_corpus import MadeCorpus, make_corpus
 from tests.training import made_runs
 from tests.training.test_speech_systems import MODELS
@@ -29,10 +27,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> MadeCorpus:
 
 @pytest.fixture(scope="module")
 def fast_units(corpus: MadeCorpus, tmp_path_factory: pytest.TempPathFactory) -> MadeCorpus:
-    """The same with labels at 50 Hz."""
-    units = tmp_path_factory.mktemp("units") / "all.units"
-    write_labels(units, {name: np.repeat(row, 2) for name, row in read_labels(corpus.units).items()})
-    return MadeCorpus(corpus.clips, corpus.sound, corpus.text, units)
+    return made_runs.with_units_at_50_hz(corpus, tmp_path_factory.mktemp("units"))
 
 
 def still(model: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,134 @@
+"""What a run starts with, and batches of noise, for measuring a model without its data."""
+
+import dataclasses
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from avtlm import systems
+from avtlm.data.batching import Batch
+from avtlm.data.dataset import Source, choose, seconds
+from avtlm.data.inputs import InputFormat
+from avtlm.data.manifest import Manifest, ManifestError, Utterance, read_manifest, write_manifest
+from avtlm.frontends.filterbank import BANDS, SAMPLE_RATE, STACK
+from avtlm.frontends.text import DOWNSAMPLING
+from avtlm.nn.transformer import DecoderStack, Encoder
+from avtlm.protocols import PredictsUnits
+from avtlm.text.vocabulary import SPECIALS, Tokenizer, Vocabulary
+from avtlm.training.initial import Start, build
+from avtlm.training.loop import TrainConfig
+
+KINDS = ("audio_video", "audio", "audio_text", "text", "recognition", "sentences")
+# Symbols of a transcript per second of speech: LibriSpeech has about 14.5 letters and spaces, and 4 of 1000 word pieces.
+LETTERS_PER_SECOND, PIECES_PER_SECOND, MANY = 14.5, 4.0, 200
+CLIP_SECONDS, SENTENCE = 10.0, 100  # of clips that are not there, and tokens of a sentence
+
+
+def made_start(settings: TrainConfig, assumed: list[str]) -> tuple[dict[str, float | None], Start]:
+    """Mean seconds of the clips of every source, None where there are no data, and the model that a training would start with."""
+    changes: dict[str, Any] = {"model": undropped(settings)}
+    if settings.initialise is not None and not Path(settings.initialise).exists():
+        if settings.task != "pretrain":
+            raise ValueError(
+                f"initialise: {settings.initialise} is not there, and the encoder has its sizes from it; name another model folder, or "
+                "give initialise=null and the sizes under model.encoder."
+            )
+        changes["initialise"] = None
+    vocabulary: Tokenizer | None = None
+    with tempfile.TemporaryDirectory() as folder:
+        stand_in = Path(folder) / "manifest.jsonl"
+        write_manifest(stand_in, Manifest(Path(folder), (Utterance("made", audio="made.wav", audio_samples=16000, transcript="a"),)))
+        lengths: dict[str, float | None] = {}
+        sources = {}
+        for name, part in settings.sources.items():
+            try:
+                rows = choose(read_manifest(part.manifest), part)
+                lengths[name], sources[name] = sum(map(seconds, rows)) / len(rows), part
+            except (ManifestError, OSError):
+                lengths[name] = None
+                sources[name] = dataclasses.replace(part, manifest=str(stand_in), split=None, min_seconds=0.0)
+        absent = [name for name, length in lengths.items() if length is None]
+        if absent:
+            what = f"sentences of {SENTENCE} tokens" if settings.task == "language_model" else f"clips of {CLIP_SECONDS:g} s"
+            assumed.append(f"{what}, for want of data ({', '.join(absent)})")
+            vocabulary = made_vocabulary(settings)
+            changes["vocabulary_from"] = None
+            if settings.task != "pretrain":
+                assumed.append(f"a vocabulary of {len(vocabulary)} symbols")
+        start = build(dataclasses.replace(settings, sources=sources, **changes), vocabulary)
+    for module in start.model.modules():
+        if isinstance(module, Encoder | DecoderStack):
+            module.config = dataclasses.replace(module.config, layer_drop=0.0)
+    return lengths, start
+
+
+def made_vocabulary(settings: TrainConfig) -> Tokenizer:
+    """As many symbols as a run's own vocabulary is likely to have."""
+    if settings.subwords is not None:
+        return Vocabulary.tokens([" ".join(f"t{number}" for number in range(settings.subwords - len(SPECIALS)))])
+    return Vocabulary.letters()
+
+
+def undropped(settings: TrainConfig) -> dict[str, Any]:
+    """The settings of the model without modality dropout, and without files that only decoding needs."""
+    model = dict(settings.model)
+    if settings.task == "recognition":
+        decoding = {"method": "attention" if model.get("ctc_weight", 1.0) == 0 else "ctc_greedy"}
+        return model | {"modality_dropout": 0.0, "decoding": decoding}
+    known = {field.name for field in dataclasses.fields(systems.find(settings.system).config_class())}
+    return model | ({"modality_dropout": 0.0} if "modality_dropout" in known else {})
+
+
+def made_batch(source: Source, start: Start, rows: int, frames: int, generator: torch.Generator) -> Batch:
+    """What a source would give for ``rows`` utterances of ``frames`` frames of the model each, without any padding.
+
+    Args:
+        frames: for ``sentences``, tokens.
+
+    Raises:
+        ValueError: a task that no batch can be made up for.
+    """
+    if source.task not in KINDS:
+        raise ValueError(f"task: there are no made-up batches of {source.task}, only of {', '.join(KINDS)}.")
+    task, inputs = source.task, start.inputs
+    ids = tuple(f"made{row}" for row in range(rows))
+    lengths = torch.full((rows,), frames)
+    length = frames / inputs.frame_rate
+    if task == "sentences":
+        return Batch(ids, task, targets={"tokens": _tokens(start, rows, frames, generator)}, target_lengths={"tokens": lengths})
+    parts: dict[str, torch.Tensor] = {}
+    if task != "text" and "a" in source.modality:
+        parts |= _sound(inputs, rows, frames, generator)
+    if task in ("audio_video", "recognition") and "v" in source.modality and inputs.video_size is not None:
+        side = inputs.video_size
+        video = torch.randint(256, (rows, frames, side, side), generator=generator, dtype=torch.uint8)
+        parts |= {"video": video, "video_lengths": lengths}
+    sizes = dict(start.model.inventory) if isinstance(start.model, PredictsUnits) else {}
+    if task in ("text", "audio_text"):
+        text = torch.randint(len(SPECIALS), sizes["phones"], (rows, DOWNSAMPLING * frames), generator=generator)
+        parts |= {"text": text, "text_lengths": DOWNSAMPLING * lengths}
+    targets, ends = {}, {}
+    if task == "recognition":
+        assert start.vocabulary is not None
+        per_second = PIECES_PER_SECOND if len(start.vocabulary) > MANY else LETTERS_PER_SECOND
+        targets["tokens"] = _tokens(start, rows, max(1, round(length * per_second)), generator)
+    for name, size in sizes.items() if task != "recognition" else ():
+        if name != "phones":
+            targets[name] = torch.randint(size, (rows, round(length * inputs.label_rate)), generator=generator)
+    for name, target in targets.items():
+        ends[name] = torch.full((rows,), target.shape[1])
+    return Batch(ids, task, **parts, targets=targets, target_lengths=ends)
+
+
+def _sound(inputs: InputFormat, rows: int, frames: int, generator: torch.Generator) -> dict[str, torch.Tensor]:
+    if not inputs.waveform:
+        return {"audio": torch.randn(rows, frames, BANDS * STACK, generator=generator), "audio_lengths": torch.full((rows,), frames)}
+    samples = round((frames - 1) * SAMPLE_RATE / inputs.frame_rate) + inputs.shortest
+    return {"audio": torch.randn(rows, samples, generator=generator), "audio_lengths": torch.full((rows,), samples)}
+
+
+def _tokens(start: Start, rows: int, length: int, generator: torch.Generator) -> torch.Tensor:
+    assert start.vocabulary is not None
+    return torch.randint(len(SPECIALS), len(start.vocabulary), (rows, length), generator=generator)
