@@ -6,13 +6,19 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from avtlm import checkpoint
+from avtlm import checkpoint, systems
 from avtlm.convert.container import read_container
 from avtlm.convert.export import to_fairseq
 from avtlm.convert.fairseq import convert
+from avtlm.convert.names.speecht5 import POST_NORM_UNUSED, SPEECH2C_UNUSED, UNUSED, fairseq_rules, name_of, speech2c_rules
 from avtlm.convert.names.vatlm import IGNORED
-from avtlm.text.vocabulary import EOS, UNKNOWN, load_vocabulary
+from avtlm.data.batching import Batch
+from avtlm.nn.transformer import Decoder
+from avtlm.systems.speech2c import Speech2C
+from avtlm.systems.speecht5 import SpeechT5
+from avtlm.text.vocabulary import EOS, PAD, UNKNOWN, load_vocabulary
 from benchmarks.replay.case import Case, CaseError, Check
+from benchmarks.replay.speech_encoders import batch_of
 
 
 def checkpoint_case(case: Case, check: Check) -> None:
@@ -60,4 +66,58 @@ def transcripts(folder: Path, case: Case, check: Check) -> None:
             check.value(f"decoded.{number}", vocabulary.decode(ids) == decoded, True, 0.0)
 
 
-ADAPTERS = [(lambda case: "pickled_globals" in case.description, checkpoint_case)]
+def sequence_case(case: Case, check: Check) -> None:
+    """A file of SpeechT5 or Speech2C: its weights in our folder, what the model says, and, of SpeechT5, the file written again."""
+    [file] = case.description["files"]
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = convert(case.folder / file, None, Path(scratch) / "model")
+        model, _ = systems.load_encoder(folder)
+        back = read_container(to_fairseq(folder, Path(scratch) / "back.pt")).weights if isinstance(model, SpeechT5) else {}
+        returned = {key: tensor.read().clone() for key, tensor in back.items()}
+    weights = model.state_dict()
+    original = read_container(case.folder / file).weights
+    if isinstance(model, SpeechT5):
+        check.value("keys that do not come back", len(set(returned) ^ set(original)), 0.0, 0.0)
+    for name in case.outputs:
+        key = name.removeprefix("model.")
+        if key == name:
+            continue
+        if isinstance(model, SpeechT5):
+            dead = UNUSED.fullmatch(key) or (not model.config.encoder.norm_first and POST_NORM_UNUSED.fullmatch(key))
+            found = None if dead else weights[name_of(fairseq_rules(model.config.waveform.norm), key, "SpeechT5")]
+        else:
+            assert isinstance(model, Speech2C)
+            dead = SPEECH2C_UNUSED.fullmatch(key)
+            found = None if dead else weights[name_of(speech2c_rules(model.config.waveform.norm), key, "Speech2C")]
+        if found is None:  # the official model holds it and never uses it; what was read off the file is what it says
+            check.equal(name, original[key].read())
+            continue
+        check.equal(name, found)
+        if returned:
+            check.value(f"back: {key}", float((returned[key].double() - case.outputs[name].double()).abs().max()), 0.0, 0.0)
+    _says(case, check, model)
+
+
+@torch.no_grad()
+def _says(case: Case, check: Check, model: torch.nn.Module) -> None:
+    """What a model of a file makes of the case's inputs."""
+    tokens = case.inputs["prev_output_tokens"]
+    batch = batch_of(case.inputs["source"], case.inputs.get("padding_mask"))
+    assert isinstance(model, SpeechT5 | Speech2C)
+    encoded, lengths = model.encode(batch)
+    check.forward("encoder_out", encoded)
+    assert isinstance(model.decoder, Decoder)
+    logits = model.decoder(tokens, encoded, lengths)
+    if isinstance(model, Speech2C):
+        check.forward("decoder_logits", logits)
+        return
+    check.forward("text_logits", logits)
+    check.forward("ctc_logits", model.ctc_logits(encoded).transpose(0, 1))
+    text = Batch(batch.ids, "text", text=tokens, text_lengths=(tokens != PAD).sum(1))
+    check.forward("text_encoder_out", model.encode(text)[0])
+
+
+ADAPTERS = [
+    (lambda case: "pickled_globals" in case.description and case.description.get("system") in ("SpeechT5", "Speech2C"), sequence_case),
+    (lambda case: "pickled_globals" in case.description, checkpoint_case),
+]

@@ -1,0 +1,71 @@
+"""Holes in texts."""
+
+import pytest
+import torch
+
+from avtlm.objectives.infilling import InfillingConfig, TorchDraws, infill, span_probabilities
+
+MASK, TEXT = 30, [0, *range(4, 24), 2]
+
+
+class Draws:
+    """Given numbers."""
+
+    def __init__(self, spans: list[int], order: list[list[int]], uniform: list[float], tokens: list[list[int]]) -> None:
+        self._spans, self._order, self._uniform, self._tokens = spans, order, uniform, tokens
+
+    def spans(self, count: int) -> list[int]:
+        assert count == 6
+        return list(self._spans)
+
+    def order(self, count: int) -> list[int]:
+        del count
+        return self._order.pop(0)
+
+    def uniform(self, count: int) -> list[float]:
+        return self._uniform[:count]
+
+    def tokens(self, count: int) -> list[int]:
+        del count
+        return self._tokens.pop(0)
+
+
+def test_a_span_becomes_one_mask_symbol() -> None:
+    draws = Draws([4, 2, 9], [[0, 10]], [0.5, 0.5], [[]])
+    assert infill(TEXT, MASK, InfillingConfig(), draws) == [0, MASK, *range(8, 14), MASK, *range(16, 24), 2]
+
+
+def test_some_spans_become_a_random_token() -> None:
+    draws = Draws([6], [[3]], [0.05], [[28]])
+    assert infill(TEXT, MASK, InfillingConfig(), draws) == [0, 4, 5, 6, 28, *range(13, 24), 2]
+
+
+def test_a_span_ends_before_the_end_symbol() -> None:
+    assert infill(TEXT, MASK, InfillingConfig(), Draws([6], [[18]], [0.5], [[]])) == [0, *range(4, 22), MASK, 2]
+
+
+def test_spans_of_no_tokens_put_mask_symbols_in() -> None:
+    found = infill(TEXT, MASK, InfillingConfig(random=0.0), Draws([0, 6], [[0], [4]], [0.5], [[], []]))
+    assert found == [0, MASK, 10, 11, 12, MASK, *range(13, 24), 2]
+
+
+def test_texts_are_hidden_as_often_as_asked_for() -> None:
+    generator = torch.Generator().manual_seed(0)
+    long = [0, *[5] * 200, 2]
+    kept = [infill(long, MASK, InfillingConfig(), TorchDraws(generator, 3.5, 32)).count(5) / 200 for _ in range(40)]
+    assert sum(kept) / len(kept) == pytest.approx(0.7, abs=0.05)  # overlapping spans hide fewer, random ones may be a 5
+
+
+@pytest.mark.parametrize("text", [[0, 2], [0, 5, 2]])
+def test_short_texts_keep_their_ends(text: list[int]) -> None:
+    for seed in range(20):
+        found = infill(text, MASK, InfillingConfig(), TorchDraws(torch.Generator().manual_seed(seed), 3.5, 32))
+        assert (found[0], found[-1]) == (0, 2)
+
+
+def test_lengths_are_poisson() -> None:
+    table = span_probabilities(3.5)
+    assert table.sum() == pytest.approx(1.0, abs=1e-5)
+    assert float((table * torch.arange(len(table))).sum()) == pytest.approx(3.5, abs=1e-4)
+    with pytest.raises(ValueError, match="share 2"):
+        InfillingConfig(share=2)

@@ -1,0 +1,46 @@
+"""Losses of written spectrograms, and codes in place of frames."""
+
+import math
+
+import pytest
+import torch
+
+from avtlm.nn.spectrogram import Written
+from avtlm.objectives.mixing import draw_mixed, mix
+from avtlm.objectives.reconstruction import ReconstructionConfig, guided_attention_loss, spectrogram_loss
+
+
+def test_distances_are_means_over_valid_values() -> None:
+    mel = torch.zeros(2, 5, 3)
+    written = Written(torch.full((2, 4, 3), 2.0), torch.full((2, 4, 3), 1.0), torch.zeros(2, 4))
+    written.after[1, 2:] = 99.0  # behind the end
+    loss = spectrogram_loss(written, mel, torch.tensor([5, 3]), ReconstructionConfig(), reduction=2)
+    assert loss.count == 6
+    # The end of each row counts five times, all with probability one half.
+    stop = (2 * 5 + 4) * math.log(2) / 6
+    assert float(loss.value / loss.count) == pytest.approx(3.0 + stop)
+    squared = spectrogram_loss(written, mel, torch.tensor([5, 3]), ReconstructionConfig(absolute=0.0, squared=1.0, stop_weight=0.0), 2)
+    assert float(squared.value / squared.count) == pytest.approx(5.0)
+
+
+def test_attention_along_the_diagonal_costs_nothing() -> None:
+    along, across = torch.eye(6).expand(1, 2, 6, 6), torch.eye(6).flip(0).expand(1, 2, 6, 6)
+    lengths = torch.tensor([6])
+    assert guided_attention_loss([along], lengths, lengths, ReconstructionConfig()) == 0
+    assert guided_attention_loss([across, across], lengths, lengths, ReconstructionConfig()) > 0.05
+
+
+def test_attention_behind_the_ends_is_left_out() -> None:
+    weights = torch.rand(1, 3, 4, 5)
+    short = guided_attention_loss([weights[:, :, :3, :4]], torch.tensor([3]), torch.tensor([4]), ReconstructionConfig())
+    assert guided_attention_loss([weights], torch.tensor([3]), torch.tensor([4]), ReconstructionConfig()) == pytest.approx(float(short))
+
+
+def test_codes_replace_a_share_of_the_valid_frames_of_each_row() -> None:
+    mixed = draw_mixed(torch.tensor([20, 7, 0]), 20, 0.3, torch.Generator().manual_seed(0))
+    assert mixed.sum(1).tolist() == [6, 2, 0]
+    assert not mixed[1, 7:].any()
+    alike = draw_mixed(torch.tensor([20, 7]), 20, 0.3, torch.Generator().manual_seed(0), alike=True)
+    assert alike.sum(1).tolist() == [6, 6]
+    assert torch.equal(alike[0], alike[1])
+    assert mix(torch.zeros(2, 20, 1), torch.ones(2, 20, 1), alike).sum() == 12
