@@ -86,6 +86,8 @@ def _fine_tuned(folder: Path, system: str, model: dict[str, Any], weights: dict[
     settings = config.load(systems.find(system).config_class(), heads.encoder)
     vocabulary = load_vocabulary(folder)
     ctc = heads.decoder is None
+    if heads.transducer is not None:
+        raise OptionError("it has a transducer, which official models of its kind have not.")
     if not ctc and heads.ctc_weight > 0:
         raise OptionError("it has a CTC head and an attention decoder; official models have one of them.")
     if ctc and system == "vatlm":

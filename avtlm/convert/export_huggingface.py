@@ -96,8 +96,9 @@ def _written(
     kind: Kind = "bare"
     if settings.get("task") == "recognition":
         heads = config.load(RecognizerConfig, settings["model"])
-        if heads.decoder is not None:
-            raise OptionError("it has an attention decoder; the classes of transformers for its encoder have a head for CTC alone.")
+        if heads.decoder is not None or heads.transducer is not None:
+            head = "an attention decoder" if heads.decoder is not None else "a transducer"
+            raise OptionError(f"it has {head}; the classes of transformers for its encoder have a head for CTC alone.")
         encoder = config.load(cls, heads.encoder)
         official = _encoder(encoder, system) | _ctc(heads, len(load_vocabulary(folder)))
         texts |= write_hugging_face(load_vocabulary(folder))

@@ -71,8 +71,9 @@ def _fine_tuned(
 ) -> dict[str, Any]:
     if system == "wavlm":
         raise OptionError("the official WavLM code has no model that transcribes; write a Hugging Face folder (--to huggingface).")
-    if heads.decoder is not None:
-        raise OptionError("it has an attention decoder; the official models of its kind have a head for CTC alone.")
+    if heads.decoder is not None or heads.transducer is not None:
+        head = "an attention decoder" if heads.decoder is not None else "a transducer"
+        raise OptionError(f"it has {head}; the official models of its kind have a head for CTC alone.")
     _check(system, settings, heads=False)
     state = _state(weights, settings, system, fine_tuned=True)
     if isinstance(settings, HubertConfig):

@@ -1,19 +1,26 @@
 """The transducer head: one step at a time says what whole texts say, and its loss is the probability that the searches find."""
 
 import itertools
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from avtlm import systems
+from avtlm import config, systems
+from avtlm.checkpoint import save_model
+from avtlm.convert.export import to_fairseq
+from avtlm.convert.export_huggingface import to_huggingface
+from avtlm.convert.model import ConversionError
 from avtlm.decoding.settings import DecodingConfig
 from avtlm.decoding.transducer import transducer_beam, transducer_score
 from avtlm.nn.transducer import TransducerConfig, TransducerHead
 from avtlm.objectives.transducer import transducer_loss
 from avtlm.plain_yaml import dump_yaml
+from avtlm.recognizer import Recognizer
 from avtlm.training.loop import train
+from tests.convert.made_speech import recogniser as recogniser_of
 from tests.made_corpus import make_corpus
 from tests.test_recognizer import BOTH, batch, recogniser, row_of
 
@@ -93,6 +100,17 @@ def test_a_recogniser_searches_by_its_transducer(beam: int) -> None:
         recogniser().search(whole, decoding)
     with pytest.raises(ValueError, match="hot_words: the search of transducers has no place for them"):
         DecodingConfig("transducer", hot_words={"ab": 1.0})
+
+
+@pytest.mark.parametrize("write", [to_fairseq, to_huggingface])
+def test_a_recogniser_with_a_transducer_has_no_official_form(write: Callable[[Path, Path], Path], tmp_path: Path) -> None:
+    model = recogniser_of("hubert")
+    model = Recognizer(replace(model.config, transducer=SMALL), model.encoder, model.vocabulary)
+    folder = tmp_path / "model"
+    card = {"system": "hubert", "task": "recognition", "model": config.to_dict(model.config)}
+    save_model(folder, model, card, model.vocabulary)
+    with pytest.raises(ConversionError, match="it has a transducer"):
+        write(folder, tmp_path / "out")
 
 
 def test_a_recogniser_learns_with_a_transducer_and_is_kept_in_a_folder(tmp_path: Path) -> None:
