@@ -24,6 +24,7 @@ from avtlm.convert.options import OptionError, Options
 from avtlm.convert.options.huggingface import CLASSES, WITHOUT_EFFECT, hugging_face, official_config
 from avtlm.convert.options.wav2vec2_official import ENCODER, lost
 from avtlm.convert.speech_encoders import encoder_part
+from avtlm.convert.speecht5_huggingface import write_folder
 from avtlm.convert.tensor_files import SAFETENSORS
 from avtlm.convert.vocabulary import write_hugging_face
 from avtlm.frontends.filterbank import SAMPLE_RATE
@@ -68,8 +69,13 @@ def to_huggingface(folder: str | Path, output: str | Path) -> Path:
     """
     settings = checkpoint.load_config(folder)
     system = settings["system"]
+    if system in ("speecht5", "hifigan"):
+        try:
+            return write_folder(Path(folder), settings, checkpoint.load_weights(folder), output)
+        except OptionError as error:
+            raise ConversionError(f"{folder} cannot become a Hugging Face folder: {error}") from error
     if system not in CLASSES:
-        known = ", ".join(CLASSES)
+        known = ", ".join((*CLASSES, "speecht5", "hifigan"))
         raise ConversionError(f"{folder}: transformers has no class for {TITLES.get(system, system)}; avtlm writes folders of {known}.")
     weights = checkpoint.load_weights(folder)
     try:

@@ -213,7 +213,8 @@ def official_checkpoint(settings: SpeechT5Config, weights: Mapping[str, Tensor])
     understood = fairseq(Options(values, "cfg.model"), settings.vocabulary, settings.units, settings.speakers)
     before, after = flat(asdict(settings)), flat(asdict(understood))
     # How padding is treated, and what a batch is computed with, is no option there.
-    free = ("compute_padding", "frame_padding", "packing", "normalise", "same_mask_count", "max_positions")
+    free = ["compute_padding", "frame_padding", "packing", "same_mask_count", "max_positions", "position_groups"]
+    free += ["project_always"] if settings.waveform.widths[-1] != settings.encoder.dim else []
     other = [key for key, value in before.items() if after.get(key) != value and key.split(".")[-1] not in free]
     if other:
         raise OptionError(f"the official code has no counterpart of {', '.join(other)}.")

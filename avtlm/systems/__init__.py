@@ -46,6 +46,10 @@ SYSTEMS = {
 }
 
 
+# What turns spectrograms into sound; no system of its own.
+VOCODERS = {"hifigan": System("avtlm.nn.vocoder", "VocoderConfig", "Vocoder", units=False)}
+
+
 def find(name: str) -> System:
     """Raises ConfigError naming the systems there are."""
     if name not in SYSTEMS:
@@ -71,6 +75,21 @@ def load_encoder(folder: str | Path) -> tuple[nn.Module, InputFormat]:
         model.drop_heads()  # an encoder alone, converted from a file without what it was pre-trained with
     checkpoint.load_into(model, folder)
     return model.eval(), input_format(model)
+
+
+def load_vocoder(folder: str | Path) -> nn.Module:
+    """A vocoder in evaluation mode, from its model folder.
+
+    Raises:
+        CheckpointError, ConfigError: the folder is incomplete or describes something else.
+    """
+    settings = checkpoint.load_config(folder)
+    system = VOCODERS.get(settings["system"])
+    if system is None:
+        raise config.ConfigError(f"{folder}: {settings['system']} is no vocoder; give the folder of one of {', '.join(VOCODERS)}.")
+    model = system.build(config.load(system.config_class(), settings["model"]))
+    checkpoint.load_into(model, folder)
+    return model.eval()
 
 
 def input_format(encoder: nn.Module) -> InputFormat:

@@ -124,7 +124,7 @@ def fairseq(options: Options, vocabulary: int, units: int = 0, speakers: int = 0
         final_dim=take("final_dim", 256) or width,
         temperature=take("logit_temp", 0.1),
         label_rate=_rate(options),
-        codebook=_codebook(options, dim) if take("use_codebook", False) else None,
+        codebook=_codebook(options) if take("use_codebook", False) else None,
         mixing=take("codebook_prob", 0.5),
         spectrogram=SpectrogramConfig(
             bands=take("speech_odim", 80),
@@ -191,7 +191,7 @@ def _rate(options: Options) -> float:
     return float(rate) if isinstance(rate, int | float) and rate > 0 else 50.0
 
 
-def _codebook(options: Options, dim: int) -> QuantizerConfig:
+def _codebook(options: Options) -> QuantizerConfig:
     temperature = options.take("latent_temp", (2, 0.5, 0.999995))
     try:
         start, end, decay = ast.literal_eval(temperature) if isinstance(temperature, str) else temperature
@@ -200,7 +200,7 @@ def _codebook(options: Options, dim: int) -> QuantizerConfig:
     return QuantizerConfig(
         groups=options.take("latent_groups", 2),
         entries=options.take("latent_vars", 100),
-        dim=options.take("latent_dim", 0) or dim,
+        dim=options.take("latent_dim", 0) or None,
         depth=options.take("quantizer_depth", 1),
         factor=options.take("quantizer_factor", 3),
         start=start,
@@ -325,7 +325,7 @@ def hugging_face(options: Options, kind: Kind, official: bool = True) -> SpeechT
     positional = take("positional_dropout", 0.1)
     options.require("scale_embedding", False)
     options.require("layer_norm_eps", 1e-5)
-    guided = take("use_guided_attention_loss", True)
+    guided, scale = take("use_guided_attention_loss", True), float(take("guided_attention_loss_scale", 10.0))
     writes_text = kind.endswith("t")
     masks = take("apply_spec_augment", True)
     return SpeechT5Config(
@@ -393,7 +393,7 @@ def hugging_face(options: Options, kind: Kind, official: bool = True) -> SpeechT
             attention=1.0,
             ctc=0.0,
             reconstruction=ReconstructionConfig(
-                guided_weight=float(take("guided_attention_loss_scale", 10.0)) if guided and not writes_text else 0.0,
+                guided_weight=scale if guided and not writes_text else 0.0,
                 guided_width=take("guided_attention_loss_sigma", 0.4),
                 guided_heads=take("guided_attention_loss_num_heads", 2),
             ),
@@ -563,4 +563,75 @@ def _official_codebook(codebook: QuantizerConfig) -> dict[str, Any]:
         "quantizer_depth": codebook.depth,
         "quantizer_factor": codebook.factor,
         "latent_temp": str((codebook.start, codebook.end, codebook.decay)),
+    }
+
+
+def hugging_face_config(settings: SpeechT5Config) -> dict[str, Any]:
+    """config.json of a model, for any class of transformers that has its nets."""
+    waveform, encoder, decoder, spectrogram = settings.waveform, settings.encoder, settings.decoder, settings.spectrogram
+    guided, back = settings.losses.reconstruction, {ours: theirs for theirs, ours in ACTIVATIONS.items() if theirs != "gelu_accurate"}
+    return {
+        "vocab_size": settings.vocabulary,
+        "hidden_size": encoder.dim,
+        "encoder_layers": encoder.layers,
+        "encoder_attention_heads": encoder.heads,
+        "encoder_ffn_dim": encoder.feed_forward_dim,
+        "encoder_layerdrop": encoder.layer_drop,
+        "encoder_max_relative_position": encoder.key_distance,
+        "decoder_layers": decoder.layers,
+        "decoder_attention_heads": decoder.heads,
+        "decoder_ffn_dim": decoder.feed_forward_dim,
+        "decoder_layerdrop": decoder.layer_drop,
+        "max_text_positions": decoder.max_positions,
+        "hidden_act": back[encoder.activation],
+        "hidden_dropout": encoder.dropout,
+        "attention_dropout": encoder.attention_dropout,
+        "activation_dropout": encoder.activation_dropout,
+        "positional_dropout": settings.position_dropout,
+        "scale_embedding": decoder.scale_embedding,
+        "feat_extract_norm": waveform.norm,
+        "feat_extract_activation": back[waveform.activation],
+        "feat_proj_dropout": waveform.dropout,
+        "conv_dim": list(waveform.widths),
+        "conv_kernel": list(waveform.kernels),
+        "conv_stride": list(waveform.strides),
+        "conv_bias": waveform.bias,
+        "num_conv_pos_embeddings": settings.position_kernel,
+        "num_conv_pos_embedding_groups": settings.position_groups,
+        "apply_spec_augment": settings.mask.prob > 0 or settings.channel_mask.prob > 0,
+        **{f"mask_time_{key}": value for key, value in _hf_spans(settings.mask).items()},
+        **{f"mask_feature_{key}": value for key, value in _hf_spans(settings.channel_mask).items()},
+        "num_mel_bins": spectrogram.bands,
+        "reduction_factor": spectrogram.reduction,
+        "speech_decoder_prenet_layers": spectrogram.prenet_layers,
+        "speech_decoder_prenet_units": spectrogram.prenet_width,
+        "speech_decoder_prenet_dropout": spectrogram.prenet_dropout,
+        "speaker_embedding_dim": spectrogram.voice_dim,
+        "speech_decoder_postnet_layers": spectrogram.postnet_layers,
+        "speech_decoder_postnet_units": spectrogram.postnet_width,
+        "speech_decoder_postnet_kernel": spectrogram.postnet_kernel,
+        "speech_decoder_postnet_dropout": spectrogram.postnet_dropout,
+        "use_guided_attention_loss": guided.guided_weight > 0,
+        "guided_attention_loss_num_heads": guided.guided_heads,
+        "guided_attention_loss_sigma": guided.guided_width,
+        "guided_attention_loss_scale": guided.guided_weight or 10.0,
+    }
+
+
+def _hf_spans(mask: SpanMaskConfig) -> dict[str, Any]:
+    return {"prob": mask.prob, "length": mask.length, "min_masks": mask.min_spans}
+
+
+def vocoder_config(settings: VocoderConfig) -> dict[str, Any]:
+    """config.json of a HiFi-GAN."""
+    return {
+        "sampling_rate": 16000,
+        "model_in_dim": settings.bands,
+        "upsample_initial_channel": settings.width,
+        "upsample_rates": list(settings.rates),
+        "upsample_kernel_sizes": list(settings.kernels),
+        "resblock_kernel_sizes": list(settings.block_kernels),
+        "resblock_dilation_sizes": [list(each) for each in settings.block_dilations],
+        "leaky_relu_slope": settings.leak,
+        "normalize_before": settings.normalise,
     }

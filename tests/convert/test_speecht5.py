@@ -1,0 +1,154 @@
+"""SpeechT5 and Speech2C from official files and back. Real files are replayed by tests/test_golden.py."""
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from avtlm import checkpoint, config, systems
+from avtlm.checkpoint import save_model
+from avtlm.convert.container import read_container
+from avtlm.convert.export import to_fairseq
+from avtlm.convert.fairseq import convert
+from avtlm.convert.model import ConversionError
+from avtlm.convert.names.speecht5 import key_of, speech2c_rules
+from avtlm.convert.official_file import container, dictionary, save
+from avtlm.convert.options.speecht5 import official_options
+from avtlm.convert.speecht5 import PADDING, official_checkpoint
+from avtlm.systems.speecht5 import SpeechT5, SpeechT5Config
+from avtlm.text.vocabulary import SPACE, Vocabulary, load_vocabulary
+from tests.systems.sequence_models import SPEECH2C, SPEECHT5, batch, speech2c, speecht5
+
+SYMBOLS = ["\u2581", *"abcde"]  # with special symbols, <mask> and the blank 12
+
+
+def official_file(folder: Path, model: SpeechT5, **changes: Any) -> Path:
+    content = official_checkpoint(model.config, model.state_dict())
+    for values in (content["cfg"]["model"], content["cfg"]["task"]):
+        vars(values).update(changes)
+    return save(content, folder / "official.pt")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"ctc_head": "tied", "codebook": None, "units": 0, "task": "recognition"},
+        {"task": "speaker", "speakers": 9},
+        {"task": "generation"},
+    ],
+)
+def test_a_model_comes_back_from_its_official_file(tmp_path: Path, changes: dict[str, Any]) -> None:
+    model = speecht5(**changes)
+    folder = convert(official_file(tmp_path, model), None, tmp_path / "model")
+    back, _ = systems.load_encoder(folder)
+    assert isinstance(back, SpeechT5)
+    state = back.state_dict()
+    assert set(state) == set(model.state_dict())
+    assert all(torch.equal(state[name], tensor) for name, tensor in model.state_dict().items())
+    one = batch("wave", row=0)
+    with torch.no_grad():
+        torch.testing.assert_close(back.encode(one)[0], model.encode(one)[0])  # without padding the official rules change nothing
+    assert back.config.compute_padding
+    assert PADDING in (folder / "README.md").read_text()
+    again = read_container(to_fairseq(folder, tmp_path / "again.pt"))
+    first = read_container(tmp_path / "official.pt")
+    assert set(again.weights) == set(first.weights)
+    assert all(torch.equal(again.weights[key].read(), tensor.read()) for key, tensor in first.weights.items())
+
+
+def test_large_models_keep_their_norms_of_distances(tmp_path: Path) -> None:
+    model = speecht5(
+        encoder=replace(SPEECHT5.encoder, norm_first=True),
+        decoder=replace(SPEECHT5.decoder, norm_first=True),
+        waveform=replace(SPEECHT5.waveform, norm="layer"),
+    )
+    assert any(name.endswith("distance_norm.weight") for name in model.state_dict())
+    back, _ = systems.load_encoder(convert(official_file(tmp_path, model), "speecht5", tmp_path / "model"))
+    assert all(torch.equal(back.state_dict()[name], tensor) for name, tensor in model.state_dict().items())
+    text = batch("text", row=0)
+    with torch.no_grad():
+        torch.testing.assert_close(back.encode(text)[0], model.encode(text)[0])  # type: ignore[operator]
+
+
+def test_a_dictionary_beside_the_file_becomes_the_vocabulary(tmp_path: Path) -> None:
+    (tmp_path / "dict.txt").write_text("".join(f"{symbol} 1\n" for symbol in SYMBOLS), encoding="utf-8")
+    file = official_file(tmp_path, speecht5())
+    folder = convert(file, None, tmp_path / "model", vocabulary=tmp_path / "dict.txt")
+    vocabulary = load_vocabulary(folder)
+    assert isinstance(vocabulary, Vocabulary)
+    assert vocabulary.symbols[4:] == [SPACE, *"abcde", "<mask>", "<ctc_blank>"]
+    assert vocabulary.decode(vocabulary.encode("bad cab")) == "bad cab"
+    (tmp_path / "dict.txt").write_text("a 1\nb 1\n", encoding="utf-8")
+    with pytest.raises(ConversionError, match="has 8 symbols with <mask> and the blank, but the model 12"):
+        convert(file, None, tmp_path / "other", vocabulary=tmp_path / "dict.txt")
+    assert not (tmp_path / "other").exists()
+
+
+def test_how_speech_ends_is_noted(tmp_path: Path) -> None:
+    folder = convert(official_file(tmp_path, speecht5(task="generation"), t5_task="s2s"), None, tmp_path / "model")
+    assert checkpoint.load_decoding(folder) == {"threshold": 0.5, "stop": "any", "longest": 10.0, "shortest": 0.0}
+    folder = convert(official_file(tmp_path, speecht5(task="generation"), t5_task="t2s"), None, tmp_path / "model")
+    assert checkpoint.load_decoding(folder)["longest"] == 20.0
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"spk_embed_integration_type": "add"}, "spk_embed_integration_type is 'add'; avtlm knows only 'pre'"),
+        ({"share_input_output_embed": False}, "share_input_output_embed is False"),
+        ({"encoder_layers": 3}, "missing (encoder.layers.2"),
+        ({"t5_task": "t2c"}, "t5_task is 't2c'; avtlm knows pretrain, s2t, t2s, s2s, s2c"),
+        ({"sample_rate": 8000}, "sample_rate is 8000"),
+    ],
+)
+def test_what_cannot_be_honoured_is_named_and_nothing_is_written(tmp_path: Path, changes: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ConversionError) as caught:
+        convert(official_file(tmp_path, speecht5(), **changes), None, tmp_path / "model")
+    assert reason.replace("missing (", "") in str(caught.value)
+    assert not (tmp_path / "model").exists()
+
+
+def test_another_system_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConversionError, match=r"holds SpeechT5 .* not HuBERT; convert it with --system speecht5"):
+        convert(official_file(tmp_path, speecht5()), "hubert", tmp_path / "model")
+
+
+def test_models_of_one_kind_of_input_have_no_official_file(tmp_path: Path) -> None:
+    model = speecht5(inputs=("text",), outputs=("speech",), ctc_head="none", units=0, codebook=None, task="generation")
+    save_model(tmp_path / "model", model, {"system": "speecht5", "task": "generation", "model": config.to_dict(model.config)})
+    with pytest.raises(ConversionError, match="official models have all their nets"):
+        to_fairseq(tmp_path / "model", tmp_path / "official.pt")
+
+
+def test_the_file_holds_the_options_of_its_run_as_the_official_trainer_writes_them(tmp_path: Path) -> None:
+    content = official_checkpoint(speecht5().config, speecht5().state_dict())
+    assert isinstance(content["cfg"]["model"], argparse.Namespace)
+    assert content["cfg"]["model"].use_codebook
+    assert official_options(SpeechT5Config())["latent_temp"] == "(2.0, 0.5, 0.999995)"
+
+
+def test_speech2c_comes_from_its_official_file(tmp_path: Path) -> None:
+    # Official distances are fixed: 160 frames, 24 units.
+    model = speech2c(encoder=replace(SPEECH2C.encoder, key_distance=160), decoder=replace(SPEECH2C.decoder, key_distance=24))
+    values = {
+        "_name": "speech2c",
+        "conv_feature_layers": "[(8,10,5)] + [(8,3,2)] * 4 + [(8,2,2)] * 2",
+        **{"encoder_layers": 2, "encoder_embed_dim": 16, "encoder_ffn_embed_dim": 16, "encoder_attention_heads": 2},
+        **{"decoder_layers": 2, "decoder_embed_dim": 16, "decoder_ffn_embed_dim": 16, "decoder_attention_heads": 2},
+        **{"final_dim": 4, "conv_pos": 4, "conv_pos_groups": 2, "use_rel_pos_enc": True, "label_rate": 50.0},
+    }
+    state = {key_of(speech2c_rules(), name): tensor for name, tensor in model.state_dict().items()}
+    cfg = {"model": values, "task": {"sample_rate": 16000}, "criterion": {"loss_weights": [10.0], "dec_weight": 0.5}}
+    units = ["<s>", "<pad>", "</s>", "<unk>", "0", "1", "2"]
+    file = save(container(cfg, state, {"dictionaries": [dictionary(units)]}), tmp_path / "official.pt")
+    folder = convert(file, None, tmp_path / "model")
+    back, _ = systems.load_encoder(folder)
+    assert all(torch.equal(back.state_dict()[name], tensor) for name, tensor in model.state_dict().items())
+    assert (folder / "units.txt").read_text().split() == units
+    assert back.config.decoder_weight == 0.5  # type: ignore[union-attr]
+    with pytest.raises(ConversionError, match="no official checkpoints that avtlm writes"):
+        to_fairseq(folder, tmp_path / "again.pt")
