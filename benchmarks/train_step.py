@@ -33,7 +33,10 @@ from avtlm.frontends.waveform import WaveformConfig
 from avtlm.nn.packing import PackingMode
 from avtlm.nn.transformer import EncoderConfig
 from avtlm.systems.hubert import Hubert, HubertConfig
+from avtlm.training.flops import UsefulWork
 from avtlm.training.memory import use_huge_pages
+from avtlm.training.peak import PRECISIONS
+from avtlm.training.peak import matrix_rate as best_rate
 from benchmarks.made_clips import LENGTHS, UNITS, Clip, bucketed, collate, make_clips
 from benchmarks.peers import PEERS, Contestant, PeerError, ours
 
@@ -42,7 +45,6 @@ SIZES = {"base": (768, 12, 12, 512, 1.0), "quick": (384, 4, 6, 256, 0.5), "tiny"
 MATRIX = {"cpu": 2048, "cuda": 8192}
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 Plan = tuple[Batch, InputMask]
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 # Models ---------------------------------------------------------------------------------------------------------------------------------
@@ -69,21 +71,19 @@ def hubert_config(size: str, dropout: float, official: bool = False, **encoder: 
     )
 
 
-def useful_flops(config: HubertConfig, clips: Sequence[Clip], training: bool) -> float:
-    """Multiplications and additions of matrix products and convolutions over true frames; a backward pass costs twice the forward one, but
-    nothing flows into the waveform."""
-    waveform, encoder = config.waveform, config.encoder
-    total = first = 0.0
-    for clip in clips:
-        samples, inputs = torch.tensor(len(clip.wave)), 1
-        for layer, (width, kernel) in enumerate(zip(waveform.widths, waveform.kernels, strict=True)):
-            cost = 2.0 * int(waveform.frames(samples, layer + 1)) * inputs * width * kernel
-            total, first, inputs = total + cost, first + (cost if layer == 0 else 0.0), width
-        frames, hidden, dim = len(clip.units), int(clip.hidden.sum()), encoder.dim
-        total += 2.0 * frames * dim * (inputs + dim // encoder.position_groups * encoder.position_kernel)
-        total += encoder.layers * (2.0 * frames * dim * (4 * dim + 2 * encoder.feed_forward_dim) + 4.0 * frames**2 * dim)
-        total += 2.0 * hidden * config.final_dim * (dim + config.units) if training else 0.0
-    return 3 * total - first if training else total
+def useful_flops(model: Hubert, plan: Sequence[Plan], training: bool) -> float:
+    """Useful operations of all batches of a plan, forward and, in training, backward (avtlm/training/flops.py)."""
+    work = UsefulWork(model)
+    model.train(training)
+    with torch.set_grad_enabled(training):
+        for batch, mask in plan:
+            with work.counting(batch):
+                if training:
+                    model.masked_losses(batch, mask)
+                else:
+                    model.encode(batch)
+    work.remove()
+    return float(work.take())
 
 
 # Timing ---------------------------------------------------------------------------------------------------------------------------------
@@ -118,12 +118,7 @@ def run(
 
 def matrix_rate(precision: str, device: str, size: int, clock: str = "wall") -> float:
     """FLOP/s of a square matrix product."""
-    one, other = (torch.randn(size, size, device=device, dtype=PRECISIONS[precision]) for _ in range(2))
-    one @ other
-    start = now(device, clock)
-    for _ in range(3):
-        one @ other
-    return 3 * 2.0 * size**3 / (now(device, clock) - start)
+    return best_rate(precision, device, size, clock=CLOCKS[clock])
 
 
 @dataclass(frozen=True)
@@ -139,9 +134,7 @@ class Cell:
     clips: Sequence[Clip]
 
 
-def measure(
-    cells: Sequence[Cell], options: argparse.Namespace, config: HubertConfig, progress: Callable[[str], None]
-) -> list[dict[str, Any]]:
+def measure(cells: Sequence[Cell], options: argparse.Namespace, model: Hubert, progress: Callable[[str], None]) -> list[dict[str, Any]]:
     """Time all batches of all cells in turn; one round before the counted ones warms up with the first batch of each."""
     times: dict[tuple[int, int], list[float]] = {}
     peaks = [0.0] * len(cells)
@@ -158,12 +151,14 @@ def measure(
                     if repeat >= 0:
                         times.setdefault((index, number), []).append(seconds)
     results = []
+    flops: dict[tuple[int, bool], float] = {}
     for index, cell in enumerate(cells):
         seconds = sum(statistics.median(times[index, number]) for number in range(len(cell.plan)))
         audio = sum(len(clip.wave) for clip in cell.clips) / SAMPLE_RATE
         frames = sum(len(clip.units) for clip in cell.clips)
         places = sum(batch.targets["units"].numel() for batch, _ in cell.plan)
-        flops = useful_flops(config, cell.clips, cell.training)
+        key = (id(cell.plan), cell.training)
+        flops[key] = flops.get(key) or useful_flops(model, cell.plan, cell.training)
         results.append(
             {
                 "lengths": cell.lengths,
@@ -174,8 +169,8 @@ def measure(
                 "seconds": seconds,
                 "audio_seconds_per_second": audio / seconds,
                 "padding": 1.0 - frames / places,
-                "useful_flops": flops,
-                "share_of_matrix_rate": flops / seconds / statistics.median(rates[cell.precision]),
+                "useful_flops": flops[key],
+                "share_of_matrix_rate": flops[key] / seconds / statistics.median(rates[cell.precision]),
                 **({"peak_memory_gb": peaks[index]} if options.device == "cuda" else {}),
                 "seconds_of_batches": [times[index, number] for number in range(len(cell.plan))],
             }
@@ -255,7 +250,7 @@ def compare(options: argparse.Namespace, say: Callable[[str], None]) -> dict[str
             for precision in options.precision
             for label, order, each, training in lines
         ]
-    results = measure(cells, options, config, say)
+    results = measure(cells, options, model, say)
     rates = results.pop()
     return {"results": results, "aims": aims(results), "losses": checks, "left_out": skipped, "versions": versions, **rates}
 

@@ -75,14 +75,15 @@ def test_useful_operations_are_those_that_pytorch_counts() -> None:
     config = hubert_config("tiny", 0.0)
     model = Hubert(config).eval()
     clips = make_clips(torch.tensor([0.6]), generator)
-    batch, _ = train_step.collate(clips, "cpu")
+    batch, mask = train_step.collate(clips, "cpu")
     # Attention kernels of a CPU are not counted there, so that theirs are added.
     attention = config.encoder.layers * 4 * len(clips[0].units) ** 2 * config.encoder.dim
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         model.encode(batch)
     counted = counter.get_total_flops()
-    expected = useful_flops(config, clips, training=False)
+    expected = useful_flops(model, [(batch, mask)], training=False)
     assert any(abs(counted + more - expected) < 0.03 * expected for more in (0, attention))
+    assert useful_flops(model, [(batch, mask)], training=True) > 2.5 * expected
 
 
 def test_lengths_are_like_those_of_the_corpora() -> None:
