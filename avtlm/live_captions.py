@@ -31,6 +31,7 @@ from avtlm.recognizer import Recognizer
 from avtlm.transcribe import changed_decoding
 
 SHORTEST = 0.4  # seconds below which a segment is not decoded
+BEHIND = 0.4  # seconds by which live sound may lag when it is decoded
 MOST_MISSING = 0.5  # share of the pictures in which the face may be missing
 
 
@@ -215,7 +216,9 @@ class LiveCaptions:
         for segment in self._segmenter.feed(chunk.sound):
             yield from self._close(segment)
         heard, going_on = self._segmenter.seconds, self._segmenter.open()
-        due = heard - self._decoded >= self.options.step and (self.live or self._busy <= heard)
+        # Who is behind hears what has come meanwhile before decoding again.
+        ready = self._now() - heard < BEHIND if self.live else self._busy <= heard
+        due = ready and heard - self._decoded >= self.options.step
         if due and going_on is not None and going_on.end - going_on.start >= SHORTEST:
             self._begin(going_on)
             final, partial = self._agreement.update(self._decode(going_on))

@@ -178,7 +178,8 @@ class Recording:
             try:
                 clip = extract_lips(self.path, self.provider, self.geometry, audio=False, span=(first / FPS, last / FPS), seek=True)
                 video = inputs.video(clip.crops)
-                self.notes += [note for note in clip.report.warnings if "face" not in note]
+                for note in clip.report.warnings:
+                    logger.debug("%s: from %.2f to %.2f s: %s.", self.path, segment.start, segment.end, note)
             except LipError as error:
                 if "a" not in self.modality or wave is None:
                     raise

@@ -249,7 +249,7 @@ def measure(options: argparse.Namespace, console: Console) -> dict[str, Any]:
                 report["recordings"].append(compare(made, model, modality, setting))
                 if setting is not spoken:
                     continue
-                for vad in options.vad:
+                for vad in () if pictures else options.vad:
                     report["recordings"].append(compare(made, model, modality, dataclasses.replace(spoken, name=f"pauses, {vad}", vad=vad)))
 
                 parts = {options.minutes: made}
@@ -290,7 +290,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--dense-window", type=float, default=4.0, metavar="SECONDS", help="window where there are no pauses (default: 4)")
     parser.add_argument("--noise", type=float, default=-60.0, metavar="DB", help="of full scale (default: -60)")
-    parser.add_argument("--vad", nargs="*", default=[], choices=("silero",), help="other detectors of speech to compare")
+    parser.add_argument("--vad", nargs="*", default=[], choices=("silero",), help="other detectors of speech to compare, on sound alone")
     parser.add_argument("--live-minutes", type=float, default=2, help="how much of it gets live captions (default: 2)")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=1)

@@ -1,7 +1,7 @@
 """Captions of a stream: final words stay, all words come, latency counts from the end of a word, devices are read or said to be missing."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -211,6 +211,22 @@ def test_devices_are_read_on_one_clock() -> None:
     pictures = [each for chunk in found for each in chunk.pictures]
     assert 30 <= len(pictures) <= 51
     assert pictures[0].shape == (48, 64)
+
+
+def test_a_device_that_gives_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    try:
+        source = DeviceInput("lavfi:sine=frequency=440:duration=30,arealtime", "lavfi:testsrc=size=64x48:rate=1:duration=9,realtime")
+    except ValueError as error:
+        pytest.skip(str(error))
+
+    def nothing(self: DeviceInput) -> Iterator[np.ndarray]:
+        self._stop.wait(5)
+        yield from ()
+
+    monkeypatch.setattr("avtlm.data.live_input.PATIENCE", 0.5)
+    monkeypatch.setattr(DeviceInput, "_pictures", nothing)
+    with pytest.raises(MediaError, match="no pictures came from the device"):
+        list(source)
 
 
 def test_the_command_prints_captions_and_a_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -25,6 +25,7 @@ from avtlm.data.sound import track_pieces
 from avtlm.data.sound_stream import SoundStream
 
 CHUNK = 0.2  # seconds
+PATIENCE = 10.0  # seconds that a device has to start
 DEVICES = ("pulse", "alsa", "v4l2", "avfoundation", "dshow", "lavfi")
 # What `mic` and `camera` stand for, the first that the build has.
 MICROPHONES = {"Linux": ("pulse:default", "alsa:default"), "Darwin": ("avfoundation::0",), "Windows": ("dshow:audio=default",)}
@@ -111,7 +112,7 @@ class DeviceInput:
         for thread in threads:
             thread.start()
         pending: dict[str, list[np.ndarray]] = {kind: [] for kind in self._inputs}
-        open_inputs, dropped = set(self._inputs), False
+        open_inputs, dropped, given_up = set(self._inputs), False, time.monotonic() + PATIENCE
         try:
             while open_inputs:
                 time.sleep(CHUNK / 2)
@@ -119,6 +120,9 @@ class DeviceInput:
                     if not self._drain(kind, pending[kind]):
                         open_inputs.discard(kind)
                 if len(self._first) < len(self._inputs) and open_inputs:
+                    if time.monotonic() > given_up:
+                        silent = ", ".join(kind for kind in self._inputs if kind not in self._first)
+                        raise MediaError(self.name, f"no {silent} came from the device for {PATIENCE:g} s; is it in use, or switched off?")
                     continue
                 if not dropped:
                     self._drop_the_early(pending)
