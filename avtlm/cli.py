@@ -180,7 +180,7 @@ def _transcribe(options: argparse.Namespace) -> int:
         print(f"avtlm: {len(files) - len(waiting)} of {len(files)} files are transcribed already.", file=sys.stderr)
         files = waiting
     failed = 0
-    division = {"window": options.window, "vad": options.vad}
+    division = {"window": options.window, "vad": options.vad, "min_silence": options.min_silence}
     for path, result in transcribe_each(files, options.model, options.modality, options.geometry, None, search, **division):
         if isinstance(result, MediaError):
             print(f"avtlm: {_sentence(result)}", file=sys.stderr)
@@ -208,7 +208,7 @@ def _stream(options: argparse.Namespace) -> int:
         return _wrong("--stream prints captions as they come; --out, --srt, --vtt and --resume are for files that are transcribed whole.")
     if not options.window:
         return _wrong("--stream needs a window; give --window SECONDS, at least 1.")
-    division = LiveOptions(window=options.window, vad=options.vad)
+    division = LiveOptions(window=options.window, vad=options.vad, min_silence=options.min_silence)
     model = load_recognizer(options.model)
     captions = LiveCaptions(model, options.modality, False, division, options.decoding, options.geometry)
     source = open_input(options.files[0], "v" in captions.modality, options.real_time)
@@ -465,6 +465,8 @@ def _parser() -> argparse.ArgumentParser:
     long.add_argument("--window", type=float, default=20.0, metavar="SECONDS", help=window)
     finds = "what finds speech: energy (default), or the network silero (extra vad)"
     long.add_argument("--vad", choices=["energy", "silero"], default="energy", help=finds)
+    pause = "pauses from this length on divide a recording (default: 0.5)"
+    long.add_argument("--min-silence", type=float, default=0.5, metavar="SECONDS", help=pause)
     long.add_argument("--resume", action="store_true", help="leave out files whose transcript is in --out already")
     live = "captions while FILE plays, or from a microphone and a camera: mic, mic+camera, alsa:default+v4l2:/dev/video0"
     long.add_argument("--stream", action="store_true", help=live)

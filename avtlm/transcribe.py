@@ -38,6 +38,7 @@ def transcribe(
     decoding: Sequence[str] = (),
     window: float = WINDOW,
     vad: str = "energy",
+    min_silence: float = 0.5,
 ) -> list[Transcript]:
     """Transcripts of media files, in their order.
 
@@ -50,6 +51,7 @@ def transcribe(
         decoding: changes to the model's decoding settings: ``("method=ctc_beam", "beam=20")``.
         window: seconds that the model takes at once; longer recordings are divided (see avtlm.long_recordings). 0 takes every file whole.
         vad: what finds speech in them: ``energy``, or ``silero`` (the extra ``vad``).
+        min_silence: seconds of a pause that divides them.
 
     Raises:
         MediaError: a file cannot be used; see `transcribe_each` to go on with the others.
@@ -58,7 +60,7 @@ def transcribe(
         ValueError: an unknown modality.
     """
     found = []
-    for _, result in transcribe_each(paths, model, modality, geometry, provider, decoding, window, vad):
+    for _, result in transcribe_each(paths, model, modality, geometry, provider, decoding, window, vad, min_silence):
         if isinstance(result, MediaError):
             raise result
         found.append(result)
@@ -74,6 +76,7 @@ def transcribe_each(
     decoding: Sequence[str] = (),
     window: float = WINDOW,
     vad: str = "energy",
+    min_silence: float = 0.5,
 ) -> Iterator[tuple[Path, Transcript | MediaError]]:
     """As `transcribe`, one pair of path and result at a time; a file that cannot be used gives its MediaError and the others go on."""
     if modality not in MODALITIES:
@@ -89,7 +92,7 @@ def transcribe_each(
         modality = "a"
     if provider is None and "v" in modality:
         provider = FaceMesh()
-    options = LongOptions(window=window, vad=vad) if window else None
+    options = LongOptions(window=window, vad=vad, min_silence=min_silence) if window else None
     lips = geometry or recognizer.geometry
     waiting: list[tuple[Path, Item | MediaError]] = []
     for path in track([Path(path) for path in paths], "transcribing"):

@@ -53,6 +53,7 @@ class Setting:
     pauses: tuple[float, float]
     window: float = 20.0
     vad: str = "energy"
+    min_silence: float = 0.5
 
 
 @dataclass(frozen=True)
@@ -170,7 +171,7 @@ def compare(made: Made, model: str, modality: str, setting: Setting) -> dict[str
     cpu, start = time.process_time(), time.perf_counter()
     alone = " ".join(found.text for found in transcribe(made.single, recognizer, modality))
     middle = time.perf_counter()
-    (long,) = transcribe([made.path], recognizer, modality, window=setting.window, vad=setting.vad)
+    (long,) = transcribe([made.path], recognizer, modality, window=setting.window, vad=setting.vad, min_silence=setting.min_silence)
     assert isinstance(long, LongTranscript)
     one_by_one, whole = wer(made.texts, alone), wer(made.texts, long.text)
     return {
@@ -178,6 +179,7 @@ def compare(made: Made, model: str, modality: str, setting: Setting) -> dict[str
         "modality": modality,
         "pauses_seconds": setting.pauses,
         "window_seconds": setting.window,
+        "min_silence_seconds": setting.min_silence,
         "vad": setting.vad,
         "seconds": round(made.seconds, 1),
         "utterances": len(made.texts),
@@ -248,6 +250,8 @@ def measure(options: argparse.Namespace, console: Console) -> dict[str, Any]:
                 made = make(corpus, options.split, setting, options.minutes, pictures, options.noise, out, options.seed)
                 report["recordings"].append(compare(made, model, modality, setting))
                 if setting is not spoken:
+                    shorter = dataclasses.replace(setting, name="no pauses, shorter gaps divide", min_silence=options.gap)
+                    report["recordings"].append(compare(made, model, modality, shorter))
                     continue
                 for vad in () if pictures else options.vad:
                     report["recordings"].append(compare(made, model, modality, dataclasses.replace(spoken, name=f"pauses, {vad}", vad=vad)))
@@ -289,6 +293,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--pauses", type=float, nargs=2, default=(0.5, 1.5), metavar="SECONDS", help="drawn between these (default: 0.5 1.5)"
     )
     parser.add_argument("--dense-window", type=float, default=4.0, metavar="SECONDS", help="window where there are no pauses (default: 4)")
+    gap = "pauses from this length on divide it in a further run (default: 0.16)"
+    parser.add_argument("--gap", type=float, default=0.16, metavar="SECONDS", help=gap)
     parser.add_argument("--noise", type=float, default=-60.0, metavar="DB", help="of full scale (default: -60)")
     parser.add_argument("--vad", nargs="*", default=[], choices=("silero",), help="other detectors of speech to compare, on sound alone")
     parser.add_argument("--live-minutes", type=float, default=2, help="how much of it gets live captions (default: 2)")

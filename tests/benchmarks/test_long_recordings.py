@@ -37,7 +37,7 @@ def test_everything_is_measured_and_written(tmp_path: Path) -> None:
     arguments = ["--model", str(model), "--manifest", str(corpus), "--minutes", "0.4", "--modality", "a", "--json", str(out)]
     assert main(arguments) == 0
     found = json.loads(out.read_text())
-    assert [line["setting"] for line in found["recordings"]] == ["pauses", "no pauses"]
+    assert [line["setting"] for line in found["recordings"]] == ["pauses", "no pauses", "no pauses, shorter gaps divide"]
     assert [line["minutes"] for line in found["memory"]] == [0.4]
     assert found["memory"][0]["peak_mb"] >= found["memory"][0]["loaded_mb"] > 0
     assert found["live"][0]["real_time_factor"] > 0
