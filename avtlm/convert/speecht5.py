@@ -35,7 +35,9 @@ from avtlm.convert.names.speecht5 import (
 from avtlm.convert.names.transformer import Rules
 from avtlm.convert.official_file import container, flat
 from avtlm.convert.options import OptionError, Options
-from avtlm.convert.options.speecht5 import ARCHITECTURES, fairseq, official_options, speech2c
+from avtlm.convert.options.speech2c import speech2c
+from avtlm.convert.options.speecht5 import ARCHITECTURES, fairseq
+from avtlm.convert.options.speecht5_official import official_options
 from avtlm.convert.options.wav2vec2 import WITHOUT_EFFECT
 from avtlm.convert.vocabulary import units_file
 from avtlm.decoding.synthesis import LONGEST_OF_SPEECH, LONGEST_OF_TEXT, SynthesisOptions

@@ -26,7 +26,8 @@ from avtlm.convert.names.transformer import Rules
 from avtlm.convert.official_file import flat
 from avtlm.convert.options import OptionError, Options
 from avtlm.convert.options.huggingface import WITHOUT_EFFECT
-from avtlm.convert.options.speecht5 import CLASSES, Kind, hugging_face, hugging_face_config, vocoder, vocoder_config
+from avtlm.convert.options.speecht5 import CLASSES, Kind, hugging_face, vocoder
+from avtlm.convert.options.speecht5_official import hugging_face_config, vocoder_config
 from avtlm.convert.speecht5 import FOLLOWING, PADDING, TASKS, text_vocabulary
 from avtlm.convert.tensor_files import SAFETENSORS
 from avtlm.convert.vocabulary import ADDED, TOKENIZER, read_json

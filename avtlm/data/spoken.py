@@ -83,8 +83,8 @@ def collate(utterances: Sequence[Utterance], task: str) -> Batch:
         _all_or_none(utterances, rows, name)
         if rows[0] is not None:
             parts[name] = pad(rows, value)
-    targets = {name: parts[name][0] for name in ("tokens", "units", "mel") if name in parts}
-    lengths = {name: parts[name][1] for name in targets}
+    targets: dict[str, Tensor] = {name: parts[name][0] for name in ("tokens", "units", "mel") if name in parts}
+    lengths: dict[str, Tensor] = {name: parts[name][1] for name in targets}
     voices, speakers = [each.voice for each in utterances], [each.speaker for each in utterances]
     for name, rows in (("voice", voices), ("speaker", speakers)):
         _all_or_none(utterances, rows, name)

@@ -545,14 +545,10 @@ class Decoder(DecoderStack):
         return self.predict(self.decode(self.embed(tokens), self.project_memory(encoded, lengths)))
 
     def place(self, tokens: Tensor, first: int = 0) -> Tensor:
-        """Vectors of the positions ``first``, ``first`` + 1, ... of tokens (rows, length) -> (rows, length, dim); at padding zeros, or the
-        row that a learned table has for it."""
+        """Vectors of the positions ``first``, ``first`` + 1, ... of tokens (rows, length) -> (rows, length, dim); zeros at padding."""
         assert self.positions is not None
         vectors = self.positions(torch.arange(first, first + tokens.shape[1], device=tokens.device))
-        padding = (tokens == self.padding_id)[..., None]
-        if isinstance(self.positions, LearnedPositions):
-            return torch.where(padding, self.positions.table.weight[self.positions.offset - 1], vectors)
-        return vectors * ~padding
+        return vectors * (tokens != self.padding_id)[..., None]
 
     def embed(self, tokens: Tensor, first: int = 0) -> Tensor:
         """What the layers see of tokens (rows, length), which stand at ``first`` and behind it: (rows, length, dim)."""

@@ -6,10 +6,11 @@ What is unusual here:
 - Speech passes a positional convolution and sinusoids before the encoder, text scaled sinusoids. Self-attention of the encoder adds learned
   vectors of distances; that of the decoder has none, though official files hold them.
 - Batches hold speech or text alone. Some frames of what the encoder says are replaced by code vectors that both share (section 3.2).
-- Over 400 lines, because six tasks share what is here.
 - The official code lets padding change what comes out; ``waveform.compute_padding``, ``compute_padding`` and
   ``spectrogram.compute_padding`` bring that back for comparisons, and ``waveform.frame_padding`` tells its rule for valid frames
   (``samples``) from that of Hugging Face (``convolution``).
+
+Over 400 lines, because pre-training and six tasks share these nets.
 """
 
 import dataclasses

@@ -9,7 +9,7 @@ from torch import Tensor
 from avtlm import config as configuration
 from avtlm.convert.names.speecht5 import SPEECH2C_UNUSED, name_of, rename, speech2c_rules
 from avtlm.convert.names.wav2vec2 import FAIRSEQ_CTC
-from avtlm.convert.options.speecht5 import speech2c
+from avtlm.convert.options.speech2c import speech2c
 from avtlm.frontends.multimodal import InputMask
 from avtlm.nn.transformer import Decoder, Encoder
 from avtlm.objectives.ctc import ctc_loss

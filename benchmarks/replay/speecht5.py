@@ -1,5 +1,8 @@
 """Cases of SpeechT5's official code: its models, losses, searches and synthesis (batches and preparation: speecht5_data.py; its twins in
-transformers: speecht5_transformers.py)."""
+transformers: speecht5_transformers.py).
+
+Over 400 lines, because all its tasks are looked into at the same stages.
+"""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +23,7 @@ from avtlm.decoding.synthesis import LONGEST_OF_SPEECH, LONGEST_OF_TEXT, Speech,
 from avtlm.evaluation.wer import word_errors
 from avtlm.frontends.multimodal import InputMask
 from avtlm.nn.attention import padding_mask
+from avtlm.nn.positions import LearnedPositions
 from avtlm.nn.spectrogram import Written, shift_frames
 from avtlm.nn.transformer import Decoder
 from avtlm.objectives.ctc import ctc_loss
@@ -158,6 +162,10 @@ def writes_text(given: Given, check: Check, prefix: str, read: Read, tokens: Ten
     decoder = given.model.decoder
     assert isinstance(decoder, Decoder)
     seen, kept = decoder.embed(tokens), []
+    if isinstance(decoder.positions, LearnedPositions):
+        # There, padding has a row of the table, which is zero but in made-up weights; nothing else heeds what stands at padding.
+        row = decoder.positions.table.weight[decoder.positions.offset - 1]
+        seen = torch.where((tokens == PAD)[..., None], seen + row, seen)
     check.forward(f"{prefix}decoder_in", seen)
     lengths = (tokens != PAD).sum(1)
     out = decoder.decode(seen, decoder.project_memory(read.encoded, read.lengths), lengths=lengths, kept=kept)

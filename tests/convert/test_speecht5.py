@@ -16,7 +16,7 @@ from avtlm.convert.fairseq import convert
 from avtlm.convert.model import ConversionError
 from avtlm.convert.names.speecht5 import key_of, speech2c_rules
 from avtlm.convert.official_file import container, dictionary, save
-from avtlm.convert.options.speecht5 import official_options
+from avtlm.convert.options.speecht5_official import official_options
 from avtlm.convert.speecht5 import PADDING, official_checkpoint
 from avtlm.systems.speecht5 import SpeechT5, SpeechT5Config
 from avtlm.text.vocabulary import SPACE, Vocabulary, load_vocabulary
