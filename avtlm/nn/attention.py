@@ -114,7 +114,7 @@ def attend(
         return _xformers_padded(query, key, value, lengths, bias, causal, dropout)
     mask = _additive_mask(query, key, lengths, bias, causal)
     if name == "products":
-        masks = [None] * len(query) if mask is None else mask.expand(len(query), -1, -1, -1)
+        masks = [None] * len(query) if mask is None else mask[(None,) * (4 - mask.dim())].expand(len(query), -1, -1, -1)
         return torch.stack([attend_by_products(*row, dropout) for row in zip(query, key, value, masks, strict=True)])
     heads_first = (query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2))
     if name == "reference":

@@ -137,6 +137,8 @@ class TrainConfig:
                 raise ValueError(f"{key}.units: missing; a pre-training source needs unit labels (see avtlm units --help).")
         if (self.system == "language_model") != (self.task == "language_model"):
             raise ValueError(f"task: {self.task} for {self.system}; the task and the system language_model belong together.")
+        if self.task == "language_model" and (self.activation_checkpointing or self.compile):
+            raise ValueError("activation_checkpointing, compile: both work on encoders, of which a language model has none; set false.")
         if self.vocabulary_from is not None and (
             self.task != "language_model" or self.subwords is not None or self.vocabulary == "letters"
         ):

@@ -102,3 +102,11 @@ def test_it_is_chosen_for_dropout_and_bfloat16_on_a_cpu_and_long_sequences() -> 
                 names.add(node.name())
                 pending += [other for other, _ in node.next_functions]
         assert ("AttentionProductsBackward" in names) == chosen
+
+
+def test_sentences_without_padding_are_causal_too() -> None:
+    query, key, value = (torch.randn(2, 5, 3, 4) for _ in range(3))
+    expected = attend(query, key, value, causal=True, backend="reference")
+    assert torch.allclose(attend(query, key, value, causal=True, backend="products"), expected, atol=1e-5)
+    later = attend(query[:, 3:], key, value, causal=True, backend="products")  # the last two, as with a cache
+    assert torch.allclose(later, expected[:, 3:], atol=1e-5)

@@ -109,6 +109,14 @@ def test_the_tiny_configuration_learns_a_text_in_the_tokens_of_a_recogniser(tmp_
     assert isinstance(best, LanguageModel)
 
 
+def test_long_sentences_train_with_dropout_of_the_attention(tmp_path: Path) -> None:
+    """On a CPU, long sequences with such dropout are weighed by products of matrices."""
+    settings = run_settings(tmp_path, steps=1, validate_every=0)
+    (tmp_path / "text.txt").write_text(" ".join(WORDS * 30) + "\n")
+    train(replace(settings, model=settings.model | {"attention_dropout": 0.1}))
+    assert (tmp_path / "run" / "model" / "weights.safetensors").exists()
+
+
 def test_a_run_that_was_stopped_goes_on_to_the_same_weights(tmp_path: Path) -> None:
     whole = train(run_settings(tmp_path / "a"))
     half = run_settings(tmp_path / "b", save_every=15)
@@ -152,6 +160,7 @@ def test_a_model_goes_on_from_another_of_the_same_tokens(tmp_path: Path) -> None
     ("changes", "message"),
     [
         ({"task": "pretrain"}, "the task and the system language_model belong together|gives no batches"),
+        ({"compile": True}, "activation_checkpointing, compile: both work on encoders"),
         ({"subwords": 100}, "vocabulary_from: .* without subwords"),
         ({"sources": {"x": {"manifest": "m", "task": "recognition"}}}, "gives no batches for a run whose task is 'language_model'"),
     ],
