@@ -11,6 +11,7 @@ What is unusual here:
 
 import json
 import logging
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -46,6 +47,8 @@ SPARE = (WITHOUT_EFFECT - hugging_face_config(SpeechT5Config()).keys()) | {
     *("max_speech_positions", "initializer_range", "use_cache", "is_encoder_decoder", "decoder_start_token_id", "tie_word_embeddings"),
     *("num_feat_extract_layers", "pad_token_id", "bos_token_id", "eos_token_id", "max_length", "model_type", "architectures"),
 }
+# Tables of sinusoids, which older folders hold; they follow from their sizes.
+SINUSOIDS = re.compile(r".+\.(?:pos_sinusoidal_embed|embed_positions)\.weights|.+\.encode_positions\.pe")
 NO_CTC = "Its class has no CTC head, and none of what only pre-training uses."
 # Settings that only say how a model is trained or computed; the class that is written has no words for them.
 FREE = (
@@ -139,6 +142,8 @@ def _fill(model: Any, weights: Mapping[str, Stored], rules: Rules, where: str, s
     stored: dict[str, Stored] = {}
     unknown = []
     for key, tensor in weights.items():
+        if SINUSOIDS.fullmatch(key):
+            continue
         try:
             stored[name_of(rules, key, "SpeechT5")] = tensor
         except ValueError:

@@ -15,24 +15,13 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor, nn
 
-from avtlm.nn.cache import KeyValueCache
 from avtlm.nn.spectrogram import SpectrogramHead, SpectrogramPrenet
 
 LONGEST_OF_TEXT, LONGEST_OF_SPEECH = 20.0, 10.0  # steps x reduction for each symbol or frame that was read, in the official code
 
 
-class StackDecoder(Protocol):
-    """A decoder over vectors, see avtlm.nn.transformer.DecoderStack."""
-
-    def project_memory(self, encoded: Tensor, lengths: Tensor) -> Any: ...
-
-    def initial_state(self, batch: int) -> KeyValueCache: ...
-
-    def decode(self, x: Tensor, memory: Any, cache: KeyValueCache | None = None, *, weights: list[Tensor] | None = None) -> Tensor: ...
-
-
 class Synthesizer(Protocol):
-    """A model that writes spectrograms."""
+    """A model that writes spectrograms; its decoder is over vectors (avtlm.nn.transformer.DecoderStack)."""
 
     decoder: Any
     speech_prenet: SpectrogramPrenet | None

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from avtlm.nn.attention import padding_mask
-from avtlm.nn.positions import RelativePositions, StackedPositionalConvolution
+from avtlm.nn.positions import KeyPositions, RelativePositions, ScaledPositions, StackedPositionalConvolution, distance_bias
 from avtlm.nn.transformer import Encoder, EncoderConfig
 
 SMALL = EncoderConfig(dim=16, layers=2, heads=4, feed_forward_dim=24, position_kernel=6, position_groups=4)
@@ -103,3 +103,29 @@ def test_relative_positions_change_what_is_attended_to() -> None:
 def test_impossible_settings_are_refused(wrong: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         encoder(**wrong)
+
+
+def test_distances_are_of_queries_from_keys_and_clipped() -> None:
+    positions = KeyPositions(4, 2)
+    query = torch.ones(1, 5, 1, 4)
+    with torch.no_grad():
+        positions.table.weight.copy_(torch.arange(4.0)[:, None].expand(-1, 4))
+    # Rows 0 to 3 stand for -2 (and less), -1, 0, 1 (and more); a product of four ones is halved as those with keys are.
+    bias = distance_bias(query, 5, positions.table.weight)[0, 0] / 2
+    assert bias[2].tolist() == [3.0, 3.0, 2.0, 1.0, 0.0]
+    assert bias[0].tolist() == [2.0, 1.0, 0.0, 0.0, 0.0]
+    last = distance_bias(query[:, -1:], 5, positions.table.weight)[0, 0] / 2
+    assert torch.equal(last[0], bias[4])
+
+
+def test_scaled_sinusoids_alternate_and_follow_their_factor() -> None:
+    positions = ScaledPositions(6)
+    places = torch.tensor([0, 3])
+    found = positions(places)
+    assert found[0].tolist() == [0.0, 1.0, 0.0, 1.0, 0.0, 1.0]
+    assert found[1, 2].item() == pytest.approx(math.sin(3 * 10000 ** (-2 / 6)), abs=1e-6)
+    with torch.no_grad():
+        positions.scale.fill_(2.0)
+    torch.testing.assert_close(positions(places), 2 * found)
+    with pytest.raises(ValueError, match="dim: 5 is odd"):
+        ScaledPositions(5)
