@@ -1,6 +1,7 @@
 """How transcripts are searched for: the settings that travel with a model (``decoding.yaml``) and that ``--decoding`` changes.
 
-Every setting belongs to some searches and is refused for the others, so that none is given in vain.
+What contradicts itself is refused, and so is a request that the chosen search cannot fulfil. Mere weights and bounds of another search are
+left alone: a folder keeps them for the day on which its method is changed.
 """
 
 from dataclasses import dataclass, field
