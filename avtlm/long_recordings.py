@@ -27,6 +27,7 @@ from avtlm.decoding.voice_activity import find_detector
 from avtlm.lips.crop import LipError, extract_lips
 from avtlm.lips.landmarks import LandmarkProvider
 from avtlm.recognizer import DecodingConfig, Recognizer
+from avtlm.training.memory import give_memory_back
 from avtlm.training.progress import bar
 from avtlm.transcribe import to_int16
 
@@ -208,6 +209,7 @@ class Recording:
         items = [item for _, item in entries if isinstance(item, Item)]
         started = time.perf_counter()
         found = iter(self._search(items))
+        give_memory_back()
         self.recognition += time.perf_counter() - started
         for segment, entry in entries:
             result = next(found) if isinstance(entry, Item) else entry

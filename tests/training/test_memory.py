@@ -27,3 +27,22 @@ def faults(**environment: str) -> int:
 @pytest.mark.skipif(not SETTING.exists() or "[madvise]" not in SETTING.read_text(), reason="huge pages are not given on demand here")
 def test_large_tensors_cost_few_page_faults_unless_the_user_says_otherwise() -> None:
     assert faults() < 0.3 * faults(THP_MEM_ALLOC_ENABLE="0")
+
+
+FREED = """
+from avtlm.training.memory import give_memory_back
+def resident():
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith("VmRSS"))
+blocks = [bytes(100_000) for _ in range(1000)]
+blocks = blocks[-1:]
+before = resident()
+give_memory_back()
+print(before - resident())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only glibc is known to keep what was freed")
+def test_what_was_freed_goes_back_to_the_system() -> None:
+    run = subprocess.run([sys.executable, "-c", FREED], capture_output=True, text=True, check=True)
+    assert int(run.stdout) > 50_000  # of 100 MB
