@@ -536,7 +536,7 @@ def _parser() -> argparse.ArgumentParser:
     source = "an official checkpoint (FILE.pt) or a Hugging Face folder, pre-trained or fine-tuned; with --to a model folder"
     convert.add_argument("source", metavar="SOURCE", help=source)
     convert.add_argument("--out", "-o", metavar="DIR", required=True, help="the new model folder; with --to the new .pt file or folder")
-    known = ["avhubert", "vatlm", "wav2vec2", "hubert", "wavlm", "data2vec", "mt4ssl"]
+    known = ["avhubert", "vatlm", "wav2vec2", "hubert", "wavlm", "data2vec", "mt4ssl", "speecht5", "speech2c", "hifigan"]
     convert.add_argument("--system", choices=known, help="make sure that it is this system (default: what the file says)")
     convert.add_argument("--to", choices=["fairseq", "huggingface"], help="write a model folder for the official code, or for transformers")
     convert.add_argument(

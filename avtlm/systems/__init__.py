@@ -111,6 +111,10 @@ def load(folder: str | Path) -> Any:
     settings = checkpoint.load_config(folder)
     _refuse_language_model(folder, settings)
     if settings.get("task") != "recognition":
+        if settings.get("task") in ("transcription", "generation", "speaker", "vocoder"):
+            raise ValueError(
+                f"{folder}: a whole {settings['system']} model for {settings['task']}, no recogniser; avtlm.systems opens it in Python."
+            )
         raise ValueError(
             f"{folder}: a pre-trained encoder without a recogniser; fine-tune it first (avtlm train configs/vatlm/finetune_avsr.yaml)."
         )

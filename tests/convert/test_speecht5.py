@@ -117,6 +117,12 @@ def test_another_system_is_refused(tmp_path: Path) -> None:
         convert(official_file(tmp_path, speecht5()), "hubert", tmp_path / "model")
 
 
+def test_a_whole_model_is_no_recogniser(tmp_path: Path) -> None:
+    folder = convert(official_file(tmp_path, speecht5(task="recognition")), None, tmp_path / "model")
+    with pytest.raises(ValueError, match="a whole speecht5 model for transcription, no recogniser"):
+        systems.load(folder)
+
+
 def test_models_of_one_kind_of_input_have_no_official_file(tmp_path: Path) -> None:
     model = speecht5(inputs=("text",), outputs=("speech",), ctc_head="none", units=0, codebook=None, task="generation")
     save_model(tmp_path / "model", model, {"system": "speecht5", "task": "generation", "model": config.to_dict(model.config)})
