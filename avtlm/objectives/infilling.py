@@ -1,15 +1,16 @@
-"""Text with holes: spans of tokens become one mask symbol each, and the decoder writes the whole text again (BART, Lewis et al., arXiv
-1910.13461, section 2.2; SpeechT5 section 3.2).
+"""Text with holes: spans of tokens become one mask symbol each (or leave another trace), and the decoder writes the whole text again (BART,
+Lewis et al., arXiv 1910.13461, section 2.2; SpeechT5 section 3.2).
 
 Spans have Poisson lengths; those of length 0 insert a mask symbol where nothing was. The first and the last token of a text, its start and
 end symbols, stay as they are. The count of hidden tokens and the order of draws follow fairseq's denoising data set.
 """
 
 import functools
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -24,18 +25,22 @@ class InfillingConfig:
     Attributes:
         share: of the tokens that spans cover.
         mean_span: mean of their Poisson lengths.
-        random: this share of the spans becomes a random token in place of the mask symbol.
+        random: this share of the mask symbols becomes a random token instead.
+        trace: what a span leaves behind: one mask symbol (``span``), one for each of its ``tokens``, or ``nothing``.
+        inserted: mask symbols put in at random afterwards, as a share of the tokens.
     """
 
     share: float = 0.3
     mean_span: float = 3.5
     random: float = 0.1
+    trace: Literal["span", "tokens", "nothing"] = "span"
+    inserted: float = 0.0
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.share <= 1.0 or not 0.0 <= self.random <= 1.0 or self.mean_span <= 0:
+        if not 0.0 <= self.share <= 1.0 or not 0.0 <= self.random <= 1.0 or self.mean_span <= 0 or self.inserted < 0:
             raise ValueError(
-                f"infilling: share {self.share}, random {self.random}, mean_span {self.mean_span}; "
-                "give shares from 0 to 1 and a mean above 0."
+                f"infilling: share {self.share}, random {self.random}, mean_span {self.mean_span}, inserted {self.inserted}; "
+                "give shares from 0 to 1, a mean above 0, and 0 or more."
             )
 
 
@@ -98,6 +103,11 @@ def infill(tokens: Sequence[int], mask: int, config: InfillingConfig, draws: Dra
         tokens: of one text, with its start and end symbols.
         mask: the symbol that stands for a span.
     """
+    holed = _hide(tokens, mask, config, draws)
+    return insert(holed, math.ceil(len(holed) * config.inserted), mask, config, draws) if config.inserted else holed
+
+
+def _hide(tokens: Sequence[int], mask: int, config: InfillingConfig, draws: Draws) -> list[int]:
     inner = len(tokens) - 2
     budget = math.ceil(float(torch.tensor(float(inner)) * config.share)) if inner > 0 else 0
     if budget == 0:
@@ -113,11 +123,22 @@ def infill(tokens: Sequence[int], mask: int, config: InfillingConfig, draws: Dra
     inserted = spans.count(0)
     spans = [length for length in spans if length > 0]
     starts = [place + 1 for place in draws.order(inner)[: len(spans)]]
-    replaced = [number < config.random for number in draws.uniform(len(spans))]
-    fill = dict.fromkeys(starts, mask)
-    fill |= dict(zip((start for start, random in zip(starts, replaced, strict=True) if random), draws.tokens(sum(replaced)), strict=True))
-    dropped = {place for start, length in zip(starts, spans, strict=True) for place in range(start + 1, min(start + length, inner + 1))}
-    holed = [fill.get(place, token) for place, token in enumerate(tokens) if place not in dropped]
+    random = [number < config.random for number in draws.uniform(len(spans))]
+    filled, dropped = list(tokens), set[int]()
+    for step in itertools.count():
+        # What every span that is long enough, and ends before the end symbol, does to its next token.
+        there = [index for index, length in enumerate(spans) if length > step and starts[index] + step <= inner]
+        places = [starts[index] + step for index in there]
+        if config.trace == "tokens" or (config.trace == "span" and step == 0):
+            filled = [mask if place in places else token for place, token in enumerate(filled)]
+            lucky = [place for index, place in zip(there, places, strict=True) if random[index]]
+            for place, token in zip(lucky, draws.tokens(len(lucky)), strict=True):
+                filled[place] = token
+        else:
+            dropped.update(places)
+        if not there:
+            break
+    holed = [token for place, token in enumerate(filled) if place not in dropped]
     # Fairseq counts by a share, which rounding may make one more.
     return insert(holed, math.ceil(len(holed) * (inserted / len(holed))), mask, config, draws) if inserted else holed
 

@@ -59,7 +59,7 @@ def _encoder(encoder: Encoder, heard: Any, seen: Tensor, check: Check, prefix: s
     check.forward(f"{prefix}encoder_in", seen)
     check.equal(f"{prefix}frame_padding_mask", heard.padding)
     check.equal(f"{prefix}encoder_padding_mask", heard.padding)
-    states = encoder.hidden_states(seen, heard.lengths)
+    states = encoder.hidden_states(seen, heard.lengths, len(encoder.layers))
     for index, state in enumerate(states[1:]):
         check.forward(f"{prefix}encoder_layer_{index}", state)
     encoded = encoder(seen, heard.lengths)

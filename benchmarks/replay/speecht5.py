@@ -147,7 +147,7 @@ def reads(given: Given, check: Check, prefix: str, batch: Batch, mask: InputMask
         check.forward(f"{prefix}text_encoder_prenet_out", seen)
     check.forward(f"{prefix}encoder_in", seen)
     check.equal(f"{prefix}encoder_padding_mask", padding_mask(lengths, seen.shape[1]))
-    states = model.encoder.hidden_states(seen, lengths)
+    states = model.encoder.hidden_states(seen, lengths, len(model.encoder.layers))  # without the norm behind pre-norm layers
     for index, state in enumerate(states[1:]):
         check.forward(f"{prefix}encoder_layer_{index}", state)
     encoded = model.encoder(seen, lengths)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -152,16 +153,25 @@ def infilling_case(case: Case, check: Check) -> None:
     for number, example in enumerate(case.config["examples"]):
         options = Options({**case.config.get("defaults", {}), **example}, f"case.json: config.examples.{number}")
         options.take("len", 0)
-        for key, value in (("replace_length", 1), ("mask_length", "span-poisson"), ("insert", 0.0), ("iid", False), ("whole", False)):
+        for key, value in (("mask_length", "span-poisson"), ("whole", False)):
             options.require(key, value)
-        config = InfillingConfig(options.take("mask", 0.3), options.take("poisson_lambda", 3.5), options.take("mask_random", 0.1))
+        traces: dict[int, Any] = {1: "span", -1: "tokens", 0: "nothing"}
+        config = InfillingConfig(
+            options.take("mask", 0.3),
+            options.take("poisson_lambda", 3.5),
+            options.take("mask_random", 0.1),
+            traces[options.take("replace_length", 1)],
+            options.take("insert", 0.0),
+        )
+        noisy = options.take("iid", False)  # then the target has holes of its own, drawn after those of the source
         options.finish()
         key = f"ex{number}"
         tokens = case.inputs[f"{key}.tokens"]
         # <mask> and CTC's blank are the last symbols of the dictionary.
-        holed = infill(tokens.tolist(), case.config["V"] - 2, config, StoredDraws(case.inputs, key))
-        check.equal(f"{key}.source", torch.tensor(holed))
-        check.equal(f"{key}.target", tokens)
+        draws = StoredDraws(case.inputs, key)
+        check.equal(f"{key}.source", torch.tensor(infill(tokens.tolist(), case.config["V"] - 2, config, draws)))
+        target = infill(tokens.tolist(), case.config["V"] - 2, config, draws) if noisy else tokens.tolist()
+        check.equal(f"{key}.target", torch.tensor(target))
         check.close(f"{key}.poisson_probs", span_probabilities(config.mean_span), case.bound("float"))
 
 

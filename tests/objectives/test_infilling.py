@@ -40,6 +40,21 @@ def test_some_spans_become_a_random_token() -> None:
     assert infill(TEXT, MASK, InfillingConfig(), draws) == [0, 4, 5, 6, 28, *range(13, 24), 2]
 
 
+def test_a_span_may_leave_a_mask_symbol_for_each_token_or_nothing() -> None:
+    # Of each step of the spans, those that are random tokens are drawn together, until there are none.
+    each = Draws([4, 2], [[0, 10]], [0.05, 0.5], [[20], [21], [22], [23], []])
+    found = infill(TEXT, MASK, InfillingConfig(trace="tokens"), each)
+    assert found == [0, 20, 21, 22, 23, *range(8, 14), MASK, MASK, *range(16, 24), 2]
+    none = infill(TEXT, MASK, InfillingConfig(trace="nothing"), Draws([4, 2], [[0, 10]], [0.5, 0.5], []))
+    assert none == [0, *range(8, 14), *range(16, 24), 2]
+
+
+def test_further_mask_symbols_are_put_in_afterwards() -> None:
+    draws = Draws([6], [[0], [3, 9]], [0.5], [[], []])
+    found = infill(TEXT, MASK, InfillingConfig(random=0.0, inserted=0.1), draws)  # a tenth of 17, rounded up
+    assert found == [0, MASK, 10, 11, MASK, 12, 13, 14, 15, 16, MASK, *range(17, 24), 2]
+
+
 def test_a_span_ends_before_the_end_symbol() -> None:
     assert infill(TEXT, MASK, InfillingConfig(), Draws([6], [[18]], [0.5], [[]])) == [0, *range(4, 22), MASK, 2]
 
