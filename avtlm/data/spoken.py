@@ -39,24 +39,28 @@ class Utterance:
     speaker: int | None = None
 
 
-def crop_size(samples: Sequence[int], most: int) -> int:
-    """Samples that all clips of a batch are cut to: the shortest one's, at most ``most``."""
-    return min(*samples, most, most)
+def crop_size(samples: Sequence[int], most: int, padded: bool = False) -> int:
+    """Samples that all clips of a batch are cut to: the shortest one's, or the longest one's where shorter ones are padded; at most
+    ``most``."""
+    return min(max(samples) if padded else min(samples), most)
 
 
 def draw_starts(samples: Sequence[int], size: int, generator: torch.Generator) -> list[int]:
     """Where the crops of ``size`` samples begin."""
-    return [int(torch.randint(0, length - size + 1, (), generator=generator)) for length in samples]
+    return [int(torch.randint(0, max(length - size, 0) + 1, (), generator=generator)) for length in samples]
 
 
-def crop(utterances: Sequence[Utterance], starts: Sequence[int], size: int, label_rate: float = 50.0) -> list[Utterance]:
+def crop(
+    utterances: Sequence[Utterance], starts: Sequence[int], size: int, label_rate: float = 50.0, padded: bool = False
+) -> list[Utterance]:
     """Cut clips to ``size`` samples from their ``starts``, and their spectrograms and units to what belongs to that.
 
     Args:
         label_rate: units per second.
+        padded: clips may be shorter; else all get equally many units.
     """
     firsts = [round(start * label_rate / SAMPLE_RATE) for start in starts]
-    rests = [len(each.units) - first for each, first in zip(utterances, firsts, strict=True) if each.units is not None]
+    rests = [len(each.units) - first for each, first in zip(utterances, firsts, strict=True) if each.units is not None and not padded]
     labels = min([round(size * label_rate / SAMPLE_RATE), *rests])
     found = []
     for each, start, first in zip(utterances, starts, firsts, strict=True):

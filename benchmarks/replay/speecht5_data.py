@@ -38,12 +38,13 @@ def batches_case(case: Case, check: Check) -> None:
         settings = config[{"pretrain": "pre"}.get(part, part)]
         rows = [_utterance(inputs, part, row) for row in range(len(settings[sizes]))]
         whole = rows
-        if part == "pretrain" and not settings.get("pad", False):
+        if part == "pretrain":
+            padded = settings.get("pad", False)
             samples = [len(row.wave) for row in rows if row.wave is not None]
-            size = crop_size(samples, settings["max"])
+            size = crop_size(samples, settings["max"], padded)
             # The case gives starts for the rows that have to be cut, in their order.
-            given = iter(inputs["pretrain.crop_starts"].tolist())
-            rows = crop(rows, [next(given) if length > size else 0 for length in samples], size)
+            given = iter(inputs["pretrain.crop_starts"].tolist() if "pretrain.crop_starts" in inputs else [])
+            rows = crop(rows, [next(given) if length > size else 0 for length in samples], size, padded=padded)
         _batch(check, part, collate(rows, task), whole, config["r"])
 
 
@@ -76,7 +77,8 @@ def _batch(check: Check, part: str, batch: Batch, whole: Sequence[Utterance], re
         check.equal(f"{part}.src_lengths", batch.text_lengths)
         check.equal(f"{part}.ntokens", batch.text_lengths.sum())
     if "units" in batch.targets:
-        check.equal(f"{part}.target_list.0", batch.targets["units"])
+        units = batch.targets["units"]
+        check.equal(f"{part}.target_list.0", units.masked_fill(units < 0, PAD))  # ours are padded with -1
         check.equal(f"{part}.target_lengths_list.0", batch.target_lengths["units"])
         check.equal(f"{part}.ntokens_list", batch.target_lengths["units"].sum()[None])
     if "mel" in batch.targets:

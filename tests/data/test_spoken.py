@@ -31,6 +31,15 @@ def test_clips_are_cut_to_the_shortest_and_spectrograms_and_units_with_them() ->
     assert (first.mel[0, 0], len(first.mel)) == (25, 31)
 
 
+def test_padded_batches_cut_only_what_is_too_long() -> None:
+    rows = [row("a", 16000, 63), row("b", 4800, 19)]
+    size = crop_size([16000, 4800], 8000, padded=True)
+    cut = crop(rows, [3200, 0], size, padded=True)
+    assert [len(each.wave) for each in cut if each.wave is not None] == [8000, 4800]
+    assert [len(each.units) for each in cut if each.units is not None] == [25, 15]
+    assert [len(each.mel) for each in cut if each.mel is not None] == [31, 19]
+
+
 def test_crops_lie_within_their_clips() -> None:
     generator = torch.Generator().manual_seed(0)
     starts = [draw_starts([1000, 400], 400, generator) for _ in range(50)]
