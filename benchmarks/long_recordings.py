@@ -102,9 +102,11 @@ class Writer:
             write_wav(self.path, wave)
             return
         self._container.mux(self._video.encode(None))
-        block = av.AudioFrame.from_ndarray(np.round(wave[None] * 32767).clip(-32768, 32767).astype(np.int16), format="s16", layout="mono")
-        block.sample_rate, block.pts = SAMPLE_RATE, 0
-        self._container.mux(self._sound_stream.encode(block))
+        samples = np.round(wave[None] * 32767).clip(-32768, 32767).astype(np.int16)
+        for at in range(0, samples.shape[1], SAMPLES):  # in packets as a camera writes them
+            block = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples[:, at : at + SAMPLES]), format="s16", layout="mono")
+            block.sample_rate, block.pts = SAMPLE_RATE, at
+            self._container.mux(self._sound_stream.encode(block))
         self._container.mux(self._sound_stream.encode(None))
         self._container.close()
 

@@ -15,6 +15,7 @@ from avtlm.data.container import PYAV_ERRORS, SAMPLE_RATE, MediaError, open_medi
 from avtlm.data.sound import SOUND_FILES, mix_down, note_rate, track_pieces
 
 BLOCK = 16000  # samples of a block at the rate of the source, where the file does not come in packets of its own
+LONGEST = 48000  # samples that are handed on at once
 AUDIBLE = 1e-4  # amplitude below which a recording is silent
 
 
@@ -78,7 +79,9 @@ class SoundStream:
                 note_rate(rate, self.sample_rate, self.notes)
                 resampler = None if rate == self.sample_rate else soxr.ResampleStream(rate, self.sample_rate, 1, dtype="float32")
                 first = False
-            yield from self._seen(piece if resampler is None else resampler.resample_chunk(piece))
+            for at in range(0, len(piece), LONGEST):  # some files hold minutes in one packet
+                part = piece[at : at + LONGEST]
+                yield from self._seen(part if resampler is None else resampler.resample_chunk(part))
         if resampler is not None:
             yield from self._seen(resampler.resample_chunk(np.zeros(0, np.float32), last=True))
 
