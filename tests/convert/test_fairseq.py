@@ -374,7 +374,7 @@ def test_the_command_says_in_one_sentence_what_is_wrong(
 
 def commands(page: Path) -> list[list[str]]:
     lines = page.read_text(encoding="utf-8").splitlines()
-    return [shlex.split(line)[1:] for line in lines if line.startswith("    avtlm ")]
+    return [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("    avtlm ")]
 
 
 def test_the_commands_of_the_manual_are_understood() -> None:
