@@ -17,14 +17,14 @@ from typing import Any
 
 from avtlm import __version__
 from avtlm.files import DEFAULT_MODEL
-from avtlm.training.memory import use_huge_pages
+from avtlm.memory import use_huge_pages
 
 DESCRIPTION = "Train and use models that read sound, lips and text together."
 EPILOG = """\
 examples:
   avtlm transcribe clip.mp4                          words from sound and lips, with the model of `make quickstart`
   avtlm transcribe clip.mp4 --modality v --srt       from the lips alone, as subtitles
-  avtlm train configs/vatlm/pretrain.yaml optim.lr=1e-4
+  avtlm train configs/vatlm/tiny_pretrain.yaml optim.lr=1e-3
   avtlm evaluate manifest.jsonl --model runs/model --snr 10,0,-10
   avtlm convert base_vox_433h.pt --system vatlm -o runs/vatlm
   avtlm info clip.mp4                                what a clip, a manifest or a model folder holds
@@ -36,9 +36,7 @@ examples:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; return the exit code."""
     parser = _parser()
-    given = sys.argv[1:] if arguments is None else arguments
-    # A list such as -10,-5,0 begins like an option; one with a space before it does not.
-    options = parser.parse_args([f" {part}" if re.match(r"-[\d.]+,", part) else part for part in given])
+    options = parse(sys.argv[1:] if arguments is None else arguments, parser)
     if options.verb is None:
         parser.print_help()
         return 2
@@ -62,6 +60,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(f"avtlm: {_sentence(error)}", file=sys.stderr)
         return 2 if _is_wrong_use(error) else 1
+
+
+def parse(given: Sequence[str], parser: argparse.ArgumentParser | None = None) -> argparse.Namespace:
+    """Arguments as options. Raises SystemExit for those that no verb has."""
+    # A list such as -10,-5,0 begins like an option; one with a space before it does not.
+    return (parser or _parser()).parse_args([f" {part}" if re.match(r"-[\d.]+,", part) else part for part in given])
 
 
 def _is_wrong_use(error: Exception) -> bool:

@@ -1,7 +1,6 @@
 """Official checkpoints become model folders with weights, settings and vocabularies as stated; or there is one sentence and no folder."""
 
 import json
-import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -370,15 +369,3 @@ def test_the_command_says_in_one_sentence_what_is_wrong(
     assert message in told[0]
     assert "unexpected" not in told[0]
     assert not (tmp_path / "out").exists()
-
-
-def commands(page: Path) -> list[list[str]]:
-    lines = page.read_text(encoding="utf-8").splitlines()
-    return [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("    avtlm ")]
-
-
-def test_the_commands_of_the_manual_are_understood() -> None:
-    found = commands(Path(__file__).parents[2] / "docs/convert.md")
-    assert sum(arguments[0] == "convert" for arguments in found) >= 6
-    for arguments in found:
-        assert cli._parser().parse_args(arguments).verb == arguments[0]
