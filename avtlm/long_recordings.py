@@ -26,8 +26,8 @@ from avtlm.decoding.segments import Segment, Segmenter, SegmentOptions, windows
 from avtlm.decoding.voice_activity import find_detector
 from avtlm.lips.crop import LipError, extract_lips
 from avtlm.lips.landmarks import LandmarkProvider
+from avtlm.memory import give_memory_back
 from avtlm.recognizer import DecodingConfig, Recognizer
-from avtlm.training.memory import give_memory_back
 from avtlm.training.progress import bar
 from avtlm.transcribe import to_int16
 

@@ -30,11 +30,11 @@ from avtlm.files import write_text
 from avtlm.frontends.filterbank import SAMPLE_RATE
 from avtlm.frontends.multimodal import InputMask
 from avtlm.frontends.waveform import WaveformConfig
+from avtlm.memory import use_huge_pages
 from avtlm.nn.packing import PackingMode
 from avtlm.nn.transformer import EncoderConfig
 from avtlm.systems.hubert import Hubert, HubertConfig
 from avtlm.training.flops import UsefulWork
-from avtlm.training.memory import use_huge_pages
 from avtlm.training.peak import PRECISIONS
 from avtlm.training.peak import matrix_rate as best_rate
 from benchmarks.made_clips import LENGTHS, UNITS, Clip, bucketed, collate, make_clips
@@ -318,22 +318,20 @@ def hardware(device: str) -> dict[str, Any]:
     return {"processor": name, "processors": torch.multiprocessing.cpu_count(), "threads": torch.get_num_threads(), **gpu}
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.train_step", description="Time a training step of HuBERT, here and in other libraries."
-    )
+def prepare(
+    parser: argparse.ArgumentParser, arguments: Sequence[str] | None, lengths: Sequence[str], batches: int, repeats: int
+) -> argparse.Namespace:
+    """Read the arguments that the benchmarks of steps share, and set PyTorch up by them; the rest are their defaults."""
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures to this file")
     parser.add_argument("--size", choices=SIZES, default="base", help="of the model (default: %(default)s)")
-    parser.add_argument("--quick", action="store_const", const="quick", dest="size", help="the same as --size quick")
     parser.add_argument("--device", choices=MATRIX, default="cpu")
     parser.add_argument("--threads", type=int, default=2, help="of the CPU (default: %(default)s)")
     parser.add_argument("--clock", choices=CLOCKS, default="wall", help="seconds of the wall, or of all processors (for a busy machine)")
-    parser.add_argument("--lengths", nargs="+", choices=LENGTHS, default=list(LENGTHS), help="of the clips (default: all)")
+    parser.add_argument("--lengths", nargs="+", choices=LENGTHS, default=lengths, help="of the clips (default: %(default)s)")
     parser.add_argument("--precision", nargs="+", choices=PRECISIONS, default=list(PRECISIONS))
-    parser.add_argument("--peers", nargs="*", choices=PEERS, default=list(PEERS), help="other libraries (default: all)")
-    parser.add_argument("--batches", type=int, default=4, help="batches of unequal clips (default: %(default)s)")
+    parser.add_argument("--batches", type=int, default=batches, help="batches of unequal clips (default: %(default)s)")
     parser.add_argument("--rows", type=int, help="clips of a batch (default: 8 for librispeech, 16 for lrs3)")
-    parser.add_argument("--repeats", type=int, default=3, help="times every batch is timed (default: %(default)s)")
+    parser.add_argument("--repeats", type=int, default=repeats, help="times every batch is timed (default: %(default)s)")
     parser.add_argument("--dropout", type=float, default=0.1, help="everywhere, also of attention weights (default: %(default)s)")
     parser.add_argument("--matrix", type=int, help="side of the matrices whose product is the floor")
     parser.add_argument("--seed", type=int, default=1)
@@ -343,6 +341,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("--device cuda: PyTorch finds no GPU here.")
     use_huge_pages()
     torch.set_num_threads(options.threads)
+    return options
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.train_step", description="Time a training step of HuBERT, here and in other libraries."
+    )
+    parser.add_argument("--quick", action="store_const", const="quick", dest="size", help="the same as --size quick")
+    parser.add_argument("--peers", nargs="*", choices=PEERS, default=list(PEERS), help="other libraries (default: all)")
+    options = prepare(parser, arguments, lengths=list(LENGTHS), batches=4, repeats=3)
     console = Console()
     report = compare(options, lambda line: console.print(line, style="dim", highlight=False))
     report = {

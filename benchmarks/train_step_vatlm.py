@@ -17,7 +17,6 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -34,9 +33,8 @@ from avtlm.nn.transformer import EncoderConfig
 from avtlm.objectives.masking import SpanMaskConfig, imposters, span_mask
 from avtlm.systems.vatlm import VATLM, VATLMConfig
 from avtlm.training.flops import UsefulWork
-from avtlm.training.memory import use_huge_pages
 from benchmarks.made_clips import LENGTHS, UNITS, bucketed
-from benchmarks.train_step import CLOCKS, MATRIX, PRECISIONS, hardware, matrix_rate, now
+from benchmarks.train_step import hardware, matrix_rate, now, prepare
 
 # What of the published size is left: width, layers, heads, widths of the lip encoder, side of the crops, and the factor on lengths.
 SIZES = {
@@ -275,25 +273,7 @@ def tables(report: dict[str, Any]) -> list[Table]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.train_step_vatlm", description="Time a training step of VATLM.")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures to this file")
-    parser.add_argument("--size", choices=SIZES, default="base", help="of the model (default: %(default)s)")
-    parser.add_argument("--device", choices=MATRIX, default="cpu")
-    parser.add_argument("--threads", type=int, default=2, help="of the CPU (default: %(default)s)")
-    parser.add_argument("--clock", choices=CLOCKS, default="wall", help="seconds of the wall, or of all processors (for a busy machine)")
-    parser.add_argument("--lengths", nargs="+", choices=LENGTHS, default=["lrs3"], help="of the clips (default: lrs3)")
-    parser.add_argument("--precision", nargs="+", choices=PRECISIONS, default=list(PRECISIONS))
-    parser.add_argument("--batches", type=int, default=2, help="batches of each kind (default: %(default)s)")
-    parser.add_argument("--rows", type=int, help="clips of a batch (default: 16 for lrs3, 8 for librispeech)")
-    parser.add_argument("--repeats", type=int, default=2, help="times every batch is timed (default: %(default)s)")
-    parser.add_argument("--dropout", type=float, default=0.1, help="everywhere, also of attention weights (default: %(default)s)")
-    parser.add_argument("--matrix", type=int, help="side of the matrices whose product is the floor")
-    parser.add_argument("--seed", type=int, default=1)
-    options = parser.parse_args(arguments)
-    options.matrix = options.matrix or MATRIX[options.device]
-    if options.device == "cuda" and not torch.cuda.is_available():
-        parser.error("--device cuda: PyTorch finds no GPU here.")
-    use_huge_pages()
-    torch.set_num_threads(options.threads)
+    options = prepare(parser, arguments, lengths=["lrs3"], batches=2, repeats=2)
     console = Console()
     report = {
         "command": " ".join(["python -m benchmarks.train_step_vatlm", *(sys.argv[1:] if arguments is None else arguments)]),

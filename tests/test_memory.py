@@ -9,7 +9,7 @@ import pytest
 SETTING = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 SCRIPT = """
 import resource
-from avtlm.training.memory import use_huge_pages
+from avtlm.memory import use_huge_pages
 use_huge_pages()
 import torch
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -30,7 +30,7 @@ def test_large_tensors_cost_few_page_faults_unless_the_user_says_otherwise() -> 
 
 
 FREED = """
-from avtlm.training.memory import give_memory_back
+from avtlm.memory import give_memory_back
 def resident():
     with open("/proc/self/status") as file:
         return next(int(line.split()[1]) for line in file if line.startswith("VmRSS"))
