@@ -36,6 +36,8 @@ from avtlm.objectives.transducer import transducer_loss
 from avtlm.protocols import DropsHeads
 from avtlm.text.vocabulary import EOS, PAD, Tokenizer
 
+SEARCHES = 4  # of different settings that stay open; the oldest goes, with its language models
+
 
 @dataclass(frozen=True)
 class RecognizerConfig:
@@ -180,6 +182,8 @@ class Recognizer(nn.Module):
         device = next(self.parameters()).device
         key = (repr(decoding), str(device))
         if key not in self._searches:
+            if len(self._searches) == SEARCHES:
+                self._searches.pop(next(iter(self._searches)))
             heads = Heads(self.decoder, self.ctc, self.vocabulary, self.transducer)
             with torch.inference_mode(False):  # a language model outlives the call that opens it
                 self._searches[key] = Search(decoding, heads, self.folder, functools.partial(_open_language_model, device))

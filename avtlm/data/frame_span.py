@@ -9,7 +9,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from numpy import ndarray
 
-from avtlm.data.container import FPS, PYAV_ERRORS, MediaError, open_media, video_stream
+from avtlm.data.container import FPS, PYAV_ERRORS, MediaError, open_media
 from avtlm.data.frames import FrameStream, timed_frames
 
 
@@ -49,15 +49,6 @@ class FrameSpan(FrameStream):
                 return
         with open_media(self.path) as container:
             yield from self._nearest(timed_frames(container, self._open(container), self.path, self.info), first)
-
-    def _open(self, container: InputContainer) -> VideoStream:
-        stream = video_stream(container)
-        if stream is None:
-            raise MediaError(self.path, "has no video track.")
-        if stream.codec_context is None:  # PyAV's answer to an unknown or damaged codec tag
-            raise MediaError(self.path, "has a video track in a coding that this build of FFmpeg does not know.")
-        stream.codec_context.thread_count = self.threads
-        return stream
 
     def _sought(self, container: InputContainer, stream: VideoStream, first: float) -> Iterator[tuple[float, VideoFrame]] | None:
         """Frames from a key picture before the span; None if the container cannot be sought in, or lands elsewhere."""

@@ -60,16 +60,20 @@ class FrameStream:
     def __iter__(self) -> Iterator[np.ndarray]:
         self.info = {"warnings": []}
         with open_media(self.path, self.content) as container:
-            stream = video_stream(container)
-            if stream is None:
-                raise MediaError(self.path, "has no video track.")
-            if stream.codec_context is None:  # PyAV's answer to an unknown or damaged codec tag
-                raise MediaError(self.path, "has a video track in a coding that this build of FFmpeg does not know.")
-            stream.codec_context.thread_count = self.threads
-            if self.threads != 1:
-                stream.thread_type = "AUTO"
+            stream = self._open(container)
             self._cut = container.format.name == "mpeg" and ends_in_a_packet(self.path, self.content)
             yield from self._resample(stream, timed_frames(container, stream, self.path, self.info))
+
+    def _open(self, container: InputContainer) -> VideoStream:
+        stream = video_stream(container)
+        if stream is None:
+            raise MediaError(self.path, "has no video track.")
+        if stream.codec_context is None:  # PyAV's answer to an unknown or damaged codec tag
+            raise MediaError(self.path, "has a video track in a coding that this build of FFmpeg does not know.")
+        stream.codec_context.thread_count = self.threads
+        if self.threads != 1:
+            stream.thread_type = "AUTO"
+        return stream
 
     def _resample(self, stream: VideoStream, frames: Iterator[tuple[float, VideoFrame]]) -> Iterator[np.ndarray]:
         shown: VideoFrame | None = None  # the latest source frame, and when it is shown

@@ -1,7 +1,8 @@
 """Captions: SubRip and WebVTT of words with times, divided by pauses, length and duration, and the files of all output formats."""
 
+import itertools
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,15 +32,11 @@ def cues_of(words: Iterable[Cue]) -> list[Cue]:
     return cues
 
 
-def spread_words(text: str, duration: float) -> list[Cue]:
-    """The words of a text without times, spread over a clip by their numbers of letters: a guess, for want of better."""
-    words = text.split()
-    whole = sum(len(word) + 1 for word in words)
-    timed, done = [], 0
-    for word in words:
-        timed.append((duration * done / whole, duration * (done + len(word) + 1) / whole, word))
-        done += len(word) + 1
-    return timed
+def spread_words(words: Sequence[str], start: float, end: float) -> list[Cue]:
+    """Words without times, spread over the time from ``start`` to ``end`` by their numbers of letters: a guess, for want of better."""
+    letters = list(itertools.accumulate((len(word) + 1 for word in words), initial=0))
+    marks = [start + (end - start) * done / max(letters[-1], 1) for done in letters]
+    return list(zip(marks[:-1], marks[1:], words, strict=True))
 
 
 def fits(text: str) -> bool:

@@ -10,6 +10,7 @@ agree only roughly.
 from collections.abc import Sequence
 from dataclasses import replace
 
+from avtlm.decoding.captions import spread_words
 from avtlm.decoding.result import Word
 
 AGREE = 0.4  # seconds by which times of the same word in two windows may differ
@@ -18,14 +19,11 @@ AGREE_GUESSED = 2.0  # the same of times that are only shared out
 
 def timed(words: Sequence[Word], start: float, end: float) -> list[tuple[float, float]]:
     """Start and end of every word: its own, or else its share of the time from ``start`` to ``end`` by letters."""
-    whole = sum(len(word.text) + 1 for word in words)
-    found, done = [], 0
-    for word in words:
-        begin = start + (end - start) * done / whole
-        done += len(word.text) + 1
-        guess = begin, start + (end - start) * done / whole
-        found.append(guess if word.start is None or word.end is None else (word.start, word.end))
-    return found
+    guesses = spread_words([word.text for word in words], start, end)
+    return [
+        (begin, stop) if word.start is None or word.end is None else (word.start, word.end)
+        for word, (begin, stop, _) in zip(words, guesses, strict=True)
+    ]
 
 
 def shifted(words: Sequence[Word], seconds: float) -> tuple[Word, ...]:

@@ -120,7 +120,7 @@ class Transcript:
             raise ValueError("Subtitles need the times of the words or the length of the clip; this transcript has neither.")
         if captions.fits(self.text):
             return [(0.0, self.duration, self.text)]
-        return captions.cues_of(captions.spread_words(self.text, self.duration))
+        return captions.cues_of(captions.spread_words(self.text.split(), 0.0, self.duration))
 
 
 def transcript(
