@@ -21,6 +21,7 @@ from torch import Tensor
 from avtlm import config, systems
 from avtlm.convert.container import Container, group
 from avtlm.convert.model import TITLES, Converted, Stored, build_empty, card, fill
+from avtlm.convert.names.inverse import find_key
 from avtlm.convert.names.speecht5 import (
     EMBEDDING,
     EMBEDDINGS,
@@ -28,11 +29,9 @@ from avtlm.convert.names.speecht5 import (
     SPEECH2C_UNUSED,
     UNUSED,
     fairseq_rules,
-    key_of,
-    name_of,
     speech2c_rules,
 )
-from avtlm.convert.names.transformer import Rules
+from avtlm.convert.names.transformer import Rules, find_name
 from avtlm.convert.official_file import container, flat
 from avtlm.convert.options import OptionError, Options
 from avtlm.convert.options.speech2c import speech2c
@@ -121,7 +120,7 @@ def ours(weights: Mapping[str, Stored], settings: SpeechT5Config) -> tuple[dict[
         if dead or tied or distances:
             continue
         try:
-            stored[name_of(rules, key, "SpeechT5")] = tensor
+            stored[find_name(rules, key, "SpeechT5")] = tensor
         except ValueError:
             unknown.append(key)
     return stored, unknown
@@ -130,7 +129,7 @@ def ours(weights: Mapping[str, Stored], settings: SpeechT5Config) -> tuple[dict[
 def official_name(rules: Rules, name: str) -> str:
     """The official name of one of our tensors; what there is only here keeps our name."""
     try:
-        return key_of(rules, name)
+        return find_key(rules, name)
     except ValueError:
         return name
 
@@ -189,7 +188,7 @@ def _speech2c(file: Container) -> Converted:
         if SPEECH2C_UNUSED.fullmatch(key) and not settings.encoder.norm_first:
             continue
         try:
-            stored[name_of(rules, key, "Speech2C")] = tensor
+            stored[find_name(rules, key, "Speech2C")] = tensor
         except ValueError:
             unknown.append(key)
     fill(model, stored, lambda name: official_name(rules, name), f"{file.path} does not hold the tensors of {file.name}", unknown)

@@ -22,14 +22,15 @@ from torch import Tensor
 
 from avtlm import checkpoint, config, systems
 from avtlm.convert.model import TITLES, Converted, Stored, build_empty, card, fill
-from avtlm.convert.names.speecht5 import hugging_face_rules, key_of, name_of, vocoder_rules
-from avtlm.convert.names.transformer import Rules
+from avtlm.convert.names.inverse import find_key
+from avtlm.convert.names.speecht5 import VOCODER_RULES, hugging_face_rules
+from avtlm.convert.names.transformer import Rules, find_name
 from avtlm.convert.official_file import flat
 from avtlm.convert.options import OptionError, Options
 from avtlm.convert.options.huggingface import WITHOUT_EFFECT
 from avtlm.convert.options.speecht5 import CLASSES, Kind, hugging_face, vocoder
 from avtlm.convert.options.speecht5_official import hugging_face_config, vocoder_config
-from avtlm.convert.speecht5 import FOLLOWING, PADDING, TASKS, text_vocabulary
+from avtlm.convert.speecht5 import FOLLOWING, PADDING, TASKS, official_name, text_vocabulary
 from avtlm.convert.tensor_files import SAFETENSORS
 from avtlm.convert.vocabulary import ADDED, TOKENIZER, read_json
 from avtlm.decoding.synthesis import LONGEST_OF_SPEECH, LONGEST_OF_TEXT, SynthesisOptions
@@ -131,7 +132,7 @@ def _vocoder(folder: Path, options: Options, weights: Mapping[str, Stored]) -> C
     options.finish()
     build = systems.VOCODERS["hifigan"].build
     model = build_empty(lambda: build(settings))
-    _fill(model, weights, vocoder_rules(), f"{folder} does not hold the tensors of {VOCODER}", set())
+    _fill(model, weights, VOCODER_RULES, f"{folder} does not hold the tensors of {VOCODER}", set())
     form = {"system": "hifigan", "task": "vocoder", "model": config.to_dict(settings)}
     commands = ["avtlm info FOLDER", "avtlm convert FOLDER --to huggingface --out DIR"]
     text = card(f"{TITLES['hifigan']} ({VOCODER})", model, f"the Hugging Face folder `{folder.resolve().name}`", commands, [])
@@ -145,17 +146,10 @@ def _fill(model: Any, weights: Mapping[str, Stored], rules: Rules, where: str, s
         if SINUSOIDS.fullmatch(key):
             continue
         try:
-            stored[name_of(rules, key, "SpeechT5")] = tensor
+            stored[find_name(rules, key, "SpeechT5")] = tensor
         except ValueError:
             unknown.append(key)
-    return fill(model, stored, lambda name: _official(rules, name), where, unknown, spare)
-
-
-def _official(rules: Rules, name: str) -> str:
-    try:
-        return key_of(rules, name)
-    except ValueError:
-        return name
+    return fill(model, stored, lambda name: official_name(rules, name), where, unknown, spare)
 
 
 # Back ---------------------------------------------------------------------------------------------------------------------------------
@@ -176,7 +170,7 @@ def write_folder(folder: Path, settings: Mapping[str, Any], weights: Mapping[str
     if settings["system"] == "hifigan":
         name, left = VOCODER, False
         official = {**vocoder_config(config.load(VocoderConfig, settings["model"])), "model_type": VOCODER_TYPES[0]}
-        tensors = {key_of(vocoder_rules(), ours): tensor for ours, tensor in weights.items()}
+        tensors = {find_key(VOCODER_RULES, ours): tensor for ours, tensor in weights.items()}
         texts: dict[str, dict[str, Any]] = {}
     else:
         model = config.load(SpeechT5Config, settings["model"])
@@ -226,7 +220,7 @@ def _tensors(settings: SpeechT5Config, kind: Kind, official: Mapping[str, Any], 
     names = build_empty(lambda: SpeechT5(understood)).state_dict()
     masked = official["mask_time_prob"] or official["mask_feature_prob"]
     rules = hugging_face_rules(kind == "s2t")
-    return {key_of(rules, name): weights[name] for name in names if name != "feature_mask" or masked}
+    return {find_key(rules, name): weights[name] for name in names if name != "feature_mask" or masked}
 
 
 def _preprocessor(settings: SpeechT5Config) -> dict[str, Any]:

@@ -196,6 +196,7 @@ class SpeechT5(SpeechEncoder):
         hears, writes = "speech" in config.inputs, "speech" in config.outputs
         if hears:
             self.speech_positions = PositionalConvolution(dim, config.position_kernel, config.position_groups)
+            self.numbers = SinusoidalPositions(dim)
         else:
             del self.frontend, self.feature_mask
         self.text_prenet = TextPrenet(dim, config.position_dropout) if "text" in config.inputs else None
@@ -251,7 +252,7 @@ class SpeechT5(SpeechEncoder):
 
     def frame_numbers(self, padding: Tensor) -> Tensor:
         """Sinusoids of frames, zeros at padding: bool (batch, frames) -> (batch, frames, dim)."""
-        numbers = SinusoidalPositions(self.config.encoder.dim)(torch.arange(padding.shape[1], device=padding.device))
+        numbers = self.numbers(torch.arange(padding.shape[1], device=padding.device))
         return numbers * ~padding[..., None]
 
     def read_speech(self, heard: Heard, mask: InputMask | None = None) -> Tensor:

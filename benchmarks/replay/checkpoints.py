@@ -10,7 +10,8 @@ from avtlm import checkpoint, systems
 from avtlm.convert.container import read_container
 from avtlm.convert.export import to_fairseq
 from avtlm.convert.fairseq import convert
-from avtlm.convert.names.speecht5 import POST_NORM_UNUSED, SPEECH2C_UNUSED, UNUSED, fairseq_rules, name_of, speech2c_rules
+from avtlm.convert.names.speecht5 import POST_NORM_UNUSED, SPEECH2C_UNUSED, UNUSED, fairseq_rules, speech2c_rules
+from avtlm.convert.names.transformer import find_name
 from avtlm.convert.names.vatlm import IGNORED
 from avtlm.data.batching import Batch
 from avtlm.nn.transformer import Decoder
@@ -84,11 +85,11 @@ def sequence_case(case: Case, check: Check) -> None:
             continue
         if isinstance(model, SpeechT5):
             dead = UNUSED.fullmatch(key) or (not model.config.encoder.norm_first and POST_NORM_UNUSED.fullmatch(key))
-            found = None if dead else weights[name_of(fairseq_rules(model.config.waveform.norm), key, "SpeechT5")]
+            found = None if dead else weights[find_name(fairseq_rules(model.config.waveform.norm), key, "SpeechT5")]
         else:
             assert isinstance(model, Speech2C)
             dead = SPEECH2C_UNUSED.fullmatch(key)
-            found = None if dead else weights[name_of(speech2c_rules(model.config.waveform.norm), key, "Speech2C")]
+            found = None if dead else weights[find_name(speech2c_rules(model.config.waveform.norm), key, "Speech2C")]
         if found is None:  # the official model holds it and never uses it; what was read off the file is what it says
             check.equal(name, original[key].read())
             continue

@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from avtlm import config as configuration
-from avtlm.convert.names.speecht5 import SPEECH2C_UNUSED, name_of, rename, speech2c_rules
+from avtlm.convert.names.speecht5 import SPEECH2C_UNUSED, rename, speech2c_rules
+from avtlm.convert.names.transformer import find_name
 from avtlm.convert.names.wav2vec2 import FAIRSEQ_CTC
 from avtlm.convert.options.speech2c import speech2c
 from avtlm.frontends.multimodal import InputMask
@@ -42,10 +43,10 @@ def our_name(config: Speech2CConfig, key: str) -> str:
     if key.startswith("w2v_encoder.proj."):
         return key.replace("w2v_encoder.proj.", "ctc.")
     if key.startswith(f"{FAIRSEQ_CTC}decoder."):
-        return name_of(rules, key.removeprefix(FAIRSEQ_CTC), "Speech2C")
+        return find_name(rules, key.removeprefix(FAIRSEQ_CTC), "Speech2C")
     if key.startswith(FAIRSEQ_CTC):
-        return "encoder." + name_of(rules, key.removeprefix(FAIRSEQ_CTC), "Speech2C")
-    return name_of(rules, key, "Speech2C")
+        return "encoder." + find_name(rules, key.removeprefix(FAIRSEQ_CTC), "Speech2C")
+    return find_name(rules, key, "Speech2C")
 
 
 def _encoder(encoder: Encoder, heard: Any, seen: Tensor, check: Check, prefix: str) -> Tensor:

@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from avtlm.convert.names.speecht5 import EMBEDDING, POST_NORM_UNUSED, UNUSED, fairseq_rules, name_of, rename
+from avtlm.convert.names.speecht5 import EMBEDDING, POST_NORM_UNUSED, UNUSED, fairseq_rules, rename
+from avtlm.convert.names.transformer import find_name
 from avtlm.convert.options import Options
 from avtlm.convert.options.speecht5 import architecture, fairseq
 from avtlm.data.batching import Batch
@@ -69,7 +70,7 @@ def our_name(config: SpeechT5Config, key: str) -> str:
     """Our name of an official tensor; of a tied CTC head that of the embedding."""
     if key == "encoder.proj.weight" and config.ctc_head == "tied":
         return EMBEDDING
-    return name_of(fairseq_rules(config.waveform.norm), key, "SpeechT5")
+    return find_name(fairseq_rules(config.waveform.norm), key, "SpeechT5")
 
 
 def weights_of(config: SpeechT5Config, state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from avtlm.convert.names.speecht5 import name_of, vocoder_rules
+from avtlm.convert.names.speecht5 import VOCODER_RULES
+from avtlm.convert.names.transformer import find_name
 from avtlm.convert.options import Options
 from avtlm.convert.options.speecht5 import vocoder
 from avtlm.data.batching import Batch
@@ -184,7 +185,7 @@ def vocoder_case(case: Case, check: Check) -> None:
     options = Options(case.config["cfg"], "case.json: config.cfg")
     model = Vocoder(vocoder(options)).eval()
     options.finish()
-    load(model, {name_of(vocoder_rules(), key, "SpeechT5HifiGan"): tensor for key, tensor in case.state.items()})
+    load(model, {find_name(VOCODER_RULES, key, "SpeechT5HifiGan"): tensor for key, tensor in case.state.items()})
     mel = case.inputs["spectrogram"]
     with torch.no_grad():
         check.forward("waveform_batch", model(mel))

@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from avtlm.convert.names.speecht5 import EMBEDDING, hugging_face_rules, name_of
+from avtlm.convert.names.speecht5 import EMBEDDING, hugging_face_rules
+from avtlm.convert.names.transformer import find_name
 from avtlm.convert.options import Options
 from avtlm.convert.options.speecht5 import CLASSES, hugging_face
 from avtlm.data.batching import Batch
@@ -31,7 +32,7 @@ def prepare(case: Case) -> Given:
     options.finish()
     model = SpeechT5(settings).eval()
     rules = hugging_face_rules(kind.endswith("t"))
-    load(model, {name_of(rules, key, CLASSES[kind]): tensor for key, tensor in case.state.items()})
+    load(model, {find_name(rules, key, CLASSES[kind]): tensor for key, tensor in case.state.items()})
     inputs = case.inputs
     if "input_values" in inputs:
         return Given(case, model, batch_of(inputs["input_values"], 1 - inputs["attention_mask"]))
@@ -40,7 +41,7 @@ def prepare(case: Case) -> Given:
 
 
 def _name(given: Given, key: str) -> str:
-    return EMBEDDING if "embed_tokens" in key else name_of(hugging_face_rules("text" in given.config.outputs), key, "SpeechT5")
+    return EMBEDDING if "embed_tokens" in key else find_name(hugging_face_rules("text" in given.config.outputs), key, "SpeechT5")
 
 
 def _encoder(given: Given, check: Check) -> tuple[Tensor, Tensor]:

@@ -17,7 +17,6 @@ GRAMMAR: tuple[tuple[str, ...], ...] = (
 )
 DIGITS = GRAMMAR[4]
 WORDS = tuple(word for slot in (0, 1, 2, 4, 5) for word in GRAMMAR[slot])
-SLOTS = ("command", "colour", "preposition", "letter", "digit", "adverb")
 
 
 def sentence(kind: Kind, rng: np.random.Generator) -> str:

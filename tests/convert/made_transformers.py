@@ -10,6 +10,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from avtlm.convert.huggingface import convert_folder
+from avtlm.convert.model import ConversionError
+from avtlm.convert.pickles import TorchFileError
+from avtlm.convert.tensor_files import WeightsError
 from avtlm.data.batching import Batch
 
 transformers = pytest.importorskip("transformers")
@@ -115,3 +119,14 @@ def letters_of(text: str, *special: str) -> str:
     for name in special:
         text = text.replace(name, "")
     return " ".join(text.split())
+
+
+def assert_refused(damage: Callable[[Path], object], message: str, tmp_path: Path) -> None:
+    """Save a folder, damage it, and see that converting it ends with one sentence and writes nothing."""
+    folder = save(make("hubert"), tmp_path / "theirs")
+    damage(folder)
+    with pytest.raises((ConversionError, WeightsError, TorchFileError), match=message) as caught:
+        convert_folder(folder, None, tmp_path / "out/ours")
+    assert "theirs" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "out").exists()

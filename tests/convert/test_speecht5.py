@@ -14,7 +14,8 @@ from avtlm.convert.container import read_container
 from avtlm.convert.export import to_fairseq
 from avtlm.convert.fairseq import convert
 from avtlm.convert.model import ConversionError
-from avtlm.convert.names.speecht5 import key_of, speech2c_rules
+from avtlm.convert.names.inverse import find_key
+from avtlm.convert.names.speecht5 import speech2c_rules
 from avtlm.convert.official_file import container, dictionary, save
 from avtlm.convert.options.speecht5_official import official_options
 from avtlm.convert.speecht5 import PADDING, official_checkpoint
@@ -147,7 +148,7 @@ def test_speech2c_comes_from_its_official_file(tmp_path: Path) -> None:
         **{"decoder_layers": 2, "decoder_embed_dim": 16, "decoder_ffn_embed_dim": 16, "decoder_attention_heads": 2},
         **{"final_dim": 4, "conv_pos": 4, "conv_pos_groups": 2, "use_rel_pos_enc": True, "label_rate": 50.0},
     }
-    state = {key_of(speech2c_rules(), name): tensor for name, tensor in model.state_dict().items()}
+    state = {find_key(speech2c_rules(), name): tensor for name, tensor in model.state_dict().items()}
     cfg = {"model": values, "task": {"sample_rate": 16000}, "criterion": {"loss_weights": [10.0], "dec_weight": 0.5}}
     units = ["<s>", "<pad>", "</s>", "<unk>", "0", "1", "2"]
     file = save(container(cfg, state, {"dictionaries": [dictionary(units)]}), tmp_path / "official.pt")

@@ -5,12 +5,11 @@ all models distances in the decoder, that nothing uses: they are left out, and w
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Literal
 
 from torch import Tensor
 
-from avtlm.convert.names.inverse import find_key
 from avtlm.convert.names.transformer import ATTENTION, LAYER, Rules, find_name, transformer
 
 Layout = Literal["group", "layer"]
@@ -26,7 +25,8 @@ EMBEDDINGS = (
 UNUSED = re.compile(r"(?:encoder|decoder)\.version|decoder\.pos_emb\..+|decoder\.layers\.\d+\.norm_k\..+|.+\._float_tensor")
 POST_NORM_UNUSED = re.compile(r"encoder\.layers\.\d+\.norm_k\..+")
 SPEECH2C_UNUSED = re.compile(r"(?:.+\.)?(?:encoder|decoder)\.layers\.\d+\.norm_k\..+|(?:.+\.)?decoder\.version|.+\._float_tensor")
-_VOCODER_MEANING: Rules = [
+# Of SpeechT5HifiGan in transformers.
+VOCODER_RULES: Rules = [
     (r"conv_pre\.(.+)", r"first.\1"),
     (r"upsampler\.(\d+)\.(.+)", r"up.\1.\2"),
     (r"resblocks\.(\d+)\.convs1\.(.+)", r"blocks.\1.dilated.\2"),
@@ -149,25 +149,10 @@ def hugging_face_rules(writes_text: bool) -> Rules:
     ]
 
 
-def vocoder_rules() -> Rules:
-    """Of SpeechT5HifiGan in transformers."""
-    return _VOCODER_MEANING
-
-
-def name_of(rules: Rules, key: str, model: str) -> str:
-    """Our name of an official tensor. Raises ValueError for one that is none of the ``model``."""
-    return find_name(rules, key, model)
-
-
-def key_of(rules: Iterable[tuple[str, str]], name: str) -> str:
-    """The official name of one of our tensors. Raises ValueError for one that there is only here."""
-    return find_key(rules, name)
-
-
 def rename(state: Mapping[str, Tensor], rules: Rules, unused: re.Pattern[str], model: str) -> dict[str, Tensor]:
     """Official weights by our names, without those that match ``unused``.
 
     Raises:
         ValueError: a tensor that is none of the ``model``.
     """
-    return {name_of(rules, key, model): tensor for key, tensor in state.items() if not unused.fullmatch(key)}
+    return {find_name(rules, key, model): tensor for key, tensor in state.items() if not unused.fullmatch(key)}
