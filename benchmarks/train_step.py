@@ -135,7 +135,8 @@ class Cell:
 
 
 def measure(cells: Sequence[Cell], options: argparse.Namespace, model: Hubert, progress: Callable[[str], None]) -> list[dict[str, Any]]:
-    """Time all batches of all cells in turn; one round before the counted ones warms up with the first batch of each."""
+    """Time all batches of all cells in turn; a round before the counted ones lets everybody step once."""
+    first = {(id(cell.contestant), cell.precision, cell.training): index for index, cell in reversed(list(enumerate(cells)))}
     times: dict[tuple[int, int], list[float]] = {}
     peaks = [0.0] * len(cells)
     rates: dict[str, list[float]] = {name: [] for name in options.precision}
@@ -145,7 +146,7 @@ def measure(cells: Sequence[Cell], options: argparse.Namespace, model: Hubert, p
             rates[name].append(matrix_rate(name, options.device, options.matrix, options.clock))
         for number in range(max(len(cell.plan) for cell in cells) if repeat >= 0 else 1):
             for index, cell in enumerate(cells):
-                if number < len(cell.plan):
+                if number < len(cell.plan) and (repeat >= 0 or index in first.values()):
                     seconds, peak = run(cell.contestant, *cell.plan[number], cell.precision, cell.training, options.device, options.clock)
                     peaks[index] = max(peaks[index], peak)
                     if repeat >= 0:
