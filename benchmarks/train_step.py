@@ -345,13 +345,20 @@ def prepare(
     return options
 
 
+def read_options(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Arguments of this benchmark."""
+    quick = "the same as --size quick"
+    # Without SUPPRESS its default would hide that of --size.
+    parser.add_argument("--quick", action="store_const", const="quick", dest="size", default=argparse.SUPPRESS, help=quick)
+    parser.add_argument("--peers", nargs="*", choices=PEERS, default=list(PEERS), help="other libraries (default: all)")
+    return prepare(parser, arguments, lengths=list(LENGTHS), batches=4, repeats=3)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.train_step", description="Time a training step of HuBERT, here and in other libraries."
     )
-    parser.add_argument("--quick", action="store_const", const="quick", dest="size", help="the same as --size quick")
-    parser.add_argument("--peers", nargs="*", choices=PEERS, default=list(PEERS), help="other libraries (default: all)")
-    options = prepare(parser, arguments, lengths=list(LENGTHS), batches=4, repeats=3)
+    options = read_options(parser, arguments)
     console = Console()
     report = compare(options, lambda line: console.print(line, style="dim", highlight=False))
     report = {

@@ -1,5 +1,6 @@
 """The benchmark of a training step runs at a tiny size, gives equal losses, and counts what it says."""
 
+import argparse
 import json
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 from avtlm.systems.hubert import Hubert
 from benchmarks import peers, train_step
 from benchmarks.made_clips import LENGTHS, bucketed, make_clips
-from benchmarks.train_step import SIZES, aims, hubert_config, main, useful_flops
+from benchmarks.train_step import SIZES, aims, hubert_config, main, read_options, useful_flops
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +61,11 @@ def test_losses_are_equal_however_clips_are_batched_and_packed_and_in_all_librar
     assert len(check["unequal_lengths"]) == 4
     assert check["largest_relative_difference"] < 1e-5
     assert check["libraries_relative_difference"] < 1e-5
+
+
+@pytest.mark.parametrize(("arguments", "size"), [([], "base"), (["--quick"], "quick"), (["--size", "tiny"], "tiny")])
+def test_the_size_is_base_unless_another_is_asked_for(arguments: list[str], size: str) -> None:
+    assert read_options(argparse.ArgumentParser(), [*arguments, "--threads", str(torch.get_num_threads())]).size == size
 
 
 def test_a_library_that_is_not_there_is_left_out_with_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
