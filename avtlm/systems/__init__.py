@@ -4,13 +4,16 @@ import dataclasses
 import importlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
 from avtlm import checkpoint, config
 from avtlm.data.inputs import InputFormat
 from avtlm.protocols import DropsHeads
+
+if TYPE_CHECKING:
+    from avtlm.text.vocabulary import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,8 @@ SYSTEMS = {
 
 # What turns spectrograms into sound; no system of its own.
 VOCODERS = {"hifigan": System("avtlm.nn.vocoder", "VocoderConfig", "Vocoder", units=False)}
+# Models that are used whole, with their own decoder; what those of each task do.
+WHOLE = {"transcription": "writes down speech", "generation": "writes speech", "speaker": "names voices"}
 
 
 def find(name: str) -> System:
@@ -75,6 +80,37 @@ def load_encoder(folder: str | Path) -> tuple[nn.Module, InputFormat]:
         model.drop_heads()  # an encoder alone, converted from a file without what it was pre-trained with
     checkpoint.load_into(model, folder)
     return model.eval(), input_format(model)
+
+
+def load_whole(folder: str | Path, task: str) -> tuple[nn.Module, "Tokenizer | None"]:
+    """A model that is used whole, in evaluation mode, and its vocabulary, which is None where the folder has none.
+
+    Args:
+        task: what it has to be for: ``transcription``, ``generation`` or ``speaker``.
+
+    Raises:
+        CheckpointError, ConfigError, VocabularyError: the folder is incomplete or damaged.
+        ValueError: the folder is of another task, or its vocabulary does not belong to its model.
+    """
+    from avtlm.text.vocabulary import FILE, load_vocabulary
+
+    assert task in WHOLE, task
+    settings = checkpoint.load_config(folder)
+    found = settings.get("task")
+    if found != task:
+        kind = f"holds a {settings['system']} model for {found}" if found else f"holds a {settings['system']} model without a task"
+        if found == "pretrain":
+            raise ValueError(f"{folder}: {kind}, which was only pre-trained; fine-tune it for {task} first.")
+        raise ValueError(f"{folder}: {kind}; give the folder of a model for {task}, one that {WHOLE[task]}.")
+    system = find(settings["system"])
+    model = system.build(config.load(system.config_class(), settings["model"]))
+    checkpoint.load_into(model, folder)
+    vocabulary = load_vocabulary(folder) if (Path(folder) / FILE).exists() else None
+    rows = getattr(model.config, "vocabulary", None)
+    # Word pieces of SentencePiece do not count <mask> and the blank, which follow them.
+    if vocabulary is not None and rows is not None and len(vocabulary) not in (rows, rows - 2):
+        raise ValueError(f"{folder}: its vocabulary has {len(vocabulary)} symbols, but its model {rows}; they do not belong together.")
+    return model.eval(), vocabulary
 
 
 def load_vocoder(folder: str | Path) -> nn.Module:
