@@ -30,7 +30,7 @@ from avtlm.files import write_text
 from avtlm.frontends.filterbank import SAMPLE_RATE
 from avtlm.frontends.multimodal import InputMask
 from avtlm.frontends.waveform import WaveformConfig
-from avtlm.memory import use_huge_pages
+from avtlm.memory import give_memory_back, use_huge_pages
 from avtlm.nn.packing import PackingMode
 from avtlm.nn.transformer import EncoderConfig
 from avtlm.systems.hubert import Hubert, HubertConfig
@@ -82,6 +82,7 @@ def useful_flops(model: Hubert, plan: Sequence[Plan], training: bool) -> float:
                     model.masked_losses(batch, mask)
                 else:
                     model.encode(batch)
+            give_memory_back()
     work.remove()
     return float(work.take())
 
@@ -113,6 +114,7 @@ def run(
         (value / count).backward()
     seconds = now(device, clock) - start
     contestant.model.zero_grad(set_to_none=True)
+    give_memory_back()  # or what one contestant has freed stands in the way of the next
     return seconds, torch.cuda.max_memory_allocated() / 1e9 if device == "cuda" else 0.0
 
 
@@ -140,6 +142,10 @@ def measure(cells: Sequence[Cell], options: argparse.Namespace, model: Hubert, p
     times: dict[tuple[int, int], list[float]] = {}
     peaks = [0.0] * len(cells)
     rates: dict[str, list[float]] = {name: [] for name in options.precision}
+    flops: dict[tuple[int, bool], float] = {}
+    for cell in cells:
+        key = (id(cell.plan), cell.training)
+        flops[key] = flops.get(key) or useful_flops(model, cell.plan, cell.training)
     for repeat in range(-1, options.repeats):
         progress(f"round {repeat + 1} of {options.repeats}")
         for name in options.precision:
@@ -152,14 +158,12 @@ def measure(cells: Sequence[Cell], options: argparse.Namespace, model: Hubert, p
                     if repeat >= 0:
                         times.setdefault((index, number), []).append(seconds)
     results = []
-    flops: dict[tuple[int, bool], float] = {}
     for index, cell in enumerate(cells):
         seconds = sum(statistics.median(times[index, number]) for number in range(len(cell.plan)))
         audio = sum(len(clip.wave) for clip in cell.clips) / SAMPLE_RATE
         frames = sum(len(clip.units) for clip in cell.clips)
         places = sum(batch.targets["units"].numel() for batch, _ in cell.plan)
-        key = (id(cell.plan), cell.training)
-        flops[key] = flops.get(key) or useful_flops(model, cell.plan, cell.training)
+        useful = flops[id(cell.plan), cell.training]
         results.append(
             {
                 "lengths": cell.lengths,
@@ -170,8 +174,8 @@ def measure(cells: Sequence[Cell], options: argparse.Namespace, model: Hubert, p
                 "seconds": seconds,
                 "audio_seconds_per_second": audio / seconds,
                 "padding": 1.0 - frames / places,
-                "useful_flops": flops[key],
-                "share_of_matrix_rate": flops[key] / seconds / statistics.median(rates[cell.precision]),
+                "useful_flops": useful,
+                "share_of_matrix_rate": useful / seconds / statistics.median(rates[cell.precision]),
                 **({"peak_memory_gb": peaks[index]} if options.device == "cuda" else {}),
                 "seconds_of_batches": [times[index, number] for number in range(len(cell.plan))],
             }
