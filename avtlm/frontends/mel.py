@@ -15,7 +15,7 @@ from avtlm.frontends.filterbank import SAMPLE_RATE
 
 WINDOW, HOP, BANDS = 1024, 256, 80
 LOWEST, HIGHEST = 80.0, 7600.0  # Hz
-FLOOR = 1e-10
+FLOOR, SILENCE = 1e-10, -10.0  # magnitude of a band, and its logarithm
 # Slaney's scale is linear up to 1 kHz, and logarithmic from there on.
 _LINEAR, _BREAK, _STEP = 200.0 / 3, 1000.0, np.log(6.4) / 27
 
