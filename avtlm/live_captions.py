@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 
-from avtlm import systems
 from avtlm.data.container import FPS, SAMPLE_RATE
 from avtlm.data.dataset import collate
 from avtlm.data.live_input import Chunk, DeviceInput, FileInput
@@ -27,8 +26,8 @@ from avtlm.decoding.voice_activity import find_detector
 from avtlm.lips.crop import LipError, find_lips
 from avtlm.lips.landmarks import FaceMesh, LandmarkProvider
 from avtlm.long_recordings import LongOptions, pictures_of, segment_item
-from avtlm.recognizer import Recognizer
 from avtlm.transcribe import changed_decoding
+from avtlm.transcriber import Transcriber
 
 SHORTEST = 0.4  # seconds below which a segment is not decoded
 BEHIND = 0.4  # seconds by which live sound may lag when it is decoded
@@ -165,7 +164,7 @@ class LiveCaptions:
         MissingExtra: lips or a detector need a package that is not installed.
     """
 
-    recognizer: Recognizer
+    recognizer: Transcriber
     modality: str = "a"
     live: bool = False
     options: LiveOptions = field(default_factory=LiveOptions)
@@ -176,7 +175,7 @@ class LiveCaptions:
     def __post_init__(self) -> None:
         if self.modality not in ("av", "a", "v"):
             raise ValueError(f"modality: {self.modality!r} is unknown; choose one of av, a, v.")
-        if systems.input_format(self.recognizer.encoder).video_size is None:
+        if self.recognizer.inputs.video_size is None:
             if self.modality == "v":
                 raise ValueError("modality: 'v' was asked for, but this model hears only; choose a.")
             self.modality = "a"

@@ -23,13 +23,14 @@ from avtlm.data.sound_stream import SoundStream, media_seconds
 from avtlm.decoding.merging import merge_windows, shifted, timed
 from avtlm.decoding.result import Transcript, Word
 from avtlm.decoding.segments import Segment, Segmenter, SegmentOptions, windows
+from avtlm.decoding.settings import DecodingConfig
 from avtlm.decoding.voice_activity import find_detector
 from avtlm.lips.crop import LipError, extract_lips
 from avtlm.lips.landmarks import LandmarkProvider
 from avtlm.memory import give_memory_back
-from avtlm.recognizer import DecodingConfig, Recognizer
 from avtlm.training.progress import bar
 from avtlm.transcribe import to_int16
+from avtlm.transcriber import Transcriber
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +83,7 @@ class LongTranscript(Transcript):
 
 def transcribe_recording(
     path: str | Path,
-    recognizer: Recognizer,
+    recognizer: Transcriber,
     modality: str,
     decoding: DecodingConfig,
     options: LongOptions | None = None,
@@ -104,7 +105,7 @@ class Recording:
     """One run over one file."""
 
     path: Path
-    recognizer: Recognizer
+    recognizer: Transcriber
     modality: str
     decoding: DecodingConfig
     options: LongOptions

@@ -9,14 +9,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from avtlm import systems
 from avtlm.data.dataset import ClipDataset, Source, collate
 from avtlm.data.manifest import Manifest, Utterance, write_manifest
 from avtlm.data.media import MediaError
 from avtlm.decoding.result import Transcript
-from avtlm.recognizer import Recognizer
 from avtlm.training.progress import bar
 from avtlm.transcribe import load_recognizer
+from avtlm.transcriber import Transcriber
 
 BATCH_ROWS = 16
 
@@ -33,7 +32,7 @@ class Report:
 
 def pseudo_labels(
     manifest: str | Path,
-    model: str | Path | Recognizer,
+    model: str | Path | Transcriber,
     output: str | Path,
     modality: str = "av",
     split: str | None = "train",
@@ -64,9 +63,9 @@ def pseudo_labels(
         raise ValueError(f"modality: {modality!r} was asked for, but this model hears only; choose a.")
     task: Any = "audio" if modality == "a" else "audio_video"
     source = Source(str(manifest), task, split=split, cache=False, max_seconds=float("inf"), min_seconds=0.0)
-    dataset = ClipDataset(source, inputs=systems.input_format(recognizer.encoder), training=False)
+    dataset = ClipDataset(source, inputs=recognizer.inputs, training=False)
     partial = Path(f"{output}.partial")
-    origin = {"manifest": str(manifest), "model": str(model) if not isinstance(model, Recognizer) else "loaded", "modality": modality}
+    origin = {"manifest": str(manifest), "model": str(model) if not isinstance(model, Transcriber) else "loaded", "modality": modality}
     found = _resume(partial, origin)
     rows = [index for index, row in enumerate(dataset.manifest) if row.id not in found]
     rows.sort(key=dataset.frames)
@@ -101,7 +100,7 @@ def _resume(partial: Path, origin: dict[str, str]) -> dict[str, dict[str, Any]]:
     return {entry.pop("id"): entry for entry in entries}
 
 
-def _recognise(recognizer: Recognizer, dataset: ClipDataset, rows: list[int], modality: str) -> dict[str, dict[str, Any]]:
+def _recognise(recognizer: Transcriber, dataset: ClipDataset, rows: list[int], modality: str) -> dict[str, dict[str, Any]]:
     entries: dict[str, dict[str, Any]] = {}
     items = []
     for index in rows:

@@ -8,21 +8,15 @@ What is unusual here:
 Sources: AV-HuBERT section 4 and arXiv 2201.01763 (decoder fine-tuning), VATLM section IV (the same).
 """
 
-import functools
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from avtlm.data.batching import Batch
-from avtlm.data.inputs import InputFormat
-from avtlm.decoding.beam import BeamOptions
-from avtlm.decoding.result import Hypothesis, Transcript, transcript
-from avtlm.decoding.search import Heads, Search, check_heads
+from avtlm.decoding.search import Heads, check_heads
 from avtlm.decoding.settings import DecodingConfig
 from avtlm.frontends.fusion import keep_modalities
 from avtlm.frontends.multimodal import InputMask
@@ -35,8 +29,7 @@ from avtlm.objectives.seq2seq import seq2seq_loss, shift_right
 from avtlm.objectives.transducer import transducer_loss
 from avtlm.protocols import DropsHeads
 from avtlm.text.vocabulary import EOS, PAD, Tokenizer
-
-SEARCHES = 4  # of different settings that stay open; the oldest goes, with its language models
+from avtlm.transcriber import Transcriber
 
 
 @dataclass(frozen=True)
@@ -74,7 +67,7 @@ class RecognizerConfig:
         check_heads(self.decoding, self.ctc_weight > 0, self.decoder is not None, self.transducer is not None)
 
 
-class Recognizer(nn.Module):
+class Recognizer(Transcriber):
     """Encoder, heads and vocabulary.
 
     Args:
@@ -84,14 +77,12 @@ class Recognizer(nn.Module):
     """
 
     def __init__(self, config: RecognizerConfig, encoder: nn.Module, vocabulary: Tokenizer) -> None:
-        super().__init__()
+        super().__init__(vocabulary, encoder.input_format)  # type: ignore[arg-type]
         self.config = config
         self.encoder = encoder
-        self.vocabulary = vocabulary
         # What an encoder learned its frames by has no part in recognition.
         if isinstance(encoder, DropsHeads):
             encoder.drop_heads()
-        self.inputs: InputFormat = encoder.input_format  # type: ignore[assignment]
         if config.channel_mask.prob > 0 and not self.inputs.waveform:
             raise ValueError(f"channel_mask.prob: {config.channel_mask.prob}; only encoders of waveforms hide channels; set 0.")
         dim: int = encoder.dim  # type: ignore[assignment]
@@ -100,11 +91,6 @@ class Recognizer(nn.Module):
         self.decoder = Decoder(config.decoder, len(vocabulary), dim, PAD) if config.decoder is not None else None
         self.transducer = TransducerHead(config.transducer, len(vocabulary), dim) if config.transducer is not None else None
         self.step = 0
-        # How the lips it was trained on were aligned (avtlm.lips.align); a model folder notes it.
-        self.geometry = "avhubert"
-        # The model folder, in which files for decoding may lie.
-        self.folder: Path | None = None
-        self._searches: dict[tuple[str, str], Search] = {}
         if self.ctc is not None:
             nn.init.normal_(self.ctc.weight, 0.0, 0.02)
             nn.init.zeros_(self.ctc.bias)
@@ -161,72 +147,31 @@ class Recognizer(nn.Module):
 
     # Recognition ---------------------------------------------------------------------------------------------------------------------
 
-    @torch.inference_mode()
-    def search(self, batch: Batch, decoding: DecodingConfig | None = None) -> list[list[Hypothesis]]:
-        """The n best hypotheses of every row, best first. The batch is on the model's device and holds what may be used.
+    @property
+    def decoding(self) -> DecodingConfig:
+        """That of the configuration."""
+        return self.config.decoding
 
-        Raises:
-            ValueError: settings or files that do not fit this model; see avtlm.decoding.search.
-        """
-        decoding = decoding or self.config.decoding
-        find = self.open_search(decoding)
-        encoded, lengths = self.encoder.encode(batch)  # type: ignore[operator]
-        return find(encoded, lengths, self._limit(batch, decoding))
+    @property
+    def heads(self) -> Heads:
+        """Whatever there is of CTC, decoder and transducer."""
+        return Heads(self.decoder, self.ctc, self.vocabulary, self.transducer)
 
-    def open_search(self, decoding: DecodingConfig) -> Search:
-        """The search that settings describe; its files are read once.
-
-        Raises:
-            ValueError: settings or files that do not fit this model; see avtlm.decoding.search.
-        """
-        device = next(self.parameters()).device
-        key = (repr(decoding), str(device))
-        if key not in self._searches:
-            if len(self._searches) == SEARCHES:
-                self._searches.pop(next(iter(self._searches)))
-            heads = Heads(self.decoder, self.ctc, self.vocabulary, self.transducer)
-            with torch.inference_mode(False):  # a language model outlives the call that opens it
-                self._searches[key] = Search(decoding, heads, self.folder, functools.partial(_open_language_model, device))
-        return self._searches[key]
-
-    def beam_options(self, batch: Batch, decoding: DecodingConfig) -> BeamOptions:
-        """How the attention decoder searches, and up to which length."""
-        return self.open_search(decoding).beam_options(self._limit(batch, decoding))
-
-    def _limit(self, batch: Batch, decoding: DecodingConfig) -> tuple[float, float]:
-        """How many tokens a frame, and how many more, a search token by token may write."""
-        ratio, extra = decoding.max_length_ratio, decoding.max_length_extra
-        if not decoding.official_length_limit:
-            return ratio, extra
-        size = batch.audio.shape[2] if batch.audio is not None else batch.video.shape[1] if batch.video is not None else 0
-        return 0.0, int(ratio * size + extra)
-
-    def transcribe_batch(self, batch: Batch, decoding: DecodingConfig | None = None) -> list[Transcript]:
-        """Transcripts with words and times, one per row. The model must be in evaluation mode."""
-        start = time.perf_counter()
-        nbest = self.search(batch, decoding)
-        seconds = time.perf_counter() - start
-        frame = 1.0 / self.inputs.frame_rate
-        return [transcript(hypotheses, self.vocabulary, frame, {"recognition": seconds / len(nbest)}) for hypotheses in nbest]
+    def encode(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The encoder's output, see Transcriber.encode."""
+        encoded: tuple[Tensor, Tensor] = self.encoder.encode(batch)  # type: ignore[operator]
+        return encoded
 
 
-def transcribe_all(model: Recognizer, batches: Sequence[Batch], modality: str | None = None) -> dict[str, str]:
+def transcribe_all(model: Transcriber, batches: Sequence[Batch], modality: str | None = None) -> dict[str, str]:
     """Text by utterance id from one modality or whatever there is (None), with the model in evaluation mode while this runs."""
     training = model.training
     model.eval()
     texts = {}
-    decoding = replace(model.config.decoding, words=False)
+    decoding = replace(model.decoding, words=False)
     for batch in batches:
         seen = batch if modality is None else batch.only(modality)
         for name, result in zip(batch.ids, model.transcribe_batch(seen, decoding), strict=True):
             texts[name] = result.text
     model.train(training)
     return texts
-
-
-def _open_language_model(device: torch.device, folder: Path) -> tuple[nn.Module, Tokenizer]:
-    """A language model on the device of a recogniser, and its vocabulary."""
-    from avtlm import systems  # which builds recognisers, too
-
-    model, vocabulary = systems.load_language_model(folder)
-    return model.to(device), vocabulary

@@ -15,10 +15,11 @@ from avtlm.data.inputs import InputFormat
 from avtlm.data.sound import read_track
 from avtlm.data.sound_stream import media_seconds
 from avtlm.decoding.result import Transcript
+from avtlm.decoding.settings import DecodingConfig
 from avtlm.lips.crop import extract_lips
 from avtlm.lips.landmarks import FaceMesh, LandmarkProvider
-from avtlm.recognizer import DecodingConfig, Recognizer
 from avtlm.training.progress import track
+from avtlm.transcriber import Transcriber
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +32,7 @@ MODALITIES = ("av", "a", "v")
 
 def transcribe(
     paths: Iterable[str | Path],
-    model: str | Path | Recognizer,
+    model: str | Path | Transcriber,
     modality: str = "av",
     geometry: str | None = None,
     provider: LandmarkProvider | None = None,
@@ -44,7 +45,7 @@ def transcribe(
 
     Args:
         paths: videos of one speaking face, or sound files for modality ``a``.
-        model: a model folder of a recogniser, or one that is loaded already.
+        model: a model folder of a recogniser, or of a whole model that writes text, or one that is loaded already.
         modality: ``av`` (sound and lips), ``a`` or ``v``. With ``a`` no face is looked for.
         geometry: how lips are aligned; default: as they were for the model. See avtlm.lips.align.GEOMETRIES.
         provider: finds face landmarks; default: FaceMesh.
@@ -69,7 +70,7 @@ def transcribe(
 
 def transcribe_each(
     paths: Iterable[str | Path],
-    model: str | Path | Recognizer,
+    model: str | Path | Transcriber,
     modality: str = "av",
     geometry: str | None = None,
     provider: LandmarkProvider | None = None,
@@ -85,7 +86,7 @@ def transcribe_each(
 
     recognizer = load_recognizer(model)
     searched = changed_decoding(recognizer, decoding)
-    inputs = systems.input_format(recognizer.encoder)
+    inputs = recognizer.inputs
     if inputs.video_size is None:
         if modality == "v":
             raise ValueError("modality: 'v' was asked for, but this model hears only; choose a.")
@@ -117,29 +118,30 @@ def transcribe_each(
     yield from _recognise(recognizer, waiting, searched)
 
 
-def load_recognizer(model: str | Path | Recognizer) -> Recognizer:
-    """A recogniser in evaluation mode, on the GPU if there is one.
+def load_recognizer(model: str | Path | Transcriber) -> Transcriber:
+    """A model that writes text in evaluation mode, on the GPU if there is one.
 
     Raises:
         CheckpointError: the folder is incomplete or damaged.
+        ValueError: it holds a model that writes no text.
     """
-    if isinstance(model, Recognizer):
+    if isinstance(model, Transcriber):
         return model
     if not Path(model).exists():
         raise checkpoint.CheckpointError(
             f"{model}: there is no such model; name its folder with --model, or make one by `make quickstart`."
         )
-    recognizer: Recognizer = systems.load(model)
+    recognizer: Transcriber = systems.load(model)
     return recognizer.to("cuda" if torch.cuda.is_available() else "cpu").eval()
 
 
-def changed_decoding(recognizer: Recognizer, changes: Sequence[str]) -> DecodingConfig:
+def changed_decoding(recognizer: Transcriber, changes: Sequence[str]) -> DecodingConfig:
     """The decoding settings of a model with some of them set anew: ``beam=20``.
 
     Raises:
         ConfigError: an unknown setting or a wrong value.
     """
-    return config.load(DecodingConfig, config.to_dict(recognizer.config.decoding), changes)
+    return config.load(DecodingConfig, config.to_dict(recognizer.decoding), changes)
 
 
 def read_item(path: Path, modality: str, inputs: InputFormat, geometry: str = "avhubert", provider: LandmarkProvider | None = None) -> Item:
@@ -179,7 +181,7 @@ def to_int16(wave: np.ndarray) -> np.ndarray:
 
 
 def _recognise(
-    recognizer: Recognizer, entries: list[tuple[Path, Item | MediaError]], decoding: DecodingConfig
+    recognizer: Transcriber, entries: list[tuple[Path, Item | MediaError]], decoding: DecodingConfig
 ) -> Iterator[tuple[Path, Transcript | MediaError]]:
     items = [item for _, item in entries if isinstance(item, Item)]
     found: Iterator[Transcript] = iter(())

@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from avtlm import systems
 from avtlm.data.container import PYAV_ERRORS, describe, open_media, video_stream
 from avtlm.data.dataset import Item, collate
 from avtlm.data.manifest import Manifest, Utterance, read_manifest
@@ -24,8 +23,8 @@ from avtlm.data.noise import BabblePool, mix_at_snr
 from avtlm.data.seeds import seed_for
 from avtlm.lips.crop import extract_lips
 from avtlm.lips.landmarks import FaceMesh, LandmarkProvider
-from avtlm.recognizer import Recognizer
 from avtlm.transcribe import to_int16
+from avtlm.transcriber import Transcriber
 
 CLEAN = 20  # dB on the slider from which on no noise is added
 NOISES = ("babble", "white", "file")
@@ -88,11 +87,11 @@ class Studio:
         provider: finds face landmarks; default: FaceMesh.
     """
 
-    def __init__(self, recognizer: Recognizer, voices: BabblePool, folder: Path, provider: LandmarkProvider | None = None) -> None:
+    def __init__(self, recognizer: Transcriber, voices: BabblePool, folder: Path, provider: LandmarkProvider | None = None) -> None:
         self.recognizer = recognizer
         self.voices = voices
         self.folder = folder
-        self.inputs = systems.input_format(recognizer.encoder)
+        self.inputs = recognizer.inputs
         self.provider = provider or FaceMesh()
         self._names: dict[str, tuple[str, str]] = {}
         self._clips: OrderedDict[str, OpenedClip] = OrderedDict()

@@ -39,17 +39,20 @@ from avtlm.convert.options.speecht5 import ARCHITECTURES, fairseq
 from avtlm.convert.options.speecht5_official import official_options
 from avtlm.convert.options.wav2vec2 import WITHOUT_EFFECT
 from avtlm.convert.vocabulary import units_file
+from avtlm.decoding.settings import DecodingConfig
 from avtlm.decoding.synthesis import LONGEST_OF_SPEECH, LONGEST_OF_TEXT, SynthesisOptions
 from avtlm.frontends.filterbank import SAMPLE_RATE
 from avtlm.systems.speech2c import Speech2CConfig
 from avtlm.systems.speecht5 import SpeechT5Config
 from avtlm.text.vocabulary import SPACE, Tokenizer, Vocabulary
+from avtlm.whole_model import official_decoding
 
 SPEECH2C = "speech2c"
 MODELS = {**dict.fromkeys(ARCHITECTURES, "speecht5"), SPEECH2C: "speech2c"}
 # What a model folder calls the task of a model that is no recogniser on an encoder.
 TASKS = {"pretrain": "pretrain", "recognition": "transcription", "generation": "generation", "speaker": "speaker"}
 FOLLOWING = ("<mask>", "<ctc_blank>")  # SpeechT5's task puts them behind the symbols of its dictionary
+TRANSCRIBE = ("avtlm transcribe FILE --model FOLDER",)
 NO_VOCABULARY = (
     "Its file held no vocabulary; convert it again with --vocabulary dict.txt, or the SentencePiece model, to read and write text."
 )
@@ -86,9 +89,10 @@ def _speecht5(file: Container, vocabulary: str | Path | None) -> Converted:
     tokens = None if vocabulary is None else text_vocabulary(vocabulary, rows)
     notes = [PADDING] if tokens is not None else [PADDING, NO_VOCABULARY]
     form = {"system": "speecht5", "task": TASKS[settings.task], "model": config.to_dict(settings)}
-    commands = ["avtlm info FOLDER", "avtlm convert FOLDER --to fairseq --out model.pt"]
+    commands = [*TRANSCRIBE] if settings.task == "recognition" and tokens is not None else []
+    commands += ["avtlm info FOLDER", "avtlm convert FOLDER --to fairseq --out model.pt"]
     text = card(f"{TITLES['speecht5']} ({file.name})", model, f"the official checkpoint `{file.path.name}`", commands, notes)
-    return Converted(model, form, tokens, synthesis_of(settings, file.model.get("t5_task")), {}, text)
+    return Converted(model, form, tokens, decoding_of(settings, file.model.get("t5_task")), {}, text)
 
 
 def official_settings(file: Container, shapes: Mapping[str, tuple[int, ...]], vocabulary: int) -> SpeechT5Config:
@@ -134,8 +138,10 @@ def official_name(rules: Rules, name: str) -> str:
         return name
 
 
-def synthesis_of(settings: SpeechT5Config, task: Any = None) -> SynthesisOptions | None:
-    """How a model of the official code ends its speech."""
+def decoding_of(settings: SpeechT5Config, task: Any = None) -> DecodingConfig | SynthesisOptions | None:
+    """How a model of the official code searches for its texts, or ends its speech."""
+    if settings.task == "recognition":
+        return official_decoding()
     if settings.task != "generation":
         return None
     return SynthesisOptions(stop="any", longest=LONGEST_OF_SPEECH if task == "s2s" else LONGEST_OF_TEXT)

@@ -30,14 +30,16 @@ from avtlm.convert.options import OptionError, Options
 from avtlm.convert.options.huggingface import WITHOUT_EFFECT
 from avtlm.convert.options.speecht5 import CLASSES, Kind, hugging_face, vocoder
 from avtlm.convert.options.speecht5_official import hugging_face_config, vocoder_config
-from avtlm.convert.speecht5 import FOLLOWING, PADDING, TASKS, official_name, text_vocabulary
+from avtlm.convert.speecht5 import FOLLOWING, PADDING, TASKS, TRANSCRIBE, official_name, text_vocabulary
 from avtlm.convert.tensor_files import SAFETENSORS
 from avtlm.convert.vocabulary import ADDED, TOKENIZER, read_json
+from avtlm.decoding.settings import DecodingConfig
 from avtlm.decoding.synthesis import LONGEST_OF_SPEECH, LONGEST_OF_TEXT, SynthesisOptions
 from avtlm.frontends.filterbank import SAMPLE_RATE
 from avtlm.nn.vocoder import VocoderConfig
 from avtlm.systems.speecht5 import SpeechT5, SpeechT5Config
 from avtlm.text.vocabulary import FILE, Tokenizer, load_vocabulary
+from avtlm.whole_model import official_decoding
 
 logger = logging.getLogger(__name__)
 
@@ -107,9 +109,12 @@ def _model(folder: Path, values: Mapping[str, Any], options: Options, weights: M
         notes.append(f"Filled with zeros, since it was not there and only training uses it: {', '.join(filled)}.")
     pieces = folder / PIECES
     tokens = text_vocabulary(pieces, settings.vocabulary) if pieces.is_file() and settings.has_text else None
-    decoding = None if kind == "s2t" else SynthesisOptions(stop="sum", longest=LONGEST_OF_TEXT)
+    decoding: DecodingConfig | SynthesisOptions = SynthesisOptions(stop="sum", longest=LONGEST_OF_TEXT)
+    if kind == "s2t":
+        decoding = official_decoding()
     form = {"system": "speecht5", "task": TASKS[settings.task], "model": config.to_dict(settings)}
-    commands = ["avtlm info FOLDER", "avtlm convert FOLDER --to huggingface --out DIR"]
+    commands = [*TRANSCRIBE] if kind == "s2t" and tokens is not None else []
+    commands += ["avtlm info FOLDER", "avtlm convert FOLDER --to huggingface --out DIR"]
     text = card(f"{TITLES['speecht5']} ({CLASSES[kind]})", model, f"the Hugging Face folder `{folder.resolve().name}`", commands, notes)
     return Converted(model, form, tokens, decoding, {}, text)
 

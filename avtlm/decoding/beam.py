@@ -152,7 +152,8 @@ def attention_beam(
         rows = torch.tensor(owners, device=device)
         ctc = ctc_log_probs[rows] if ctc_log_probs is not None and options.ctc_weight else None
         smaller = options.convention == "speecht5"
-        models = NextTokens(decoder, encoded[rows], lengths.to(device)[rows], width, language_model, ctc, options.blank, smaller, hot_words)
+        others = (language_model, ctc, options.blank, smaller, hot_words, options.forbidden())
+        models = NextTokens(decoder, encoded[rows], lengths.to(device)[rows], width, *others)
         totals = torch.full((len(owners), width, 1), float("-inf"), device=device)
         totals[:, 0] = 0.0  # the first step grows one hypothesis only: all are the same
         heard = {"attention": True, "lm": language_model is not None, "ctc": ctc is not None, "hot_words": hot_words is not None}
@@ -206,8 +207,7 @@ def _score(models: NextTokens, beams: _Beams, step: int, frames: list[int], opti
         scores = joint
         said["ctc"] = torch.zeros_like(attention).scatter(1, candidates, heard)
     if language is not None:
-        said["lm"] = torch.zeros_like(attention)
-        said["lm"][:, : language.shape[1]] = language
+        said["lm"] = language
         scores = scores + options.lm_weight * said["lm"]
     if bonus is not None:
         said["hot_words"] = bonus.to(scores.dtype)

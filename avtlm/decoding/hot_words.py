@@ -37,6 +37,8 @@ class HotWords:
         bonuses: words or phrases with what they add to the score, a natural logarithm; below 0 for words that are not wanted.
         vocabulary: of the recogniser; words are brought into its spelling (upper case for letters, SentencePiece's normal form).
         end: id of the end of the sentence.
+        symbols: ids that the heads know, if there are more than the vocabulary has; those behind write nothing.
+        never: ids of the vocabulary that are never written.
 
     Attributes:
         start: the state of the empty text.
@@ -45,7 +47,9 @@ class HotWords:
         ValueError: a word is empty or has letters that the recogniser cannot write.
     """
 
-    def __init__(self, bonuses: Mapping[str, float], vocabulary: Tokenizer, end: int = EOS) -> None:
+    def __init__(
+        self, bonuses: Mapping[str, float], vocabulary: Tokenizer, end: int = EOS, symbols: int | None = None, never: Sequence[int] = ()
+    ) -> None:
         self.end = end
         phrases: dict[str, float] = {}
         for text, bonus in bonuses.items():
@@ -55,6 +59,8 @@ class HotWords:
         self._build([(GAP + text + GAP, bonus) for text, bonus in phrases.items()])
         self.start = int(self._goto[0, self._letters[GAP]])
         pieces = spellings(vocabulary)
+        pieces += [""] * ((symbols or 0) - len(pieces))
+        pieces = ["" if index in never else piece for index, piece in enumerate(pieces)]
         longest = max(map(len, pieces))
         other = len(self._letters)
         spelled = [[self._letters.get(letter, other) for letter in piece] for piece in pieces]

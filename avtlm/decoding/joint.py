@@ -166,6 +166,7 @@ def joint_beam(
         ctc_log_probs[rows] if ctc_log_probs is not None and options.ctc_weight > 0 else None,
         options.blank,
         hot_words=hot_words,
+        never=options.never,
     )
     heard = {"attention": models.decoder, "ctc": models.ctc, "lm": models.language_model, "length": options.length_bonus or None}
     heard["hot_words"] = hot_words

@@ -4,9 +4,11 @@ Rows are hypotheses, those of one utterance side by side and as many for each ut
 said lies there once per utterance.
 """
 
+from collections.abc import Collection
 from typing import Any, Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from avtlm.decoding.ctc_prefix import PrefixScorer, PrefixState
@@ -49,8 +51,9 @@ class NextTokens:
         language_model: None for none.
         ctc: log-probabilities (utterances, frames, vocabulary) for prefix scores; None for none.
         blank: CTC's blank.
-        smaller_language_model: let the language model lack the last ids of the vocabulary.
+        smaller_language_model: let the language model lack any number of the last ids, for which it then gives 0.
         hot_words: None for none.
+        never: ids that are never written; where they are the last ones, a language model may lack them.
     """
 
     def __init__(
@@ -64,9 +67,10 @@ class NextTokens:
         blank: int = 0,
         smaller_language_model: bool = False,
         hot_words: HotWords | None = None,
+        never: Collection[int] = (),
     ) -> None:
         rows = len(lengths) * width
-        self.decoder, self.language_model, self._smaller = decoder, language_model, smaller_language_model
+        self.decoder, self.language_model, self._smaller, self._never = decoder, language_model, smaller_language_model, never
         self.memory: Any = None if decoder is None else decoder.project_memory(encoded, lengths)
         self._state: Any = None if decoder is None else decoder.initial_state(rows)
         self._lm_state: Any = None if language_model is None else language_model.initial_state(rows)
@@ -98,13 +102,14 @@ class NextTokens:
             attention = (logits.float() / temperature if temperature != 1.0 else logits.float()).log_softmax(-1)
             if bool(attention.isnan().any()):
                 raise ValueError(f"The decoder gave nan at token {self.tokens}; the model's weights or its input are damaged.")
+            if self.ctc is not None and attention.shape[-1] != self.ctc.symbols:
+                sizes = f"The decoder writes {attention.shape[-1]} tokens and CTC {self.ctc.symbols}"
+                raise ValueError(f"{sizes}; joint decoding needs one vocabulary for both.")
         if self.language_model is not None:
             language, self._lm_state = self.language_model.step(last, self._lm_state)
-            language = language.float()
+            language = self._fitted(language.float(), attention)
         if self.hot_words is not None and self._places is not None:
             bonus, self._places = self.hot_words.step(last, self._places)
-        if self.tokens == 1:
-            self._check(attention, language)
         return attention, language, bonus
 
     def close_words(self, rows: Tensor, tokens: Tensor) -> Tensor | None:
@@ -132,16 +137,25 @@ class NextTokens:
         if self.ctc is not None and self.prefixes is not None:
             self.prefixes = self.ctc.advance(self.prefixes, rows, tokens)
 
-    def _check(self, attention: Tensor | None, language: Tensor | None) -> None:
-        sizes = [attention.shape[-1] if attention is not None else None, self.ctc.symbols if self.ctc is not None else None]
-        known = [size for size in sizes if size is not None]
-        if len(set(known)) > 1:
-            raise ValueError(f"The decoder writes {sizes[0]} tokens and CTC {sizes[1]}; joint decoding needs one vocabulary for both.")
-        if language is not None and known and language.shape[-1] != known[0] and not (self._smaller and language.shape[-1] < known[0]):
+    def _fitted(self, language: Tensor, attention: Tensor | None) -> Tensor:
+        """What the language model says, with zeros for the ids that it may lack."""
+        known = attention.shape[-1] if attention is not None else self.ctc.symbols if self.ctc is not None else language.shape[-1]
+        lacks = known - language.shape[-1]
+        if lacks == 0:
+            return language
+        if lacks < 0 or (language.shape[-1] < written(known, self._never) and not self._smaller):
             raise ValueError(
-                f"The language model knows {language.shape[-1]} tokens and the recogniser {known[0]}; "
+                f"The language model knows {language.shape[-1]} tokens and the recogniser {known}; "
                 "train it with the recogniser's vocabulary, or map its ids with MappedLanguageModel."
             )
+        return F.pad(language, (0, lacks))
+
+
+def written(symbols: int, never: Collection[int]) -> int:
+    """How many ids there are in front of the last ones that are never written."""
+    while symbols - 1 in never:
+        symbols -= 1
+    return symbols
 
 
 def forbid_repeats(scores: Tensor, said: Tensor, size: int, end: int) -> Tensor:

@@ -1,15 +1,16 @@
-"""The search that settings describe, for a recogniser's heads: files are opened and everything is checked once, then batches are searched.
+"""The search that settings describe, for a model's heads: files are opened and everything is checked once, then batches are searched.
 
 What a search finds goes through the same stations: CTC's share in the ranking, a language model for whole texts, the n best, word times.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from avtlm.decoding.align import add_times
 from avtlm.decoding.attention_times import add_attention_times
@@ -36,12 +37,28 @@ Limit = tuple[float, float]  # tokens a frame, and more
 
 @dataclass(frozen=True)
 class Heads:
-    """What a recogniser writes with: an attention decoder, a layer that gives CTC's logits, a transducer; and the symbols of its texts."""
+    """What a model writes with.
+
+    Attributes:
+        ctc: gives CTC's logits of what the encoder says.
+        vocabulary: symbols of the texts.
+        blank: id of CTC's blank.
+        never: ids that no text holds, whichever head gives them.
+        size: ids that the heads know; those behind the vocabulary's are among ``never``. None for as many as it has.
+    """
 
     decoder: Decoder | None
-    ctc: nn.Module | None
+    ctc: Callable[[Tensor], Tensor] | None
     vocabulary: Tokenizer
     transducer: Transducer | None = None
+    blank: int = BLANK
+    never: tuple[int, ...] = ()
+    size: int | None = None
+
+    @property
+    def symbols(self) -> int:
+        """Ids that the heads know."""
+        return len(self.vocabulary) if self.size is None else self.size
 
 
 class Search:
@@ -68,11 +85,11 @@ class Search:
         self.settings, self.heads, self._folder, self._open_model = settings, heads, folder, open_model
         there = (heads.ctc is not None, heads.decoder is not None, heads.transducer is not None)
         check_heads(settings, *there, " was asked for, but this model has no {}")
-        if settings.method == "joint" and settings.convention == "espnet" and settings.beam > len(heads.vocabulary):
-            raise ValueError(
-                f"beam: {settings.beam} is larger than the vocabulary of {len(heads.vocabulary)} tokens; give at most that for joint."
-            )
-        self.hot_words = HotWords(settings.hot_words, heads.vocabulary) if settings.hot_words else None
+        if settings.method == "joint" and settings.convention == "espnet" and settings.beam > heads.symbols:
+            raise ValueError(f"beam: {settings.beam} is larger than the vocabulary of {heads.symbols} tokens; give at most that for joint.")
+        self.hot_words: HotWords | None = None
+        if settings.hot_words:
+            self.hot_words = HotWords(settings.hot_words, heads.vocabulary, symbols=heads.symbols, never=heads.never)
         self.fused: StepLanguageModel | None = None
         if settings.fusion is not None:
             self.fused = self._token_model("fusion.language_model", settings.fusion.language_model)
@@ -123,7 +140,7 @@ class Search:
                 assert log_probs is not None
                 others = {"lm": options.lm_weight} if self.fused is not None else {}
                 others |= {"hot_words": 1.0} if self.hot_words is not None else {}
-                found = rescore_with_ctc(found, log_probs, lengths, settings.ctc_weight, others=others)
+                found = rescore_with_ctc(found, log_probs, lengths, settings.ctc_weight, self.heads.blank, others)
             return found
         if settings.method == "transducer":
             assert self.heads.transducer is not None
@@ -133,15 +150,18 @@ class Search:
         assert log_probs is not None
         if settings.method == "joint":
             return joint_beam(decoder, encoded, lengths, log_probs, self.joint_options(limit), self.fused, self.hot_words)
+        blank, unwritten = self.heads.blank, [index for index in self.heads.never if index != self.heads.blank]
+        if unwritten:
+            log_probs = log_probs.index_fill(2, torch.tensor(unwritten, device=log_probs.device), -math.inf)
         if settings.method == "ctc_greedy":
-            return [[best] for best in ctc_greedy(log_probs, lengths)]
+            return [[best] for best in ctc_greedy(log_probs, lengths, blank)]
         places = None
         if settings.skip_blanks is not None:
-            log_probs, lengths, places = skip_blanks(log_probs, lengths, settings.skip_blanks)
+            log_probs, lengths, places = skip_blanks(log_probs, lengths, settings.skip_blanks, blank)
         if self.words is not None:
             found = self.words(log_probs, lengths)
         else:
-            found = ctc_beam(log_probs, lengths, settings.beam, nbest=self._kept, hot_words=self.hot_words)
+            found = ctc_beam(log_probs, lengths, settings.beam, blank, self._kept, self.hot_words)
         return found if places is None else [put_back(row, kept) for row, kept in zip(found, places, strict=True)]
 
     def _rescore(self, found: list[list[Hypothesis]]) -> list[list[Hypothesis]]:
@@ -165,7 +185,7 @@ class Search:
         ]
         if log_probs is not None:
             rows = zip(best, log_probs, lengths.tolist(), strict=True)
-            best = [each if each.timesteps else add_times([each], frames[:length])[0] for each, frames, length in rows]
+            best = [each if each.timesteps else add_times([each], frames[:length], self.heads.blank)[0] for each, frames, length in rows]
         left = [row for row, each in enumerate(best) if each.tokens and not each.timesteps]  # without CTC, or without a path through it
         if left and self.heads.decoder is not None:
             chosen = torch.tensor(left, device=encoded.device)
@@ -201,6 +221,8 @@ class Search:
             convention=settings.convention if joint and settings.convention != "espnet" else "fairseq",
             ctc_weight=settings.ctc_weight if joint else 0.0,
             end_threshold=settings.end_threshold,
+            blank=self.heads.blank,
+            never=self.heads.never,
         )
 
     def joint_options(self, limit: Limit) -> JointOptions:
@@ -220,7 +242,8 @@ class Search:
             no_repeat_ngram=settings.no_repeat_ngram,
             end_threshold=settings.end_threshold,
             length_penalty=self._length_penalty,
-            never=(BLANK, PAD),
+            blank=self.heads.blank,
+            never=(self.heads.blank, PAD, *self.heads.never),
         )
 
     # Files -------------------------------------------------------------------------------------------------------------------------------
@@ -233,7 +256,7 @@ class Search:
         )
         model = None if settings.language_model is None else self._file("language_model", settings.language_model)
         lexicon, summed = self._file("lexicon", settings.lexicon), settings.alignments == "summed"
-        return WordSearch.open(lexicon, model, options, self.heads.vocabulary, self.hot_words, summed)
+        return WordSearch.open(lexicon, model, options, self.heads.vocabulary, self.hot_words, summed, self.heads.blank)
 
     def _token_model(self, key: str, name: str) -> StepLanguageModel:
         """A language model over the recogniser's tokens: from a model folder, or n-grams from an ARPA file."""

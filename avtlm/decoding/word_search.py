@@ -43,6 +43,7 @@ class WordSearch:
         vocabulary: Tokenizer,
         hot_words: HotWords | None = None,
         summed: bool = False,
+        blank: int = BLANK,
     ) -> "WordSearch":
         """Read the files.
 
@@ -50,6 +51,7 @@ class WordSearch:
             lexicon: lines ``word <tab> symbols``, every spelling ending in ``|``.
             language_model: ARPA file; None lets any word follow any other.
             summed: let a text count by all of its alignments; threshold and silence_score then have no meaning.
+            blank: CTC's.
 
         Raises:
             ValueError: a file is missing or damaged, spells with unknown symbols, or does not fit the other; a hot word is not in the
@@ -75,7 +77,7 @@ class WordSearch:
         ended = vocabulary.spelling == LETTERS
         if summed and ended:
             raise ValueError("alignments: summed is defined for texts without '|' behind their last word; this model writes one; set best.")
-        decoder = LexiconDecoder(words, model, options, BLANK, ids[SPACE], hot_words)
+        decoder = LexiconDecoder(words, model, options, blank, ids[SPACE], hot_words)
         return cls(decoder, ended, [(word, spelling[:-1]) for word, spelling in words] if summed else None)
 
     @torch.no_grad()

@@ -4,23 +4,23 @@ The noise behind a clip depends on the seed and its id alone, and is the same at
 rows of the table can be compared.
 """
 
-import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from avtlm import systems
 from avtlm.data.batching import Batch
 from avtlm.data.dataset import ClipDataset, Item, Source, collate
 from avtlm.data.noise import mix_at_snr
+from avtlm.decoding.settings import DecodingConfig
 from avtlm.evaluation.noises import Noise, make_noise
 from avtlm.evaluation.robustness import mean_of_noises, means_over_ratios, rate_table
+from avtlm.evaluation.tables import as_text
 from avtlm.evaluation.wer import ErrorRate, corpus_wer
-from avtlm.recognizer import Recognizer
 from avtlm.text.normalize import normalize
 from avtlm.training.progress import bar
 from avtlm.transcribe import changed_decoding, load_recognizer
+from avtlm.transcriber import Transcriber
 
 Cell = tuple[str | None, float | None]  # kind of noise, SNR in dB
 CLEAN: Cell = (None, None)
@@ -81,13 +81,8 @@ class Evaluation:
 
     def table(self) -> str:
         """The table as text: a row for every modality (and kind of noise, if there are several), a column for every condition."""
-        from rich.console import Console
-
         names = list(dict.fromkeys(condition.name for condition in self.conditions))
-        console = Console(file=io.StringIO(), width=50 + 20 * len(names))
-        console.print(rate_table(self.to_json(), names))
-        assert isinstance(console.file, io.StringIO)
-        return console.file.getvalue().rstrip()
+        return as_text(rate_table(self.to_json(), names), 50 + 20 * len(names))
 
     def _by_cell(self, show: Callable[[ErrorRate], Any], noise: str | None = None) -> dict[str, dict[str, Any]]:
         """Rows by modality, of clean speech and one kind of noise, or of all conditions."""
@@ -108,7 +103,7 @@ def _interval(rate: ErrorRate) -> list[float]:
 
 def evaluate(
     manifest: str | Path,
-    model: str | Path | Recognizer,
+    model: str | Path | Transcriber,
     modalities: Sequence[str] = ("av",),
     split: str | None = "test",
     snrs: Sequence[float] = (),
@@ -122,7 +117,7 @@ def evaluate(
 
     Args:
         manifest: rows with transcripts, as avtlm-lip-roi writes them.
-        model: a model folder of a recogniser, or one that is loaded already.
+        model: a model folder of a recogniser, or of a whole model that writes text, or one that is loaded already.
         modalities: any of ``a``, ``v``, ``av``.
         split: None takes all rows.
         snrs: noise is added to the sound at these ratios in dB, next to the clean condition.
@@ -139,7 +134,7 @@ def evaluate(
     """
     recognizer = load_recognizer(model)
     searched = replace(changed_decoding(recognizer, decoding), words=False)  # their times cost, and no rate counts them
-    inputs = systems.input_format(recognizer.encoder)
+    inputs = recognizer.inputs
     if inputs.video_size is None and any("v" in modality for modality in modalities):
         raise ValueError(f"modalities: {', '.join(modalities)} were asked for, but this model hears only; choose a.")
     source = Source(str(manifest), "recognition", split=split, max_seconds=float("inf"), min_seconds=0.0)
@@ -174,9 +169,24 @@ def evaluate(
             found = texts[modality, cell if "a" in modality else CLEAN]  # noise does not change what is seen
             rate = corpus_wer([(reference, normalize(found[name])) for name, reference in references.items()])
             conditions.append(Condition(modality, cell[1], rate, found, cell[0]))
-    name = "loaded model" if isinstance(model, Recognizer) else str(model)
+    name = "loaded model" if isinstance(model, Transcriber) else str(model)
     lists = None if noise_dir is None else str(noise_dir)
     return Evaluation(name, str(manifest), split, kinds, seed, tuple(conditions), lists, tuple(decoding))
+
+
+def transcribe_rows(
+    recognizer: Transcriber, dataset: ClipDataset, rows: Sequence[int], modality: str, decoding: DecodingConfig
+) -> dict[str, str]:
+    """What a model writes of clean clips, by utterance id."""
+    device = next(recognizer.parameters()).device
+    texts: dict[str, str] = {}
+    with bar("transcribing", len(rows)) as progress:
+        for batch_rows in _plan(dataset, rows):
+            items = [_item(dataset, index, modality, CLEAN, {}) for index in batch_rows]
+            results = recognizer.transcribe_batch(collate(items, "recognition").to(device), decoding)
+            texts |= {item.id: result.text for item, result in zip(items, results, strict=True)}
+            progress.advance(len(batch_rows))
+    return texts
 
 
 def _reference(dataset: ClipDataset, index: int) -> str:

@@ -1,7 +1,8 @@
 """Keys and values of the tokens so far, for decoders that go token by token.
 
-All layers lie in one buffer, tokens first, so that sorting the hypotheses of a beam anew copies what is in use, once, in one call. Buffers
-are kept and taken in turn: a search asks the system for memory only when it outgrows them.
+All layers lie in one buffer, tokens first. Sorting the hypotheses of a beam anew copies only what changes: hypotheses of one utterance soon
+have all but their last tokens in common, and what they have in common lies in place already. Buffers are kept: a search asks the system for
+memory only when it outgrows them, or when rows leave.
 """
 
 import torch
@@ -22,6 +23,7 @@ class KeyValueCache:
         self.length = 0  # tokens
         self._store: Tensor | None = None  # (room, 2 * layers, rows, heads, head_dim)
         self._spare: Tensor | None = None  # of any size, flat
+        self._writers: Tensor | None = None  # (tokens, rows): the row that each was appended in; equal ones are copies
 
     def append(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """The keys and values of all tokens so far and of new ones, (rows, new tokens, heads, head_dim) each -> (rows, tokens, ...).
@@ -40,19 +42,38 @@ class KeyValueCache:
     def advance(self, tokens: int) -> None:
         """Count tokens that every layer has appended."""
         self.length += tokens
+        assert self._store is not None
+        fresh = torch.arange(self._store.shape[2], device=self._store.device).expand(tokens, -1)
+        self._writers = fresh if self._writers is None else torch.cat([self._writers, fresh])
 
     def reorder(self, rows: Tensor) -> "KeyValueCache":
         """Keep these rows (indices), in this order; a row may come several times."""
         if self._store is None:
             return self
         room, parts, before, *sizes = self._store.shape
-        if len(rows) == before and bool((rows == torch.arange(before, device=rows.device)).all()):
+        if len(rows) == before:
+            self._exchange(rows)
             return self
+        self._writers = None if self._writers is None else self._writers[:, rows]
         shape = (room, parts, len(rows), *sizes)
         target = self._take(shape, self._store)
         torch.index_select(self._store[: self.length], 2, rows, out=target[: self.length])
         self._spare, self._store = self._store.flatten(), target
         return self
+
+    def _exchange(self, rows: Tensor) -> None:
+        """Let every row hold what another one of ``rows`` does, as far as it does not yet."""
+        if self._writers is None or self._store is None:
+            return
+        wanted = self._writers[:, rows]
+        changes = wanted != self._writers
+        tokens, places = changes.any(1).nonzero()[:, 0], changes.any(0).nonzero()[:, 0]
+        if not len(tokens):
+            return
+        first = int(tokens[0])
+        moved = self._store[first : self.length].index_select(2, rows[places])
+        self._store[first : self.length].index_copy_(2, places, moved)
+        self._writers = wanted
 
     def _make_room(self, tokens: int, like: Tensor) -> None:
         room = TOKENS if self._store is None else 2 * len(self._store)

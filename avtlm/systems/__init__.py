@@ -135,21 +135,25 @@ def input_format(encoder: nn.Module) -> InputFormat:
 
 
 def load(folder: str | Path) -> Any:
-    """A fine-tuned recogniser, in evaluation mode, from its model folder alone.
+    """A fine-tuned recogniser, or a whole model that writes text, in evaluation mode, from its model folder alone.
 
     Raises:
         CheckpointError: a file is missing or does not fit.
-        ValueError: the folder holds an encoder without heads.
+        VocabularyError, ValueError: the folder holds an encoder without heads, no vocabulary, or a model that writes no text.
     """
     from avtlm.recognizer import DecodingConfig, Recognizer, RecognizerConfig
     from avtlm.text.vocabulary import load_vocabulary
 
     settings = checkpoint.load_config(folder)
     _refuse_language_model(folder, settings)
+    if settings.get("task") == "transcription":
+        return _transcription(folder)
     if settings.get("task") != "recognition":
-        if settings.get("task") in ("transcription", "generation", "speaker", "vocoder"):
+        if settings.get("task") in (*WHOLE, "vocoder"):
+            doing = WHOLE.get(settings["task"], "turns spectrograms into sound")
             raise ValueError(
-                f"{folder}: a whole {settings['system']} model for {settings['task']}, no recogniser; avtlm.systems opens it in Python."
+                f"{folder}: holds a {settings['system']} model that {doing} and no text; give the folder of a recogniser, or of a model "
+                "for transcription."
             )
         raise ValueError(
             f"{folder}: a pre-trained encoder without a recogniser; fine-tune it first (avtlm train configs/vatlm/finetune_avsr.yaml)."
@@ -165,6 +169,24 @@ def load(folder: str | Path) -> Any:
     model.geometry = settings.get("geometry", model.geometry)
     checkpoint.load_into(model, folder)
     return model.eval()
+
+
+def _transcription(folder: str | Path) -> Any:
+    """A whole model that writes text, as a recogniser; see avtlm.whole_model."""
+    from avtlm.recognizer import DecodingConfig
+    from avtlm.text.vocabulary import FILE, VocabularyError
+    from avtlm.whole_model import WholeModel
+
+    model, vocabulary = load_whole(folder, "transcription")
+    if vocabulary is None:
+        raise VocabularyError(
+            f"{folder}: a model that writes text, but its {FILE} is missing; convert it again with --vocabulary dict.txt, or with the "
+            "SentencePiece model (of Hugging Face: spm_char.model in its folder)."
+        )
+    given = checkpoint.load_decoding(folder)
+    whole = WholeModel(model, vocabulary, config.load(DecodingConfig, given) if given else None)
+    whole.folder = Path(folder)
+    return whole.eval()
 
 
 def load_language_model(folder: str | Path) -> tuple[nn.Module, Any]:

@@ -5,21 +5,27 @@ Over 400 lines, because all its tasks are looked into at the same stages.
 """
 
 import re
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from avtlm import config, systems
+from avtlm.checkpoint import save_model
 from avtlm.convert.names.speecht5 import EMBEDDING, POST_NORM_UNUSED, UNUSED, fairseq_rules, rename
 from avtlm.convert.names.transformer import find_name
 from avtlm.convert.options import Options
 from avtlm.convert.options.speecht5 import architecture, fairseq
+from avtlm.convert.speecht5 import FOLLOWING
 from avtlm.data.batching import Batch
 from avtlm.decoding.beam import BeamOptions, attention_beam
 from avtlm.decoding.greedy import ctc_greedy
+from avtlm.decoding.settings import DecodingConfig
 from avtlm.decoding.synthesis import LONGEST_OF_SPEECH, LONGEST_OF_TEXT, Speech, SynthesisOptions, synthesize
 from avtlm.evaluation.wer import word_errors
 from avtlm.frontends.multimodal import InputMask
@@ -32,8 +38,9 @@ from avtlm.objectives.loss import Loss
 from avtlm.objectives.reconstruction import guided_attention_loss, spectrogram_loss
 from avtlm.objectives.seq2seq import seq2seq_loss
 from avtlm.systems.speecht5 import Drawn, SpeechT5, SpeechT5Config
-from avtlm.text.vocabulary import BOS, EOS, PAD
+from avtlm.text.vocabulary import BOS, EOS, PAD, SPACE, Vocabulary
 from avtlm.text.vocabulary import SPECIALS as SPECIAL_SYMBOLS
+from avtlm.transcriber import Transcriber
 from benchmarks.replay.case import Case, CaseError, Check
 from benchmarks.replay.decoding import TableLanguageModel
 from benchmarks.replay.speech_encoders import SPECIALS, batch_of, gradients, load, with_copies
@@ -306,6 +313,33 @@ def search_case(case: Case, check: Check) -> None:
     for row, log_probs in enumerate(ctc):
         check.forward(f"ctc_log_probs.utt{row}", log_probs[0])
     searches(case, check, model.decoder, read, ctc, model.encode(given.batch), language, bound, model.config.blank, (model.config.mask_id,))
+    opened_searches(given, check, alone, bound)
+
+
+def opened_searches(given: Given, check: Check, alone: Sequence[Batch], bound: float) -> None:
+    """Every search without a language model once more, as those do it who have a model folder."""
+    case, settings = given.case, given.config
+    symbols = [SPACE if symbol == "\u2581" else symbol for symbol in case.config["text_symbols"]]
+    vocabulary = Vocabulary([*SPECIAL_SYMBOLS, *symbols, *FOLLOWING])
+    with tempfile.TemporaryDirectory() as folder:
+        form = {"system": "speecht5", "task": "transcription", "model": config.to_dict(settings)}
+        save_model(Path(folder) / "model", given.model, form, vocabulary)
+        opened: Transcriber = systems.load(Path(folder) / "model")
+    for name, asked in case.config["gen"].items():
+        if asked.get("lm_weight"):
+            continue
+        weight, beam = asked.get("ctc_weight", 0.0), asked["beam"]
+        shared: dict[str, Any] = {"max_length_ratio": 0.0, "max_length_extra": float(asked["max_len_b"]), "words": False}
+        joint: dict[str, Any] = {"method": "joint", "convention": "speecht5", "ctc_weight": weight} if weight else {"method": "attention"}
+        decoding = DecodingConfig(beam=beam, nbest=beam, **shared, **joint)
+        batches = alone if asked.get("single", True) else [given.batch]
+        found = [result.hypotheses for batch in batches for result in opened.transcribe_batch(batch, decoding)]
+        for row, hypotheses in enumerate(found):
+            for rank, hypothesis in enumerate(hypotheses):
+                key = f"{name}.utt{row}.hyp{rank}"
+                same = case.outputs[f"{key}.tokens"].tolist() == [*hypothesis.tokens, EOS]
+                check.value(f"opened {key}: tokens differ", float(not same), 0.0, 0.0)
+                check.value(f"opened {key}: score", hypothesis.score, float(case.outputs[f"{key}.score"]), bound)
 
 
 def searches(

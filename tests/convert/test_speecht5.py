@@ -20,7 +20,7 @@ from avtlm.convert.official_file import container, dictionary, save
 from avtlm.convert.options.speecht5_official import official_options
 from avtlm.convert.speecht5 import PADDING, official_checkpoint
 from avtlm.systems.speecht5 import SpeechT5, SpeechT5Config
-from avtlm.text.vocabulary import SPACE, Vocabulary, load_vocabulary
+from avtlm.text.vocabulary import SPACE, Vocabulary, VocabularyError, load_vocabulary
 from tests.systems.sequence_models import SPEECH2C, SPEECHT5, batch, speech2c, speecht5
 
 SYMBOLS = ["\u2581", *"abcde"]  # with special symbols, <mask> and the blank 12
@@ -118,10 +118,20 @@ def test_another_system_is_refused(tmp_path: Path) -> None:
         convert(official_file(tmp_path, speecht5()), "hubert", tmp_path / "model")
 
 
-def test_a_whole_model_is_no_recogniser(tmp_path: Path) -> None:
-    folder = convert(official_file(tmp_path, speecht5(task="recognition")), None, tmp_path / "model")
-    with pytest.raises(ValueError, match="a whole speecht5 model for transcription, no recogniser"):
+def test_a_model_for_recognition_transcribes_once_it_has_a_vocabulary(tmp_path: Path) -> None:
+    file = official_file(tmp_path, speecht5(task="recognition"))
+    folder = convert(file, None, tmp_path / "bare")
+    assert "avtlm transcribe" not in (folder / "README.md").read_text()
+    with pytest.raises(VocabularyError, match=r"vocabulary\.json is missing; convert it again with --vocabulary dict\.txt"):
         systems.load(folder)
+    (tmp_path / "dict.txt").write_text("".join(f"{symbol} 1\n" for symbol in SYMBOLS), encoding="utf-8")
+    folder = convert(file, None, tmp_path / "model", vocabulary=tmp_path / "dict.txt")
+    assert "avtlm transcribe FILE --model FOLDER" in (folder / "README.md").read_text()
+    settings = checkpoint.load_decoding(folder)
+    assert (settings["method"], settings["max_length_ratio"], settings["max_length_extra"]) == ("attention", 0.0, 620.0)
+    opened = systems.load(folder)
+    [found] = opened.transcribe_batch(batch("wave", row=0), replace(opened.decoding, max_length_extra=4.0))
+    assert len(found.hypotheses[0].tokens) <= 4
 
 
 def test_models_of_one_kind_of_input_have_no_official_file(tmp_path: Path) -> None:

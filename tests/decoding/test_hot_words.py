@@ -234,3 +234,15 @@ def test_summed_alignments_add_the_bonus_of_their_words():
         assert hypothesis.components["hot_words"] == hot.total(hypothesis.text)
         if math.isfinite(plain.get(hypothesis.text, -math.inf)):
             assert hypothesis.score == pytest.approx(plain[hypothesis.text] + hot.total(hypothesis.text), abs=1e-9)
+
+
+def test_ids_that_are_never_written_spell_nothing():
+    vocabulary = Vocabulary([*CHARACTERS.symbols, "<mask>", "<blank>"])
+    plain, hot = HotWords(BONUSES, CHARACTERS, symbols=10), HotWords(BONUSES, vocabulary, never=(8, 9))
+    for each in (plain, hot):
+        state = each.initial_state(1)
+        for token in (END, 5, 6):
+            gains, state = each.step(torch.tensor([token]), state)
+            assert gains.shape == (1, 10)
+        assert gains[0, 8:].tolist() == [0.0, 0.0]
+    assert torch.equal(plain.step(torch.tensor([5]), plain.initial_state(1))[0], hot.step(torch.tensor([5]), hot.initial_state(1))[0])

@@ -9,6 +9,7 @@ import torch
 from avtlm.decoding.align import add_times, ctc_align
 from avtlm.decoding.beam import BeamOptions, attention_beam
 from avtlm.decoding.ctc_prefix import PrefixScorer
+from avtlm.decoding.joint import JointOptions, joint_beam
 from avtlm.decoding.language_model import MappedLanguageModel, NGramTokens
 from avtlm.decoding.ngram import NGram
 from avtlm.decoding.rescoring import rescore_with_words
@@ -116,3 +117,28 @@ def test_times_are_those_of_the_best_ctc_path_and_stay_out_where_there_is_none()
     assert timed.timesteps == ((0, 2), (3, 4))
     assert timed.token_scores == pytest.approx((-0.1, -0.1))
     assert untimed.timesteps == ()
+
+
+@pytest.mark.parametrize("convention", ["fairseq", "espnet"])
+def test_a_language_model_may_lack_the_last_ids_where_they_are_never_written_and_no_others(convention):
+    generator = torch.Generator().manual_seed(0)
+    tables, lengths = torch.randn(1, 4, 8, 8, generator=generator), torch.tensor([4])
+    small = torch.randn(6, 6, generator=generator)
+    # The same, and all but nothing for the others.
+    whole = torch.nn.functional.pad(small.log_softmax(-1).exp(), (0, 2, 0, 2), value=1e-30).log()
+
+    def search(language_model, never):
+        if convention == "fairseq":
+            options = BeamOptions(beam=4, nbest=4, max_len_a=0, max_len_b=4, lm_weight=0.7, never=never)
+            return attention_beam(TableDecoder(), tables, lengths, options, language_model)[0]
+        options = JointOptions(beam=4, nbest=4, ctc_weight=0.0, lm_weight=0.7, never=(1, *never))
+        return joint_beam(TableDecoder(), tables, lengths, None, options, language_model)[0]
+
+    found, expected = (search(TableLanguageModel(table), (6, 7)) for table in (small, whole))
+    assert [h.tokens for h in found] == [h.tokens for h in expected]
+    assert [h.score for h in found] == pytest.approx([h.score for h in expected], abs=1e-4)
+    for never in ((), (7,), (5, 6)):
+        with pytest.raises(ValueError, match="The language model knows 6 tokens and the recogniser 8"):
+            search(TableLanguageModel(small), never)
+    with pytest.raises(ValueError, match="The language model knows 9 tokens and the recogniser 8"):
+        search(TableLanguageModel(torch.zeros(9, 9)), (6, 7))

@@ -1,0 +1,100 @@
+"""A model that is used whole to write down what it hears: its own encoder, decoder and CTC, with nothing on top of them (SpeechT5).
+
+What is unusual here:
+- Its ids are those of a dictionary with two more symbols behind: a hole (``<mask>``) and CTC's blank, which is the last one. No text holds
+  either, so no search writes them. A vocabulary of SentencePiece may end in front of them.
+- Without other settings it is searched as by the official code: an attention beam over at most 620 tokens, however long the clip is.
+
+Source: SpeechT5 (arXiv 2110.07205, section 4.1) and its sequence generator.
+"""
+
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+from avtlm.data.batching import Batch
+from avtlm.data.inputs import InputFormat
+from avtlm.decoding.search import Heads, check_heads
+from avtlm.decoding.settings import DecodingConfig
+from avtlm.text.vocabulary import Tokenizer
+from avtlm.transcriber import Transcriber
+
+LONGEST = 620.0  # tokens
+BEHIND = 2  # symbols that follow those of a text
+
+
+class TextConfig(Protocol):
+    """What has to be known of the symbols of such a model: how many ids there are, and which are no text."""
+
+    @property
+    def vocabulary(self) -> int: ...
+    @property
+    def mask_id(self) -> int: ...
+    @property
+    def blank(self) -> int: ...
+    @property
+    def ctc_head(self) -> str:
+        """``none`` without CTC."""
+        ...
+
+
+class WritesText(Protocol):
+    """A system with an encoder, a decoder of its own over text, and maybe CTC over the same symbols."""
+
+    config: Any  # a TextConfig
+    decoder: Any
+
+    @property
+    def input_format(self) -> InputFormat: ...
+    def encode(self, batch: Batch) -> tuple[Tensor, Tensor]: ...
+    def ctc_logits(self, encoded: Tensor) -> Tensor: ...
+
+
+def official_decoding() -> DecodingConfig:
+    """The search of the official code, with fairseq's beam."""
+    return DecodingConfig("attention", beam=5, max_length_ratio=0.0, max_length_extra=LONGEST)
+
+
+class WholeModel(Transcriber):
+    """A whole model as a recogniser.
+
+    Args:
+        model: a `WritesText`.
+        vocabulary: its symbols, all of them or without the last two.
+        decoding: how texts are searched for by default; see `official_decoding`.
+
+    Raises:
+        ValueError: a vocabulary of another size, or a search that the model has no head for.
+    """
+
+    def __init__(self, model: nn.Module, vocabulary: Tokenizer, decoding: DecodingConfig | None = None) -> None:
+        whole: WritesText = model  # type: ignore[assignment]
+        config: TextConfig = whole.config
+        if len(vocabulary) not in (config.vocabulary, config.vocabulary - BEHIND):
+            raise ValueError(
+                f"the vocabulary has {len(vocabulary)} symbols, but the model knows {config.vocabulary}, the last two of them <mask> and a "
+                "blank; they do not belong together."
+            )
+        super().__init__(vocabulary, whole.input_format)
+        self.model = model
+        self._decoding = decoding or official_decoding()
+        check_heads(self._decoding, config.ctc_head != "none", True, False, " was asked for, but this model has no {}")
+
+    @property
+    def decoding(self) -> DecodingConfig:
+        """That of the model folder, or the official one."""
+        return self._decoding
+
+    @property
+    def heads(self) -> Heads:
+        """The model's own decoder, and its CTC if it has one."""
+        whole: WritesText = self.model  # type: ignore[assignment]
+        config: TextConfig = whole.config
+        ctc = None if config.ctc_head == "none" else whole.ctc_logits
+        never = (config.mask_id, config.blank)
+        return Heads(whole.decoder, ctc, self.vocabulary, blank=config.blank, never=never, size=config.vocabulary)
+
+    def encode(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The encoder's output, see Transcriber.encode."""
+        encoded: tuple[Tensor, Tensor] = self.model.encode(batch)  # type: ignore[operator]
+        return encoded
