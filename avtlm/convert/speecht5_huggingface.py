@@ -109,7 +109,7 @@ def _model(folder: Path, values: Mapping[str, Any], options: Options, weights: M
         notes.append(f"Filled with zeros, since it was not there and only training uses it: {', '.join(filled)}.")
     pieces = folder / PIECES
     tokens = text_vocabulary(pieces, settings.vocabulary) if pieces.is_file() and settings.has_text else None
-    decoding: DecodingConfig | SynthesisOptions = SynthesisOptions(stop="sum", longest=LONGEST_OF_TEXT)
+    decoding: DecodingConfig | SynthesisOptions = SynthesisOptions(stop="sum", longest=LONGEST_OF_TEXT, end_symbol=True)
     if kind == "s2t":
         decoding = official_decoding()
     form = {"system": "speecht5", "task": TASKS[settings.task], "model": config.to_dict(settings)}

@@ -30,19 +30,21 @@ class Synthesizer(Protocol):
 
 @dataclass(frozen=True)
 class SynthesisOptions:
-    """When speech ends.
+    """When speech ends, and how a text does.
 
     Attributes:
-        threshold: of the probability that it does.
+        threshold: of the probability that speech ends.
         stop: see the module's docstring.
         longest: at most so many frames for each symbol or frame that was read.
         shortest: at least so many.
+        end_symbol: text that is read ends with </s>, as tokenizers of Hugging Face write it; the official code reads its symbols alone.
     """
 
     threshold: float = 0.5
     stop: Literal["any", "sum"] = "any"
     longest: float = LONGEST_OF_TEXT
     shortest: float = 0.0
+    end_symbol: bool = False
 
     def __post_init__(self) -> None:
         if not self.threshold > 0.0 or not 0.0 <= self.shortest <= self.longest or self.stop not in ("any", "sum"):
@@ -59,13 +61,14 @@ class Speech:
     Attributes:
         mel: (frames, bands), refined.
         stop: probability that speech ends with each frame, (frames,).
-        attention: where each step looked, (layers, heads, steps, symbols or frames that were read).
+        attention: where each step looked, (layers, heads, steps, symbols or frames that were read); without the heads if their mean was
+            asked for, None if nothing was.
         cut: it did not end by itself.
     """
 
     mel: Tensor
     stop: Tensor
-    attention: Tensor
+    attention: Tensor | None
     cut: bool
 
 
@@ -78,8 +81,9 @@ def synthesize(
     generators: Sequence[torch.Generator] = (),
     options: SynthesisOptions | None = None,
     keep: Tensor | None = None,
+    attention: Literal["heads", "mean", "none"] = "heads",
 ) -> list[Speech]:
-    """Write speech for every row.
+    """Write speech for every row. Rows that have ended are computed no further.
 
     Args:
         model: in evaluation mode.
@@ -88,6 +92,7 @@ def synthesize(
         voice: (batch, voice_dim).
         generators: CPU ones, one for each row, for the dropout before the decoder.
         keep: what dropout keeps instead, bool (steps, layers, batch, width); steps beyond it keep what its last one does.
+        attention: keep where each head looked, the mean of each layer's heads, or nothing, which is faster.
 
     Raises:
         ValueError: a row without anything to say, neither generators nor ``keep`` for all rows, or a voice that does not fit.
@@ -101,37 +106,46 @@ def synthesize(
     if bool((lengths < 1).any()):
         raise ValueError(f"synthesis: utterance {int((lengths < 1).nonzero()[0])} has nothing to say; leave empty texts out.")
     reduction, device = head.config.reduction, encoded.device
-    most = [max(1, int(length * options.longest / reduction)) for length in lengths.tolist()]
-    least = [int(length * options.shortest / reduction) for length in lengths.tolist()]
+    read = lengths.tolist()
+    most = [max(1, int(length * options.longest / reduction)) for length in read]
+    least = [int(length * options.shortest / reduction) for length in read]
     memory, cache = model.decoder.project_memory(encoded, lengths), model.decoder.initial_state(len(encoded))
     frame = encoded.new_zeros(len(encoded), 1, head.config.bands)
-    frames: list[Tensor] = []
-    stops: list[Tensor] = []
-    looks: list[Tensor] = []
-    ends: list[int | None] = [None] * len(encoded)
-    cut = [False] * len(encoded)
-    while None in ends:
-        step = len(frames)
+    rows = list(range(len(encoded)))  # that still speak
+    frames: list[list[Tensor]] = [[] for _ in rows]
+    stops: list[list[Tensor]] = [[] for _ in rows]
+    looks: list[list[Tensor]] = [[] for _ in rows]
+    cut = [False] * len(rows)
+    step = 0
+    while rows:
         if keep is not None:
-            kept = keep[min(step, len(keep) - 1)][:, :, None]
+            kept = keep[min(step, len(keep) - 1)][:, rows, None]
         else:
-            kept = torch.cat([prenet.draw(1, 1, generator) for generator in generators], 1)
-        weights: list[Tensor] = []
+            kept = torch.cat([prenet.draw(1, 1, generators[row]) for row in rows], 1)
+        weights: list[Tensor] | None = None if attention == "none" else []
         x = model.decoder.decode(prenet(frame, voice, step, kept.to(device)), memory, cache, weights=weights)
         written, stop = head.write(x)
-        frames.append(written)
-        stops.append(stop.sigmoid())
-        looks.append(torch.stack(weights, 1))
-        frame = written[:, -1:]
-        over = stops[-1] >= options.threshold if options.stop == "any" else stops[-1].sum(1, keepdim=True) >= options.threshold
-        for row, ended in enumerate(over.any(1).tolist()):
-            if ends[row] is None and (ended or step + 1 >= most[row]) and step + 1 >= least[row]:
-                ends[row], cut[row] = step + 1, not ended
-    mel, probability, look = torch.cat(frames, 1), torch.cat(stops, 1), torch.cat(looks, 3)
+        probability = stop.sigmoid()
+        frame, step = written[:, -1:], step + 1
+        over = probability >= options.threshold if options.stop == "any" else probability.sum(1, keepdim=True) >= options.threshold
+        look = None if weights is None else torch.stack([each.mean(1) if attention == "mean" else each for each in weights], 1)
+        left = []
+        for place, (row, ended) in enumerate(zip(rows, over.any(1).tolist(), strict=True)):
+            frames[row].append(written[place])
+            stops[row].append(probability[place])
+            if look is not None:
+                looks[row].append(look[place, ..., : read[row]])
+            if (ended or step >= most[row]) and step >= least[row]:
+                cut[row] = not ended
+            else:
+                left.append(place)
+        if len(left) < len(rows):
+            rows, chosen = [rows[place] for place in left], torch.tensor(left, dtype=torch.long, device=device)
+            frame, memory, voice = frame[chosen], memory.select(chosen), None if voice is None else voice[chosen]
+            if rows:
+                cache = cache.reorder(chosen)
     found = []
-    for row, end in enumerate(ends):
-        assert end is not None
-        refined = head.refine(mel[row : row + 1, : end * reduction])[0]
-        attention = look[row, :, :, :end, : int(lengths[row])]
-        found.append(Speech(refined, probability[row, : end * reduction], attention, cut[row]))
+    for row, (mel, probabilities, seen) in enumerate(zip(frames, stops, looks, strict=True)):
+        refined = head.refine(torch.cat(mel)[None])[0]
+        found.append(Speech(refined, torch.cat(probabilities), torch.cat(seen, -2) if seen else None, cut[row]))
     return found
