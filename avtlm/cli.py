@@ -26,6 +26,7 @@ examples:
   avtlm transcribe clip.mp4 --modality v --srt       from the lips alone, as subtitles
   avtlm train configs/vatlm/tiny_pretrain.yaml optim.lr=1e-3
   avtlm evaluate manifest.jsonl --model runs/model --snr 10,0,-10
+  avtlm synthesize "good morning" --model runs/tts --voice alice.npy -o morning.wav
   avtlm convert base_vox_433h.pt --system vatlm -o runs/vatlm
   avtlm info clip.mp4                                what a clip, a manifest or a model folder holds
 
@@ -242,6 +243,60 @@ def _stream(options: argparse.Namespace) -> int:
     else:
         print(f"{report}", file=sys.stderr)
     return 0
+
+
+def _synthesize(options: argparse.Namespace) -> int:
+    from avtlm.speaking import read_texts, synthesize_each
+
+    if (options.text is None) == (options.file is None):
+        return _wrong("Give one text, or --file FILE with one in every line.")
+    texts = [("speech", options.text)] if options.file is None else read_texts(options.file)
+    return _say(options, [name for name, _ in texts], synthesize_each([text for _, text in texts], **_delivery(options)))
+
+
+def _convert_voice(options: argparse.Namespace) -> int:
+    from avtlm.speaking import convert_voice_each
+
+    files = [Path(file) for file in options.files]
+    results = convert_voice_each(files, window=options.window, **_delivery(options))
+    return _say(options, [file.stem for file in files], results, files)
+
+
+def _delivery(options: argparse.Namespace) -> dict[str, Any]:
+    """Arguments that all functions of avtlm.speaking take."""
+    changes = [f"{key}={value}" for key in ("threshold", "longest") if (value := getattr(options, key)) is not None]
+    named = {key: getattr(options, key) for key in ("model", "voice", "vocoder", "seed", "speaker")}
+    return {**named, "options": changes}
+
+
+def _say(options: argparse.Namespace, names: Sequence[str], results: Iterable[tuple[Any, Any]], inputs: Sequence[Path] = ()) -> int:
+    """Write what is said, one after the other."""
+    from avtlm.speaking import output_files
+
+    kinds = (("out", ".wav"), ("mel", ".npy"), ("attention", ".png"))
+    try:
+        targets = {kind: output_files(names, out, ending) for kind, ending in kinds if (out := getattr(options, kind)) is not None}
+    except ValueError as error:
+        return _wrong(str(error))
+    written = {target.resolve() for target in targets["out"]}
+    over = next((file for file in inputs if file.resolve() in written), None)
+    if over is not None:
+        return _wrong(f"--out {options.out} would overwrite {over}; choose another folder.")
+    arguments = {"out": "path", "mel": "mel", "attention": "attention"}
+    failed = said = 0
+    for place, (_, result) in enumerate(results):
+        if isinstance(result, ValueError):
+            print(f"avtlm: {_sentence(result)}", file=sys.stderr)
+            failed += 1
+            continue
+        if options.vocoder is None and not said:
+            print("avtlm: without --vocoder, waveforms come from Griffin-Lim, which sounds rougher than a vocoder.", file=sys.stderr)
+        said += 1
+        result.save(**{argument: targets[kind][place] for kind, argument in arguments.items() if kind in targets})
+        print(targets["out"][place], flush=True)
+    if failed and len(names) > 1:
+        print(f"avtlm: {failed} of {len(names)} could not be said.", file=sys.stderr)
+    return 1 if failed else 0
 
 
 def _evaluate(options: argparse.Namespace) -> int:
@@ -475,6 +530,38 @@ def _parser() -> argparse.ArgumentParser:
     live = "captions while FILE plays, or from a microphone and a camera: mic, mic+camera, alsa:default+v4l2:/dev/video0"
     long.add_argument("--stream", action="store_true", help=live)
     long.add_argument("--real-time", action="store_true", help="with --stream: play the file as fast as it was spoken, not faster")
+
+    synthesize = verb(
+        "synthesize",
+        _synthesize,
+        "say a text",
+        "With --file, a text that cannot be said is reported and the others go on.",
+    )
+    synthesize.add_argument("text", metavar="TEXT", nargs="?", help="what to say, in the symbols of the model's vocabulary")
+    lines = "say every line of this file; NAME<TAB>TEXT names the files that are written"
+    synthesize.add_argument("--file", metavar="FILE", help=lines)
+    again = "A file that cannot be used is reported and the others go on."
+    convert_voice = verb("convert-voice", _convert_voice, "say in another voice what is said in files", again)
+    enhance = verb("enhance", _convert_voice, "say without the noise what is said in files", again)
+    for conversion in (convert_voice, enhance):
+        conversion.add_argument("files", metavar="FILE", nargs="+", help="any common video or audio file")
+        window = "seconds that are taken at once (default: 20); longer files are divided at pauses; 0 takes every file whole"
+        conversion.add_argument("--window", type=float, default=20.0, metavar="SECONDS", help=window)
+    for speech in (synthesize, convert_voice, enhance):
+        speech.add_argument("--model", metavar="DIR", required=True, help="a model folder for generation")
+        said = "a file *.wav (16 kHz), or a folder for one file per input"
+        speech.add_argument("--out", "-o", metavar="PATH", required=True, help=said)
+        voice = "speaker embedding of a reference, such as an x-vector: .npy, or .npz or .safetensors of one or several"
+        speech.add_argument("--voice", metavar="FILE", help=voice)
+        speech.add_argument("--speaker", metavar="NAME", help="whose of the embeddings in --voice")
+        speech.add_argument("--vocoder", metavar="DIR", help="folder of a vocoder (default: Griffin-Lim, which needs no weights)")
+        speech.add_argument("--seed", type=int, default=0, help="repeats what is said (default: 0)")
+        threshold = "probability at which speech ends (default: the model's, mostly 0.5)"
+        speech.add_argument("--threshold", type=float, metavar="X", help=threshold)
+        longest = "cut speech at so many frames of 16 ms for each symbol, or each 20 ms of sound, that was read (default: the model's)"
+        speech.add_argument("--longest", type=float, metavar="X", help=longest)
+        speech.add_argument("--mel", metavar="PATH", help="also write the log mel spectrogram: a file *.npy, or a folder")
+        speech.add_argument("--attention", metavar="PATH", help="also draw where the decoder looked: a file *.png, or a folder")
 
     evaluate = verb("evaluate", _evaluate, "measure the word error rate of a model on a manifest", "Intervals are 95 %, by bootstrap.")
     evaluate.add_argument("manifest", metavar="MANIFEST", help="lip crops and sound with transcripts, as avtlm-lip-roi writes them")

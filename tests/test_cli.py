@@ -17,7 +17,7 @@ from avtlm.training import loop
 from tests import made_media
 from tests.made_model import save_corpus, save_tiny_recognizer
 
-VERBS = ("train", "units", "transcribe", "evaluate", "info", "doctor")
+VERBS = ("train", "units", "transcribe", "synthesize", "convert-voice", "enhance", "evaluate", "info", "doctor")
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +82,10 @@ def test_the_surface_of_the_command_line_is_frozen() -> None:
                   "--shard", "--split", "--stream", "manifest", "out"],
         "transcribe": ["--debug", "--decoding", "--format", "--geometry", "--json", "--min-silence", "--modality", "--model", "--out",
                        "--real-time", "--resume", "--srt", "--stream", "--vad", "--vtt", "--window", "files"],
+        "synthesize": ["--attention", "--debug", "--file", "--longest", "--mel", "--model", "--out", "--seed", "--speaker", "--threshold",
+                       "--vocoder", "--voice", "text"],
+        **{verb: ["--attention", "--debug", "--longest", "--mel", "--model", "--out", "--seed", "--speaker", "--threshold", "--vocoder",
+                  "--voice", "--window", "files"] for verb in ("convert-voice", "enhance")},
         "evaluate": ["--debug", "--decoding", "--json", "--limit", "--modality", "--model", "--noise", "--noise-dir", "--out", "--plot",
                      "--seed", "--snr", "--split", "manifest"],
         "average": ["--debug", "--out", "models"],
