@@ -38,12 +38,13 @@ from avtlm.decoding.synthesis import LONGEST_OF_SPEECH, LONGEST_OF_TEXT, Synthes
 from avtlm.frontends.filterbank import SAMPLE_RATE
 from avtlm.nn.vocoder import VocoderConfig
 from avtlm.systems.speecht5 import SpeechT5, SpeechT5Config
-from avtlm.text.vocabulary import FILE, Tokenizer, load_vocabulary
+from avtlm.text.vocabulary import BOS, EOS, FILE, PAD, Tokenizer, load_vocabulary
 from avtlm.whole_model import official_decoding
 
 logger = logging.getLogger(__name__)
 
 CONFIG, PREPROCESSOR, PIECES = "config.json", "preprocessor_config.json", "spm_char.model"
+GENERATION = "generation_config.json"
 TYPE, VOCODER_TYPES, VOCODER = "speecht5", ("speecht5_hifigan", "hifigan"), "SpeechT5HifiGan"
 # Options of a configuration that say nothing about the network as it is used.
 SPARE = (WITHOUT_EFFECT - hugging_face_config(SpeechT5Config()).keys()) | {
@@ -186,6 +187,9 @@ def write_folder(folder: Path, settings: Mapping[str, Any], weights: Mapping[str
         texts = {PREPROCESSOR: _preprocessor(model)}
         tokens = load_vocabulary(folder) if (folder / FILE).is_file() else None
         texts |= _tokenizer(tokens, model)
+        if kind == "s2t":  # without this it does not know what a text begins and ends with
+            special = {"bos_token_id": BOS, "pad_token_id": PAD, "eos_token_id": EOS, "decoder_start_token_id": EOS}
+            texts[GENERATION] = {**special, "max_length": model.decoder.max_positions}
     texts[CONFIG] = {**official, "architectures": [name]}
     if left:
         logger.warning("%s: %s has no place for all nets of this model (CTC, heads of pre-training); they are left out.", folder, name)

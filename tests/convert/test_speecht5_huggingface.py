@@ -169,6 +169,11 @@ def test_an_official_model_loads_in_transformers(tmp_path: Path, caplog: pytest.
     tokens = torch.tensor([[2, 4, 5, 6]])
     expected = there(input_values=one.audio, decoder_input_ids=tokens).logits
     torch.testing.assert_close(model.decoder(tokens, *model.encode(one)), expected, atol=1e-5, rtol=1e-5)
+    written = there.generate(input_values=one.audio, num_beams=1, max_length=5, do_sample=False, bad_words_ids=[[1]])[0].tolist()
+    [[best]] = attention_beam(model.decoder, *model.encode(one), BeamOptions(1, max_len_a=0, max_len_b=4, min_len=0))
+    assert written[0] == 2
+    assert [token for token in written[1:] if token != 2] == list(best.tokens)
+    assert there.generation_config.max_length == model.config.decoder.max_positions
 
 
 @torch.no_grad()
