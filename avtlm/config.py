@@ -34,7 +34,11 @@ def apply_overrides(data: Mapping[str, Any], overrides: Sequence[str]) -> dict[s
 
 
 def load(cls: type[T], source: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> T:
-    """Build the dataclass ``cls`` from a YAML file or a mapping. Raises ConfigError: an unknown or missing key, a wrong type or value."""
+    """Build the dataclass ``cls`` from a YAML file or a mapping. A named group that is null is left out (``sources.text=null``).
+
+    Raises:
+        ConfigError: an unknown or missing key, a wrong type or value.
+    """
     where = "configuration" if isinstance(source, Mapping) else str(source)
     data = apply_overrides(source if isinstance(source, Mapping) else read_yaml(source), overrides)
     try:
@@ -91,7 +95,9 @@ def _build(kind: Any, value: Any, key: str, root: Any) -> Any:
             return items if origin is list else tuple(items)
     if origin in (dict, Mapping) and isinstance(value, Mapping):
         name_kind, item_kind = arguments or (Any, Any)
-        return {_build(name_kind, k, f"{key}.{k}", root): _build(item_kind, v, f"{key}.{k}", root) for k, v in value.items()}
+        named = dataclasses.is_dataclass(item_kind)
+        kept = {k: v for k, v in value.items() if v is not None or not named}
+        return {_build(name_kind, k, f"{key}.{k}", root): _build(item_kind, v, f"{key}.{k}", root) for k, v in kept.items()}
     if origin is typing.Literal and any(value == choice and type(value) is type(choice) for choice in arguments):
         return value
     if isinstance(origin, type) and issubclass(origin, enum.Enum):

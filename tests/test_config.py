@@ -46,6 +46,7 @@ class Config:
     rates: tuple[float, ...] = ()
     shares: dict[str, float] = field(default_factory=dict)
     sources: list[Source] = field(default_factory=list)
+    parts: dict[str, Source] = field(default_factory=dict)
     second: Optim | None = None
     seed: int | str = 0
     verbose: bool = False
@@ -146,6 +147,12 @@ def test_a_wrong_value_names_key_value_and_what_was_expected(override: str, part
 @pytest.mark.parametrize("override", ["lr", "=3", "a..b=1", "optim.=1"])
 def test_a_malformed_override_says_how_to_write_one(override: str) -> None:
     assert "write it as key=value" in error(override)
+
+
+def test_a_named_group_is_taken_out_by_null() -> None:
+    parts = {"speech": {"path": "a"}, "text": {"path": "b"}}
+    assert list(load(Config, {"system": "vatlm", "parts": parts}, ["parts.text=null"]).parts) == ["speech"]
+    assert "expected a number" in error("shares.a=null")
 
 
 def test_a_missing_key_is_named() -> None:

@@ -52,6 +52,43 @@ def test_a_decay_shorter_than_the_rest_stays_at_its_end_and_a_longer_one_is_cut_
         OptimConfig(schedule="cosine", decay=0.5)
 
 
+def test_polynomial_decay_is_linear_to_a_power() -> None:
+    linear, same, square = factors("linear"), factors("polynomial"), factors("polynomial", power=2.0)
+    assert same == linear
+    assert square[:10] == linear[:10]
+    assert square[10:] == pytest.approx([value**2 for value in linear[10:]])
+
+
+def test_inverse_square_root_falls_from_the_end_of_the_warm_up() -> None:
+    values = factors("inverse_sqrt")
+    assert values[:10] == pytest.approx([(step + 1) / 10 for step in range(10)])
+    assert values[39] == pytest.approx(0.5)
+    assert values[89] == pytest.approx(1 / 3)
+    with pytest.raises(ValueError, match="warmup: 0 with schedule inverse_sqrt"):
+        OptimConfig(schedule="inverse_sqrt", warmup=0.0)
+
+
+def test_triangles_rise_and_fall_and_shrink_as_fairseq_has_them() -> None:
+    settings = OptimConfig(schedule="triangular", warmup=0.0, final_ratio=0.1, triangles=2.0, shrink=0.5)
+    values = [schedule(settings, step, 100) for step in range(100)]
+    assert values[24] == pytest.approx(1.0)
+    assert values[12] == pytest.approx(0.1 + 0.9 * 13 / 25)
+    assert values[74] == pytest.approx(0.5)
+    assert values[99] == pytest.approx(0.1)
+    for step, value in enumerate(values):  # its formula, with a stepsize of 25
+        cycle = (step + 1) // 50
+        assert value == pytest.approx(0.1 + (0.5**cycle - 0.1) * max(0, 1 - abs((step + 1) / 25 - 2 * (cycle + 1) + 1)))
+    assert schedule(OptimConfig(schedule="triangular", warmup=0.0), 49, 100) == pytest.approx(1.0)
+    with pytest.raises(ValueError, match="with schedule triangular, which rises by itself; set 0"):
+        OptimConfig(schedule="triangular")
+
+
+@pytest.mark.parametrize(("name", "value"), [("power", 2.0), ("triangles", 2.0), ("shrink", 0.5), ("power", 0.0)])
+def test_settings_of_other_schedules_are_refused(name: str, value: float) -> None:
+    with pytest.raises(ValueError, match=f"{name}: {value} with schedule linear"):
+        OptimConfig(**{name: value})  # type: ignore[arg-type]
+
+
 def test_a_bound_on_the_gradient_is_positive_or_none() -> None:
     assert OptimConfig(clip_norm=None).clip_norm is None
     with pytest.raises(ValueError, match="clip_norm: 0"):
