@@ -25,6 +25,11 @@ from avtlm.plain_yaml import read_yaml
 
 WEIGHTS, CONFIG, DECODING, CARD = "weights.safetensors", "config.yaml", "decoding.yaml", "README.md"
 HEADER, FORMAT = "avtlm", 1
+TRANSCRIBES = ("avtlm transcribe VIDEO --model FOLDER",)
+USES = {  # by the task of a configuration; all others transcribe
+    "generation": ("avtlm synthesize TEXT --model FOLDER -o FILE", "avtlm convert-voice SOUND --model FOLDER -o FILE"),
+    "speaker": (),
+}
 
 
 class CheckpointError(ValueError):
@@ -78,7 +83,7 @@ def write_model(
     texts = {CONFIG: to_yaml(settings), **(extra_files or {})}
     if decoding is not None:
         texts[DECODING] = to_yaml(decoding)
-    texts[CARD] = model_card(name or folder.name, model, settings["system"]) if card is None else card
+    texts[CARD] = model_card(name or folder.name, model, settings["system"], settings.get("task")) if card is None else card
     for file, text in texts.items():
         (folder / file).parent.mkdir(parents=True, exist_ok=True)
         (folder / file).write_text(text, encoding="utf-8")
@@ -186,12 +191,12 @@ def replace_folder(folder: str | Path, marker: str = CONFIG) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def model_card(name: str, model: nn.Module, system: str) -> str:
-    """A short README.md for a model folder."""
+def model_card(name: str, model: nn.Module, system: str, task: str | None = None) -> str:
+    """A short README.md for a model folder; ``task`` is that of its configuration."""
     count = sum(parameter.numel() for parameter in model.parameters())
+    uses = "".join(f"    {command}\n" for command in ("avtlm info FOLDER", *USES.get(task or "", TRANSCRIBES)))
     return (
-        f"# {name}\n\nA {system} model of avtlm with {count / 1e6:.1f} million parameters.\n\n"
-        f"    avtlm info FOLDER\n    avtlm transcribe VIDEO --model FOLDER\n\n"
+        f"# {name}\n\nA {system} model of avtlm with {count / 1e6:.1f} million parameters.\n\n{uses}\n"
         f"`{WEIGHTS}` holds the parameters and `{CONFIG}` the configuration that rebuilds the model; keep all files together.\n"
     )
 

@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from avtlm import config
-from avtlm.data.dataset import Source
+from avtlm.data.dataset import OF_TEXT, Source
 from avtlm.data.seeds import seed_for
 from avtlm.protocols import FollowsSteps
 from avtlm.training.distributed import Rounds
@@ -278,7 +278,7 @@ def _rounds(settings: TrainConfig, start: Start, device: torch.device, assumed: 
 def _part(settings: TrainConfig, name: str, length: float | None, start: Start, rounds: Rounds, timed: bool, on_gpu: bool) -> _Part:
     source = settings.sources[name]
     frames = _frames(settings, source, length, start)
-    rows = max(1, min(settings.max_rows, settings.max_frames // frames))
+    rows = max(1, min(settings.max_rows, (source.max_frames or settings.max_frames) // frames))
     generator = torch.Generator().manual_seed(seed_for(settings.seed, "plan", name))
     one, two = (made_batch(source, start, count, frames, generator) for count in (1, 2))
     single, double = measure(rounds, one, timed=False), measure(rounds, two, timed)
@@ -296,11 +296,12 @@ def _part(settings: TrainConfig, name: str, length: float | None, start: Start, 
 
 def _frames(settings: TrainConfig, source: Source, length: float | None, start: Start) -> int:
     """Frames of a clip of a source, or tokens of a sentence."""
-    if source.task == "sentences":
-        return min(SENTENCE, settings.max_frames)
+    bound = source.max_frames or settings.max_frames
+    if source.task in OF_TEXT:
+        return min(SENTENCE, bound)
     clip = min(CLIP_SECONDS, source.max_seconds) if length is None else length
     frames = max(1, round(clip * start.inputs.frame_rate))
-    return min(frames, source.crop_frames or frames, settings.max_frames)
+    return min(frames, source.crop_frames or frames, bound)
 
 
 def _share(settings: TrainConfig, name: str) -> tuple[float, float]:

@@ -1,7 +1,7 @@
 """What the training loop, the decoders and the evaluation ask of a system. Whatever meets a protocol trains, decodes and is probed."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +28,34 @@ class CombinesLosses(Protocol):
 
     def combine(self, batches: Sequence[Batch], losses: Sequence[dict[str, Loss]]) -> list[dict[str, Loss]]:
         """The losses of every batch, weighed."""
+        ...
+
+
+class WholeConfig(Protocol):
+    """Configuration of a system that is trained and used whole: it reads and writes by itself what other encoders need a recogniser for.
+
+    Attributes:
+        vocabulary: symbols of text, which a run counts.
+        speakers: voices that are told apart, which a run counts.
+        further_symbols: what a vocabulary has behind the symbols of texts.
+        vocabulary_parts: modules that belong to one vocabulary and mean nothing to another.
+        speaker_parts: modules that belong to one list of speakers.
+    """
+
+    vocabulary: int
+    speakers: int
+    further_symbols: ClassVar[tuple[str, ...]]
+    vocabulary_parts: ClassVar[tuple[str, ...]]
+    speaker_parts: ClassVar[tuple[str, ...]]
+
+    @property
+    def has_text(self) -> bool:
+        """Whether it reads or writes any."""
+        ...
+
+    @classmethod
+    def of_task(cls, task: str) -> dict[str, Any]:
+        """Settings by which a run of this task differs from one of pre-training."""
         ...
 
 

@@ -19,14 +19,14 @@ class Batch:
 
     Attributes:
         ids: utterance ids, one per row.
-        task: which kind of batch this is: ``audio_video``, ``audio``, ``audio_text`` or ``text`` in pre-training, ``recognition`` in
-            fine-tuning.
+        task: which kind of batch this is: that of its source, see avtlm.data.dataset.
         audio: (batch, frames, 104) stacked log filter bank at 25 Hz, or waveforms (batch, samples) at 16 kHz, with ``audio_lengths``
             (batch,) in frames or samples.
         video: (batch, frames, size, size) uint8 (normalised by the model) or float (normalised already), with ``video_lengths``.
-        text: (batch, length) int phone ids at 100 Hz, with ``text_lengths``.
-        targets: by name: ``units`` (batch, frames) int padded with -1, ``tokens`` (batch, symbols) int.
-        target_lengths: by the same names, (batch,).
+        text: (batch, length) int phone ids at 100 Hz, or ids of symbols that are read, with ``text_lengths``.
+        targets: by name: ``units`` (batch, frames) int padded with -1, ``tokens`` (batch, symbols) int, ``mel`` (batch, frames, bands) log
+            mel spectrograms, ``voice`` (batch, width) in which they are written, ``speaker`` (batch,) int.
+        target_lengths: by the same names, (batch,); of ``voice`` and ``speaker`` there are none.
     """
 
     ids: tuple[str, ...]

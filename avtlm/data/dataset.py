@@ -34,7 +34,12 @@ from avtlm.units.labels import UnitLabels, read_labels
 
 log = logging.getLogger(__name__)
 
-Task = Literal["audio_video", "audio", "audio_text", "text", "recognition", "sentences"]
+Task = Literal[
+    "audio_video", "audio", "audio_text", "text", "recognition", "sentences", "speech", "infilling", "synthesis", "conversion", "speaker"
+]
+OF_TEXT = ("sentences", "infilling")  # transcripts alone: whatever else a row has is not looked at
+WHOLE = ("recognition", "text", "sentences", "infilling", "synthesis", "conversion")  # what would not fit if clips were cut
+TRANSCRIPT = "transcript"
 IN_SHARDS = "shards"
 SIDE = 96  # of lip crops as they are stored
 
@@ -46,9 +51,13 @@ class Source:
     Attributes:
         manifest: path of the manifest, or folder or URL of shards (see avtlm.data.shards), or, for ``sentences``, a text file with one in
             every line.
-        task: kind of batch it gives; ``sentences`` are the transcripts alone, for language models.
+        task: kind of batch it gives; ``sentences`` are the transcripts alone, for language models; for those behind it, of models that read
+            and write both speech and text, see avtlm.data.spoken_clips.
         split: which split; None takes all rows, as do sentences of which none has a split.
         units: file of unit labels (pre-training), see avtlm.units.labels; ``shards`` takes those that lie in the shards.
+        written: the column of the manifest that is written, or read: ``transcript``, or a key of ``extra`` such as ``translation``.
+        voices: file of speaker embeddings for models that write in a voice, see avtlm.data.voices.
+        max_frames: bound of one batch of this source in place of the run's; of texts, symbols.
         further_units: files of labels of further inventories (cluster ensembles), for models that predict several at once.
         limit: use only this many utterances, drawn with ``limit_seed`` (the small labelled part of low-resource experiments).
         weight: share of the steps that contain a batch of this source.
@@ -57,8 +66,8 @@ class Source:
         cache_gb: bound on that memory in gigabytes; what does not fit is decoded each time.
         shards: how shards are read.
         crop_frames: cut the utterances of every training batch, each at a random place, to the shortest of them and at most to this many
-            frames of the model (AV-HuBERT on VoxCeleb2: 400); null pads them to the longest. Not for ``recognition``, whose transcripts
-            would not fit.
+            frames of the model (AV-HuBERT on VoxCeleb2: 400); null pads them to the longest. Shorter clips of
+            ``speaker`` are padded all the same. Not for tasks whose texts or targets would not fit.
     """
 
     manifest: str
@@ -77,6 +86,9 @@ class Source:
     shards: ShardConfig = field(default_factory=ShardConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     further_units: tuple[str, ...] = ()
+    written: str = TRANSCRIPT
+    voices: str | None = None
+    max_frames: int | None = None
 
     def __post_init__(self) -> None:
         if self.further_units and self.units is None:
@@ -87,8 +99,12 @@ class Source:
             raise ValueError(f"modality: {self.modality!r} for {self.task}; only recognition has a choice; name another task.")
         if self.cache_gb < 0:
             raise ValueError(f"cache_gb: {self.cache_gb}; give the gigabytes of memory for decoded clips, or cache: false for none.")
-        if self.crop_frames is not None and (self.crop_frames < 1 or self.task in ("recognition", "text")):
+        if self.crop_frames is not None and (self.crop_frames < 1 or self.task in WHOLE):
             raise ValueError(f"crop_frames: {self.crop_frames} for {self.task}; give at least 1, and only for clips without transcripts.")
+        if self.voices is not None and self.task not in ("speech", "synthesis", "conversion"):
+            raise ValueError(f"voices: {self.voices} for {self.task}; only speech, synthesis and conversion have a voice; leave it out.")
+        if self.max_frames is not None and self.max_frames < 1:
+            raise ValueError(f"max_frames: {self.max_frames}; give at least 1, or null for the run's.")
 
 
 @dataclass(frozen=True)
@@ -113,15 +129,21 @@ def seconds(row: Utterance) -> float:
         return 0.0
 
 
+def written(row: Utterance, column: str = TRANSCRIPT) -> str | None:
+    """The text of a row: its transcript, or what its ``extra`` holds under another name."""
+    text = row.transcript if column == TRANSCRIPT else row.extra.get(column)
+    return text if isinstance(text, str) else None
+
+
 def choose(manifest: Manifest, source: Source) -> Manifest:
     """The rows of a manifest that a source uses, in a fixed order.
 
     Raises:
         ValueError: no row is left.
     """
-    sentences = source.task == "sentences"
+    sentences = source.task in OF_TEXT
     if sentences:
-        manifest = manifest.filter(lambda u: bool(u.transcript))
+        manifest = manifest.filter(lambda u: bool(written(u, source.written)))
     whole = source.split is None or (sentences and all(row.split is None for row in manifest))
     rows = manifest if source.split is None or whole else manifest.split(source.split)
     rows = rows if sentences else rows.filter(lambda u: source.min_seconds <= seconds(u) <= source.max_seconds)
@@ -130,7 +152,7 @@ def choose(manifest: Manifest, source: Source) -> Manifest:
         kept = {rows[i].id for i in order}
         rows = rows.filter(lambda u: u.id in kept)
     if len(rows) == 0 and sentences:
-        raise ValueError(f"{source.manifest}: no transcript of split {source.split or 'any'}; check split.")
+        raise ValueError(f"{source.manifest}: no {source.written} of split {source.split or 'any'}; check split.")
     if len(rows) == 0:
         raise ValueError(
             f"{source.manifest}: no utterance of split {source.split or 'any'} "
@@ -201,17 +223,21 @@ class ClipDataset:
         kept = self._waves.get(index)
         if kept is not None:
             return kept.view(np.int16)
-        path, content = self._media(self.manifest[index].audio)
+        wave = self._sound(self.manifest[index].audio, self.manifest[index].id)
+        self._waves.put(index, wave)
+        return wave
+
+    def _sound(self, name: str | None, utterance: str) -> np.ndarray:
+        """The sound of a file, int16 (samples,)."""
+        path, content = self._media(name)
         sound, notes = read_track(path, content=content)
         if sound is None:
             raise MediaError(path, "has no audio track.")
         for note in notes:
             if note not in self._noted:
                 self._noted.add(note)
-                log.warning("%s: utterance %r: %s (said once).", self.source.manifest, self.manifest[index].id, note)
-        wave = np.round(np.clip(sound, -1, 32767 / 32768) * 32768).astype(np.int16)
-        self._waves.put(index, wave)
-        return wave
+                log.warning("%s: utterance %r: %s (said once).", self.source.manifest, utterance, note)
+        return np.round(np.clip(sound, -1, 32767 / 32768) * 32768).astype(np.int16)
 
     def crops(self, index: int) -> np.ndarray:
         """uint8 (frames, 96, 96)."""
@@ -247,7 +273,7 @@ class ClipDataset:
         """For waves and for crops, made here so that workers that are forked later share them."""
         limit = int(self.source.cache_gb * 1e9) if self.source.cache else 0
         # Counts of a manifest may be a little off: resampled sound, a last frame.
-        heard = self.source.task != "sentences"
+        heard = self.source.task not in OF_TEXT
         waves = [2 * round(seconds(row) * SAMPLE_RATE + 100) if row.audio and heard else 0 for row in self.manifest]
         memory = ClipMemory(waves, limit)
         frames = [
@@ -260,6 +286,14 @@ class ClipDataset:
         """The shard of every utterance if batches mix a window of shards only."""
         index = self.manifest.shards
         return [index.homes[row.id] for row in self.manifest] if index is not None and self.source.shards.window else None
+
+    def batch(self, rows: Sequence[int], epoch: int = 0, progress: float = 1.0) -> Batch:
+        """Several examples, in training cut as the source says; see :meth:`item`."""
+        items = [self.item(row, epoch, progress) for row in rows]
+        if self.training and self.source.crop_frames is not None:
+            rng = np.random.default_rng(seed_for(self.seed, "crop", epoch, *(item.id for item in items)))
+            items = crop_together(items, self.source.crop_frames, rng, self.inputs.label_rate, self.inputs.frame_rate)
+        return collate(items, self.source.task)
 
     def item(self, index: int, epoch: int = 0, progress: float = 1.0) -> Item:
         """One example as it is in this epoch; ``progress`` (share of the training done) drives the noise ramp."""
@@ -342,9 +376,12 @@ class ClipDataset:
         return self._text(row) if self.source.task == "recognition" else None
 
     def _text(self, row: Utterance) -> Tensor:
-        if self.vocabulary is None or row.transcript is None:
-            raise ValueError(f"{self.source.manifest}: utterance {row.id!r} has no transcript; this task needs one for every utterance.")
-        return torch.tensor(self.vocabulary.encode(row.transcript), dtype=torch.long)
+        text = written(row, self.source.written)
+        if self.vocabulary is None or text is None:
+            raise ValueError(
+                f"{self.source.manifest}: utterance {row.id!r} has no {self.source.written}; this task needs one for every utterance."
+            )
+        return torch.tensor(self.vocabulary.encode(text), dtype=torch.long)
 
 
 def frame_level_phones(row: Utterance, phones: Vocabulary) -> list[int]:

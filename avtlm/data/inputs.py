@@ -24,6 +24,8 @@ class InputFormat:
         waveform: the model takes waveforms in place of filter banks.
         frame_rate: frames per second of the model.
         shortest: samples below which there is no frame.
+        mel_bands: of the log mel spectrograms that it learns to write (avtlm.frontends.mel); 0 if it writes none.
+        voice_dim: width of the speaker embedding in whose voice it writes them; 0 if it knows no voices.
     """
 
     audio_normalise: str = "frame"
@@ -32,6 +34,8 @@ class InputFormat:
     waveform: bool = False
     frame_rate: float = FRAME_RATE
     shortest: int = 1
+    mel_bands: int = 0
+    voice_dim: int = 0
 
     def __post_init__(self) -> None:
         if self.video_size is not None and (self.video_size < 1 or CROP % self.video_size):

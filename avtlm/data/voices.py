@@ -40,6 +40,8 @@ def read_voices(path: str | Path, width: int) -> Voices:
         ValueError: the file cannot be read, or holds a vector of another width or with numbers that are not finite.
     """
     path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"voices: there is no file {path}; give one of speaker embeddings by utterance or speaker.")
     try:
         if path.suffix == ".safetensors":
             found = load_file(path)
@@ -47,8 +49,7 @@ def read_voices(path: str | Path, width: int) -> Voices:
             with np.load(path, allow_pickle=False) as stored:
                 found = {name: torch.from_numpy(np.asarray(stored[name])) for name in stored.files}
     except (OSError, ValueError, TypeError, AttributeError, EOFError, SafetensorError, zipfile.BadZipFile) as error:
-        reason = getattr(error, "strerror", None) or "it is no .npz and no .safetensors"
-        raise ValueError(f"voices: {path} cannot be read ({reason}); give a file of speaker embeddings by utterance or speaker.") from error
+        raise ValueError(f"voices: {path} cannot be read as .npz or .safetensors; give one of speaker embeddings.") from error
     for name, vector in found.items():
         if vector.numel() != width or max(vector.shape, default=0) != width:
             raise ValueError(

@@ -18,12 +18,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class System:
-    """Where a system's configuration and model are defined, and whether it learns from units."""
+    """Where a system's configuration and model are defined, and how it is trained.
+
+    Attributes:
+        units: every clip that it pre-trains on has unit labels.
+        whole: it is trained and used with its own decoder and vocabulary (avtlm.protocols.WholeConfig).
+    """
 
     module: str
     config: str
     model: str
     units: bool = True
+    whole: bool = False
 
     def config_class(self) -> type[Any]:
         cls: type[Any] = getattr(importlib.import_module(self.module), self.config)
@@ -42,7 +48,7 @@ SYSTEMS = {
     "language_model": System("avtlm.systems.language_model", "LanguageModelConfig", "LanguageModel", units=False),
     "mt4ssl": System("avtlm.systems.mt4ssl", "MT4SSLConfig", "MT4SSL"),
     "speech2c": System("avtlm.systems.speech2c", "Speech2CConfig", "Speech2C"),
-    "speecht5": System("avtlm.systems.speecht5", "SpeechT5Config", "SpeechT5"),
+    "speecht5": System("avtlm.systems.speecht5", "SpeechT5Config", "SpeechT5", units=False, whole=True),
     "vatlm": System("avtlm.systems.vatlm", "VATLMConfig", "VATLM"),
     "wav2vec2": System("avtlm.systems.wav2vec2", "Wav2Vec2Config", "Wav2Vec2", units=False),
     "wavlm": System("avtlm.systems.wavlm", "WavLMConfig", "WavLM"),

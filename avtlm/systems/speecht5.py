@@ -14,13 +14,15 @@ Over 400 lines, because pre-training and six tasks share these nets.
 """
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from avtlm.data.batching import Batch, pad
+from avtlm.data.inputs import InputFormat
 from avtlm.frontends.filterbank import SAMPLE_RATE
 from avtlm.frontends.multimodal import InputMask
 from avtlm.nn.attention import padding_mask
@@ -136,6 +138,18 @@ class SpeechT5Config(SpeechEncoderConfig):
         if self.codebook is not None and self.decoder.dim != self.encoder.dim:
             raise ValueError(f"codebook: codes replace frames, but decoder.dim is {self.decoder.dim} and encoder.dim {self.encoder.dim}.")
 
+    # How a run makes a model of this system; see avtlm.protocols.WholeConfig.
+    further_symbols: ClassVar[tuple[str, ...]] = ("<mask>", "<ctc_blank>")
+    vocabulary_parts: ClassVar[tuple[str, ...]] = ("decoder.embedding", "decoder.output", "ctc")
+    speaker_parts: ClassVar[tuple[str, ...]] = ("speaker",)
+
+    @classmethod
+    def of_task(cls, task: str) -> dict[str, Any]:
+        """Fine-tuning has neither units nor codes."""
+        if task == "pretrain":
+            return {"task": task}
+        return {"task": {"transcription": "recognition"}.get(task, task), "units": 0, "codebook": None}
+
     @property
     def has_text(self) -> bool:
         return "text" in (*self.inputs, *self.outputs)
@@ -218,6 +232,18 @@ class SpeechT5(SpeechEncoder):
             if head is not None:
                 nn.init.normal_(head.weight, 0.0, 0.02)
         self._frozen = False
+
+    @property
+    def input_format(self) -> InputFormat:
+        """Waveforms and, where speech is written, spectrograms in the voices that the model knows."""
+        config = self.config
+        writes = "speech" in config.outputs and config.losses.spectrogram > 0 and config.task in ("pretrain", "generation")
+        spectrogram = config.spectrogram
+        return dataclasses.replace(
+            super().input_format,
+            mel_bands=spectrogram.bands if writes else 0,
+            voice_dim=spectrogram.voice_dim if writes else 0,
+        )
 
     @property
     def label_rate(self) -> float:
@@ -348,9 +374,10 @@ class SpeechT5(SpeechEncoder):
         if config.task == "pretrain" and batch.audio is None:
             holed, lengths = self.draw_holes(batch, generator)
             return self.text_losses(batch, holed, lengths, Drawn(mixed=self.draw_mixed(lengths, holed.shape[1], generator)))
-        hides = batch.audio is not None and max(config.mask.prob, config.channel_mask.prob) > 0
-        mask = self.draw_masks(batch, generator, same_count=config.task == "pretrain") if hides else None
-        if config.task == "pretrain":
+        pretrains = config.task == "pretrain"  # then frames are hidden in evaluation, too
+        hides = batch.audio is not None and max(config.mask.prob, config.channel_mask.prob) > 0 and (self.training or pretrains)
+        mask = self.draw_masks(batch, generator, same_count=pretrains) if hides else None
+        if pretrains:
             assert batch.audio is not None
             assert batch.audio_lengths is not None
             frames = int(config.waveform.frames(torch.tensor(batch.audio.shape[1])))
@@ -359,6 +386,16 @@ class SpeechT5(SpeechEncoder):
         if config.task == "recognition":
             return self.recognition_losses(batch, mask)
         return self.generation_losses(batch, mask) if config.task == "generation" else self.speaker_losses(batch, mask)
+
+    def combine(self, batches: Sequence[Batch], losses: Sequence[dict[str, Loss]]) -> list[dict[str, Loss]]:
+        """Let every batch count the same, whatever it holds (``train_step`` of the official task)."""
+        del batches
+        found = []
+        for group in losses:
+            count = torch.stack([loss.count for loss in group.values()]).sum().clamp(min=1)
+            counts = [int(place == 0) * torch.ones_like(count) for place in range(len(group))]
+            found.append({name: Loss(loss.value / count, one, loss.logs) for (name, loss), one in zip(group.items(), counts, strict=True)})
+        return found
 
     def draw_mixed(self, lengths: Tensor, frames: int, generator: torch.Generator) -> Tensor | None:
         """Which frames codes replace, see objectives/mixing.py; None for a model without codes."""
@@ -504,6 +541,5 @@ class SpeechT5(SpeechEncoder):
         logits, speaker = self.name_speaker(encoded, lengths).float(), batch.targets["speaker"]
         count = speaker.new_tensor(len(speaker))
         correct = (logits.argmax(-1) == speaker).sum()
-        return {
-            "speaker": Loss(nn.functional.cross_entropy(logits, speaker, reduction="sum"), count, {"speaker_accuracy": (correct, count)})
-        }
+        value = nn.functional.cross_entropy(logits, speaker, reduction="sum")
+        return {"speaker": Loss(value, count, {"speaker_loss": (value.detach(), count), "speaker_accuracy": (correct, count)})}

@@ -204,6 +204,9 @@ class Shards(Replicas):
 
         self.rounds, self.processes = rounds, processes
         self.engine = rounds
+        numbers = [name for name, parameter in rounds.model.named_parameters() if parameter.dim() == 0]
+        if numbers:
+            raise ValueError(f"parallel: fsdp divides no single numbers, and this model learns some ({', '.join(numbers)}); set ddp.")
         self.shards = fully_shard(rounds, mesh=init_device_mesh(processes.device.type, (processes.count,)))
         self.shards.set_force_sum_reduction_for_comms(True)  # gloo knows no mean
         self.last = True

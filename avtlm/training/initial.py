@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 from avtlm import checkpoint, config, systems
-from avtlm.data.dataset import ClipDataset, Source, choose
+from avtlm.data.dataset import ClipDataset, Source, choose, written
 from avtlm.data.inputs import InputFormat
 from avtlm.data.manifest import read_manifest
 from avtlm.nn.feed_forward import spread
@@ -32,8 +32,10 @@ class Start:
     Attributes:
         card: configuration that the model's folder will carry.
         inputs: what the model takes in.
-        vocabulary: of a recogniser or a language model.
+        vocabulary: of a model that reads or writes text.
         phones: symbol table of the text inputs, None without any.
+        speakers: names of those that are told apart, by their numbers.
+        decoding: settings for the folder of a model that is trained whole.
     """
 
     model: nn.Module
@@ -41,6 +43,42 @@ class Start:
     inputs: InputFormat
     vocabulary: Tokenizer | None
     phones: Vocabulary | None
+    speakers: tuple[str, ...] = ()
+    decoding: Any = None
+
+
+# Which runs a source is for; all others are for pre-training.
+RUNS: dict[str, tuple[str, ...]] = {
+    "recognition": ("recognition", "transcription"),
+    "sentences": ("language_model",),
+    "synthesis": ("generation",),
+    "conversion": ("generation",),
+    "speaker": ("speaker",),
+}
+UNPAIRED = ("speech", "infilling")  # what systems that are trained whole pre-train on
+
+
+def check_sources(settings: "TrainConfig") -> None:
+    """The sources of a run fit its task and its system.
+
+    Raises:
+        ValueError: one does not, by its key.
+    """
+    system = systems.find(settings.system)
+    if settings.task in systems.WHOLE and not system.whole:
+        raise ValueError(f"task: {settings.task} for {settings.system}, which is not trained whole; fine-tune it with recognition.")
+    if system.whole and settings.task != "recognition" and settings.vocabulary == LETTERS:
+        raise ValueError(f"vocabulary: letters for {settings.system}, whose symbols are not letters alone; choose characters, or subwords.")
+    for key, part in {**{f"sources.{name}": part for name, part in settings.sources.items()}, "validation": settings.validation}.items():
+        if part is None:
+            continue
+        if settings.task not in RUNS.get(part.task, ("pretrain",)):
+            raise ValueError(f"{key}.task: {part.task!r} gives no batches for a run whose task is {settings.task!r}; change one of them.")
+        if settings.task == "pretrain" and (part.task in UNPAIRED) != system.whole:
+            kinds = " and ".join(UNPAIRED) if system.whole else "audio_video, audio, audio_text and text"
+            raise ValueError(f"{key}.task: {part.task!r} gives no batches that {settings.system} learns from; choose among {kinds}.")
+        if settings.task == "pretrain" and part.units is None and system.units:
+            raise ValueError(f"{key}.units: missing; a pre-training source needs unit labels (see avtlm units --help).")
 
 
 def build(settings: "TrainConfig", vocabulary: Tokenizer | None = None) -> Start:
@@ -54,6 +92,10 @@ def build(settings: "TrainConfig", vocabulary: Tokenizer | None = None) -> Start
         CheckpointError, ValueError: an initial model or data that do not fit.
     """
     system = systems.find(settings.system)
+    if system.whole and settings.task != "recognition":
+        from avtlm.training.whole_system import build_whole  # which builds on this module
+
+        return build_whole(settings, vocabulary)
     phones = phone_table(settings.sources.values(), settings.initialise)
     if settings.task == "pretrain":
         model_config = config.load(system.config_class(), dict(settings.model))
@@ -110,7 +152,16 @@ def _vocabulary(settings: "TrainConfig") -> Tokenizer:
     texts: list[str] = []
     for part in settings.sources.values():
         rows = choose(read_manifest(part.manifest), dataclasses.replace(part, limit=None))
-        texts += [row.transcript for row in rows if row.transcript is not None]
+        texts += [text for text in (written(row, part.written) for row in rows) if text is not None]
+    return vocabulary_of(texts, settings)
+
+
+def vocabulary_of(texts: Sequence[str], settings: "TrainConfig") -> Tokenizer:
+    """A vocabulary of the kind that a configuration asks for.
+
+    Raises:
+        ValueError: there are no texts, or too few for so many word pieces.
+    """
     if not texts:
         raise ValueError("sources: no transcripts to build a vocabulary from; this task needs them.")
     if settings.subwords is not None:
@@ -162,7 +213,7 @@ def _geometry(settings: "TrainConfig") -> dict[str, str]:
 
 
 def check_inventory(model: nn.Module, datasets: Mapping[str, ClipDataset], phones: Vocabulary | None) -> None:
-    """Unit labels and phones fit the model's tables.
+    """Unit labels and phones fit the model's tables; datasets by their keys in the configuration.
 
     Raises:
         ValueError: a unit or a phone that the model has no row for.
@@ -170,17 +221,17 @@ def check_inventory(model: nn.Module, datasets: Mapping[str, ClipDataset], phone
     if not isinstance(model, PredictsUnits):
         return
     for name, dataset in datasets.items():
+        if dataset.labels is None and model.inventory["units"] and dataset.source.task == "speech":
+            raise ValueError(f"{name}.units: missing; make labels (see avtlm units --help), or set model.units to 0.")
         keys = ["units", *(f"units_{number + 1}" for number in range(len(dataset.further_labels)))]
         for key, labels in zip(keys, [dataset.labels, *dataset.further_labels], strict=True):
             which = "units" if key == "units" else "further_units"
             if key not in model.inventory:
-                raise ValueError(
-                    f"sources.{name}.further_units: {len(keys)} inventories, but the model predicts fewer; set model.further_units."
-                )
+                raise ValueError(f"{name}.further_units: {len(keys)} inventories, but the model predicts fewer; set model.further_units.")
             highest = -1 if labels is None else max((int(row.max()) for row in labels.values() if len(row)), default=-1)
             if highest >= model.inventory[key]:
                 raise ValueError(
-                    f"sources.{name}.{which}: has unit {highest}, but the model predicts {model.inventory[key]} units, "
+                    f"{name}.{which}: has unit {highest}, but the model predicts {model.inventory[key]} units, "
                     f"counted from 0; set model.{which} to the number of clusters."
                 )
     if phones is not None and len(phones) > model.inventory["phones"]:

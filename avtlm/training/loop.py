@@ -20,18 +20,19 @@ import torch
 from rich.console import Console
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
-from avtlm import config, systems
+from avtlm import config
 from avtlm.data.batching import Batch
 from avtlm.data.dataset import ClipDataset, Source
 from avtlm.data.mixing import Mixer, MixingConfig
 from avtlm.data.seeds import seed_for
+from avtlm.data.spoken_clips import open_source
 from avtlm.files import write_text
 from avtlm.objectives.loss import Loss
 from avtlm.protocols import FollowsSteps
 from avtlm.training import distributed, run_folder, watching
 from avtlm.training.distributed import Parallel, whole
 from avtlm.training.guard import Guard
-from avtlm.training.initial import build, check_inventory
+from avtlm.training.initial import build, check_inventory, check_sources
 from avtlm.training.interruption import Interruption
 from avtlm.training.layers import prepare_layers
 from avtlm.training.meter import Meter
@@ -46,7 +47,6 @@ from avtlm.training.weight_average import WeightAverage
 log = logging.getLogger(__name__)
 
 BatchIterator = Iterator[tuple[Batch | None, tuple[int, int]]]
-TASKS = {"recognition": "recognition", "sentences": "language_model"}  # which run a source is for; all others are for pre-training
 
 
 @dataclass(frozen=True)
@@ -55,11 +55,13 @@ class TrainConfig:
 
     Attributes:
         system: name of a system in avtlm.systems.
-        task: ``pretrain`` (the system's own losses), ``recognition`` (a recogniser on its encoder) or ``language_model``.
+        task: ``pretrain`` (the system's own losses), ``recognition`` (a recogniser on its encoder), ``language_model``, or of a system that
+            is trained whole, such as SpeechT5, ``transcription`` (also translation), ``generation`` of speech, or ``speaker``.
         output: folder of the run.
         model: configuration of the system, or of the recogniser, whose ``encoder`` group then changes single settings of the initial
             encoder.
-        initialise: model folder to start the encoder (or, in pre-training, the whole model) from; null starts from scratch.
+        initialise: model folder to start the encoder (or, in pre-training and of a system that is trained whole, all of the model) from;
+            null starts from scratch.
         sources: training data by name.
         mixing: how the sources share the steps; by default every step takes one batch of each source that is drawn (see Source.weight).
         validation: data for validation, clean and unaugmented.
@@ -67,11 +69,14 @@ class TrainConfig:
         buckets: utterances are sorted by length within windows of this many times max_rows; more pads less and shuffles less.
         precision: ``fp32`` or ``bf16`` (autocast; norms, softmax and losses stay in float32).
         initialise_weights: false takes only the sizes of the initial encoder and starts it from scratch.
-        fresh: modules of the initial model that start from scratch, such as ``predictor`` when the units are others.
+        fresh: modules of the initial model that start from scratch, such as ``predictor`` when the units are others; of a system that is
+            trained whole also ``vocabulary``: it is made of the transcripts, and what belongs to the initial one is dropped.
         subwords: size of a SentencePiece vocabulary for a recogniser; null writes with characters.
         vocabulary: these are ``characters``, those of the transcripts with ``|`` between words, or ``letters``, the English ones in upper
             case with ``|`` behind every word, as the official fine-tuning of wav2vec 2.0 and its kin writes them (32 symbols).
         vocabulary_from: model folder of the recogniser whose tokens a language model shall learn; null makes a vocabulary of its texts.
+        decoding: how a model for transcription is searched (DecodingConfig), or how one for generation ends its speech (SynthesisOptions),
+            when it is used; goes into its decoding.yaml.
         average: keep this many of the best validated models in ``candidates/`` and write their mean to ``average/`` at the end; 0 keeps
             none.
         max_bad_steps: stop after this many steps in a row whose loss is not finite; such a step changes nothing and is logged with its ids.
@@ -89,7 +94,7 @@ class TrainConfig:
     """
 
     system: str
-    task: Literal["pretrain", "recognition", "language_model"]
+    task: Literal["pretrain", "recognition", "language_model", "transcription", "generation", "speaker"]
     output: str
     sources: dict[str, Source]
     model: dict[str, Any] = field(default_factory=dict)
@@ -99,6 +104,7 @@ class TrainConfig:
     subwords: int | None = None
     vocabulary: Literal["characters", "letters"] = "characters"
     vocabulary_from: str | None = None
+    decoding: dict[str, Any] = field(default_factory=dict)
     validation: Source | None = None
     seed: int = 1
     steps: int = 1000
@@ -130,11 +136,7 @@ class TrainConfig:
         if not self.sources:
             raise ValueError("sources: no training data; describe at least one source.")
         self.mixing.check({name: part.weight for name, part in self.sources.items()})
-        for key, part in {**{f"sources.{name}": part for name, part in self.sources.items()}, "validation": self.validation}.items():
-            if part is not None and TASKS.get(part.task, "pretrain") != self.task:
-                raise ValueError(f"{key}.task: {part.task!r} gives no batches for a run whose task is {self.task!r}; change one of them.")
-            if part is not None and self.task == "pretrain" and part.units is None and systems.find(self.system).units:
-                raise ValueError(f"{key}.units: missing; a pre-training source needs unit labels (see avtlm units --help).")
+        check_sources(self)
         if (self.system == "language_model") != (self.task == "language_model"):
             raise ValueError(f"task: {self.task} for {self.system}; the task and the system language_model belong together.")
         if self.task == "language_model" and (self.activation_checkpointing or self.compile):
@@ -145,6 +147,8 @@ class TrainConfig:
             raise ValueError(
                 f"vocabulary_from: {self.vocabulary_from} for {self.task}; it is for a language_model, without subwords or vocabulary."
             )
+        if self.decoding and self.task not in ("transcription", "generation"):
+            raise ValueError(f"decoding: {self.task} has none here; only transcription and generation have, so leave it out.")
         if self.steps < 1 or self.log_every < 1 or self.save_every < 1 or self.buckets < 1:
             counts = f"steps {self.steps}, log_every {self.log_every}, save_every {self.save_every}, buckets {self.buckets}"
             raise ValueError(f"{counts}: give at least 1 of each.")
@@ -220,7 +224,7 @@ class Trainer:
                 name,
                 self._dataset(part, training=True),
                 settings.seed,
-                settings.max_frames,
+                part.max_frames or settings.max_frames,
                 settings.max_rows,
                 settings.workers,
                 settings.buckets,
@@ -229,12 +233,15 @@ class Trainer:
         }
         weights = {name: part.weight for name, part in settings.sources.items()}
         self.mixer = Mixer(settings.mixing, self.streams, weights, settings.seed)
-        check_inventory(self.model, {name: stream.dataset for name, stream in self.streams.items()}, self.start.phones)
-        validated = settings.validation if settings.validate_every else None
-        self.validation = None if validated is None else Validation(self, self._dataset(validated, training=False))
+        datasets = {f"sources.{name}": stream.dataset for name, stream in self.streams.items()}
+        if settings.validation is not None and settings.validate_every:
+            datasets["validation"] = self._dataset(settings.validation, training=False)
+        check_inventory(self.model, datasets, self.start.phones)
+        self.validation = Validation(self, datasets["validation"]) if "validation" in datasets else None
 
     def _dataset(self, part: Source, training: bool) -> ClipDataset:
-        return ClipDataset(part, self.settings.seed, self.start.inputs, self.start.vocabulary, self.start.phones, training)
+        start = self.start
+        return open_source(part, self.settings.seed, start.inputs, start.vocabulary, start.phones, training, start.speakers)
 
     # The loop ------------------------------------------------------------------------------------------------------------------------
 

@@ -9,10 +9,12 @@ import torch
 
 from avtlm import systems
 from avtlm.data.batching import Batch
-from avtlm.data.dataset import Source, choose, seconds
+from avtlm.data.dataset import OF_TEXT, Source, choose, seconds
 from avtlm.data.inputs import InputFormat
 from avtlm.data.manifest import Manifest, ManifestError, Utterance, read_manifest, write_manifest
+from avtlm.data.spoken_clips import SPOKEN, WRITTEN_AS_SPEECH
 from avtlm.frontends.filterbank import BANDS, SAMPLE_RATE, STACK
+from avtlm.frontends.mel import mel_frames
 from avtlm.frontends.text import DOWNSAMPLING
 from avtlm.nn.transformer import DecoderStack, Encoder
 from avtlm.protocols import PredictsUnits
@@ -20,7 +22,9 @@ from avtlm.text.vocabulary import SPECIALS, Tokenizer, Vocabulary
 from avtlm.training.initial import Start, build
 from avtlm.training.loop import TrainConfig
 
-KINDS = ("audio_video", "audio", "audio_text", "text", "recognition", "sentences")
+KINDS = ("audio_video", "audio", "audio_text", "text", "recognition", "sentences", *SPOKEN)
+SILENT = ("text", "infilling", "synthesis")  # what is read
+LABELLED = ("audio_video", "audio", "audio_text", "text", "speech")  # with units
 # Symbols of a transcript per second of speech: LibriSpeech has about 14.5 letters and spaces, and 4 of 1000 word pieces.
 LETTERS_PER_SECOND, PIECES_PER_SECOND, MANY = 14.5, 4.0, 200
 CLIP_SECONDS, SENTENCE = 10.0, 100  # of clips that are not there, and tokens of a sentence
@@ -39,7 +43,8 @@ def made_start(settings: TrainConfig, assumed: list[str]) -> tuple[dict[str, flo
     vocabulary: Tokenizer | None = None
     with tempfile.TemporaryDirectory() as folder:
         stand_in = Path(folder) / "manifest.jsonl"
-        write_manifest(stand_in, Manifest(Path(folder), (Utterance("made", audio="made.wav", audio_samples=16000, transcript="a"),)))
+        made = tuple(Utterance(name, audio="made.wav", audio_samples=16000, transcript="a", speaker=name) for name in ("one", "two"))
+        write_manifest(stand_in, Manifest(Path(folder), made))
         lengths: dict[str, float | None] = {}
         sources = {}
         for name, part in settings.sources.items():
@@ -51,7 +56,8 @@ def made_start(settings: TrainConfig, assumed: list[str]) -> tuple[dict[str, flo
                 sources[name] = dataclasses.replace(part, manifest=str(stand_in), split=None, min_seconds=0.0)
         absent = [name for name, length in lengths.items() if length is None]
         if absent:
-            what = f"sentences of {SENTENCE} tokens" if settings.task == "language_model" else f"clips of {CLIP_SECONDS:g} s"
+            texts = all(settings.sources[name].task in OF_TEXT for name in absent)
+            what = f"sentences of {SENTENCE} tokens" if texts else f"clips of {CLIP_SECONDS:g} s"
             assumed.append(f"{what}, for want of data ({', '.join(absent)})")
             vocabulary = made_vocabulary(settings)
             changes["vocabulary_from"] = None
@@ -85,7 +91,7 @@ def made_batch(source: Source, start: Start, rows: int, frames: int, generator: 
     """What a source would give for ``rows`` utterances of ``frames`` frames of the model each, without any padding.
 
     Args:
-        frames: for ``sentences``, tokens.
+        frames: of texts alone, tokens.
 
     Raises:
         ValueError: a task that no batch can be made up for.
@@ -99,7 +105,7 @@ def made_batch(source: Source, start: Start, rows: int, frames: int, generator: 
     if task == "sentences":
         return Batch(ids, task, targets={"tokens": _tokens(start, rows, frames, generator)}, target_lengths={"tokens": lengths})
     parts: dict[str, torch.Tensor] = {}
-    if task != "text" and "a" in source.modality:
+    if task not in SILENT and "a" in source.modality:
         parts |= _sound(inputs, rows, frames, generator)
     if task in ("audio_video", "recognition") and "v" in source.modality and inputs.video_size is not None:
         side = inputs.video_size
@@ -109,17 +115,33 @@ def made_batch(source: Source, start: Start, rows: int, frames: int, generator: 
     if task in ("text", "audio_text"):
         text = torch.randint(len(SPECIALS), sizes["phones"], (rows, DOWNSAMPLING * frames), generator=generator)
         parts |= {"text": text, "text_lengths": DOWNSAMPLING * lengths}
-    targets, ends = {}, {}
+    if task in ("infilling", "synthesis"):
+        symbols = frames if task == "infilling" else max(1, round(length * LETTERS_PER_SECOND))
+        parts |= {"text": _tokens(start, rows, symbols, generator), "text_lengths": torch.full((rows,), symbols)}
+    targets, ends = _spoken(task, start, rows, length, generator), {}
     if task == "recognition":
         assert start.vocabulary is not None
         per_second = PIECES_PER_SECOND if len(start.vocabulary) > MANY else LETTERS_PER_SECOND
         targets["tokens"] = _tokens(start, rows, max(1, round(length * per_second)), generator)
-    for name, size in sizes.items() if task != "recognition" else ():
-        if name != "phones":
+    for name, size in sizes.items() if task in LABELLED else ():
+        if name != "phones" and size:
             targets[name] = torch.randint(size, (rows, round(length * inputs.label_rate)), generator=generator)
     for name, target in targets.items():
-        ends[name] = torch.full((rows,), target.shape[1])
+        if name not in ("voice", "speaker"):
+            ends[name] = torch.full((rows,), target.shape[1])
     return Batch(ids, task, **parts, targets=targets, target_lengths=ends)
+
+
+def _spoken(task: str, start: Start, rows: int, length: float, generator: torch.Generator) -> dict[str, torch.Tensor]:
+    """Speech that is written, in someone's voice, and whose voice it is."""
+    found: dict[str, torch.Tensor] = {}
+    if task in WRITTEN_AS_SPEECH and start.inputs.mel_bands:
+        found["mel"] = torch.randn(rows, mel_frames(round(length * SAMPLE_RATE)), start.inputs.mel_bands, generator=generator)
+        if start.inputs.voice_dim:
+            found["voice"] = torch.randn(rows, start.inputs.voice_dim, generator=generator)
+    if task == "speaker":
+        found["speaker"] = torch.zeros(rows, dtype=torch.long)
+    return found
 
 
 def _sound(inputs: InputFormat, rows: int, frames: int, generator: torch.Generator) -> dict[str, torch.Tensor]:

@@ -18,6 +18,7 @@ from avtlm.training.averaging import Weights
 from avtlm.training.distributed import whole
 from avtlm.training.initial import PHONES
 from avtlm.training.state import EMA, FOLDER, TrainState, load_state, moments, save_state
+from avtlm.training.whole_system import SPEAKERS, read_speakers
 
 if TYPE_CHECKING:
     from avtlm.training.loop import Trainer
@@ -46,9 +47,10 @@ def save(run: "Trainer", folder: Path, resumable: bool = True) -> None:
 
 
 def _write(run: "Trainer", folder: Path, weights: dict[str, Tensor], name: str) -> None:
-    decoding = run.model.config.decoding if isinstance(run.model, Recognizer) else None
-    extra = {} if run.start.phones is None else {PHONES: "\n".join(run.start.phones.symbols) + "\n"}
-    card = checkpoint.model_card(name, run.model, run.start.card["system"])
+    decoding = run.model.config.decoding if isinstance(run.model, Recognizer) else run.start.decoding
+    tables = {PHONES: run.start.phones.symbols if run.start.phones is not None else [], SPEAKERS: list(run.start.speakers)}
+    extra = {table: "\n".join(symbols) + "\n" for table, symbols in tables.items() if symbols}
+    card = checkpoint.model_card(name, run.model, run.start.card["system"], run.start.card["task"])
     checkpoint.write_model(folder, Weights(weights), run.start.card, run.start.vocabulary, extra, card, decoding)
 
 
@@ -69,6 +71,8 @@ def load_model(run: "Trainer") -> bool:
     vocabulary, phones = run.start.vocabulary, run.start.phones
     if vocabulary is not None and load_vocabulary(folder).symbols != vocabulary.symbols:
         raise ValueError(f"{folder}: was trained on transcripts with other symbols; choose another output or remove the folder.")
+    if read_speakers(folder) != run.start.speakers:
+        raise ValueError(f"{folder}: was trained on other speakers; choose another output or remove the folder.")
     table = folder / PHONES
     if phones is not None and table.exists() and table.read_text(encoding="utf-8").split() != phones.symbols:
         raise ValueError(f"{folder}: was trained on texts with other phones; choose another output or remove the folder.")

@@ -5,12 +5,11 @@ import itertools
 import logging
 from collections.abc import Callable, Iterator, Sequence
 
-import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
 from avtlm.data.batching import Batch, plan_batches, plan_by_groups, summarise
-from avtlm.data.dataset import ClipDataset, collate, crop_together
+from avtlm.data.dataset import ClipDataset
 from avtlm.data.seeds import seed_for
 from avtlm.training.interruption import ignore_in_worker
 
@@ -30,17 +29,9 @@ class _Rows(torch.utils.data.Dataset[Batch]):
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
         try:
-            return self._build(*plan)
+            return self.dataset.batch(*plan)
         finally:
             torch.set_num_threads(threads)
-
-    def _build(self, rows: list[int], epoch: int, progress: float) -> Batch:
-        source, seed = self.dataset.source, self.dataset.seed
-        items = [self.dataset.item(row, epoch, progress) for row in rows]
-        if source.crop_frames is not None:
-            rng = np.random.default_rng(seed_for(seed, "crop", epoch, *(item.id for item in items)))
-            items = crop_together(items, source.crop_frames, rng, self.dataset.inputs.label_rate, self.dataset.inputs.frame_rate)
-        return collate(items, source.task)
 
 
 class BatchStream:

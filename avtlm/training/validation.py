@@ -10,20 +10,33 @@ from typing import TYPE_CHECKING
 import torch
 
 from avtlm.data.batching import Batch, plan_batches
-from avtlm.data.dataset import ClipDataset, collate
-from avtlm.data.manifest import read_manifest
+from avtlm.data.dataset import ClipDataset, written
 from avtlm.data.seeds import seed_for
+from avtlm.objectives.loss import Loss
 from avtlm.recognizer import Recognizer, transcribe_all
 from avtlm.text.normalize import normalize
 from avtlm.training.averaging import average
 from avtlm.training.meter import Meter
 from avtlm.training.run_folder import save
 from avtlm.training.watching import Sample
+from avtlm.transcriber import Transcriber
+from avtlm.whole_model import WholeModel
 
 if TYPE_CHECKING:
     from avtlm.training.loop import Trainer
 
 MOST = 700.0  # nats of which a float can take the exponential
+# What says which model is best, the most telling first, and what it is multiplied by where more is better.
+MEASURED = {"valid_wer": 1.0, "valid_perplexity": 1.0, "valid_speaker_accuracy": -1.0, "valid_masked_loss": 1.0, "valid_loss": 1.0}
+
+
+def _writer(run: "Trainer") -> Transcriber | None:
+    """The model of a run as one that writes down speech, if it is one."""
+    if isinstance(run.model, Recognizer):
+        return run.model
+    if run.settings.task != "transcription" or run.start.vocabulary is None:
+        return None
+    return WholeModel(run.model, run.start.vocabulary, run.start.decoding)
 
 
 class Validation:
@@ -31,45 +44,55 @@ class Validation:
 
     Attributes:
         batches: those of this process, by their numbers among all.
-        samples: some utterances as a recogniser understood them in the last validation, always the same ones.
+        samples: some utterances as they were understood in the last validation, always the same ones.
+        writer: what writes down speech, if the model does.
     """
 
     def __init__(self, run: "Trainer", dataset: ClipDataset) -> None:
         self.run = run
         self.dataset = dataset
         self.samples: list[Sample] = []
+        self.writer = _writer(run)
         lengths = [dataset.frames(index) for index in range(len(dataset))]
-        plans = plan_batches(lengths, run.settings.max_frames, run.settings.max_rows, torch.Generator().manual_seed(0))
+        bound = dataset.source.max_frames or run.settings.max_frames
+        plans = plan_batches(lengths, bound, run.settings.max_rows, torch.Generator().manual_seed(0))
         mine = range(run.processes.rank, len(plans), run.processes.count)
-        self.batches: dict[int, Batch] = {
-            number: collate([dataset.item(row) for row in plans[number]], dataset.source.task) for number in mine
-        }
+        self.batches: dict[int, Batch] = {number: dataset.batch(plans[number]) for number in mine}
 
     @torch.no_grad()
     def results(self) -> dict[str, float]:
-        """Losses and, of a recogniser, the word error rate, or of a language model, the perplexity of a token, ends counted."""
+        """Losses and, of a model that writes down speech, the word error rate, or of a language model, the perplexity of a token with ends.
+
+        Where nothing else says which model is best, ``valid_loss`` does: the sum of all losses over all that they count.
+        """
         run, meter = self.run, Meter()
         run.replicas.gathered(True)
         run.model.eval()
         for number, batch in self.batches.items():
             generator = torch.Generator().manual_seed(seed_for("validation", number))
-            meter.add("", run.model.losses(batch.to(run.device), generator))  # type: ignore[operator]
+            torch.manual_seed(seed_for("validation dropout", number))  # some dropout never ends
+            losses: dict[str, Loss] = run.model.losses(batch.to(run.device), generator)  # type: ignore[operator]
+            total = torch.stack([loss.value for loss in losses.values()]).sum()
+            count = torch.stack([loss.count for loss in losses.values()]).sum()
+            meter.add("", {**losses, "": Loss(total, count, {"loss": (total, count)})})
         results = {f"valid_{name}": value for name, value in meter.merged(run.processes).means().items()}
-        if isinstance(run.model, Recognizer) and run.start.vocabulary is not None:
+        if self.writer is not None:
             from avtlm.evaluation.wer import corpus_wer
 
-            said = self._understood(run.model)
+            said = self._understood(self.writer)
             results["valid_wer"] = corpus_wer([(normalize(each.reference), normalize(each.text)) for each in said]).rate
             self.samples = sorted(said, key=lambda each: seed_for("samples", each.id))[: run.settings.samples]
         if run.settings.task == "language_model":
             results["valid_perplexity"] = math.exp(min(results["valid_nll"], MOST))
+        if any(name in results for name in MEASURED if name != "valid_loss"):
+            results.pop("valid_loss", None)
         run.model.train()
         run.replicas.gathered(False)
         return results
 
-    def _understood(self, model: Recognizer) -> list[Sample]:
+    def _understood(self, model: Transcriber) -> list[Sample]:
         """What was said and what was understood, in the same order on any number of processes."""
-        rows = {row.id: row.transcript or "" for row in read_manifest(self.dataset.source.manifest)}
+        rows = {row.id: written(row, self.dataset.source.written) or "" for row in self.dataset.manifest}
         texts = {number: transcribe_all(model, [batch.to(self.run.device)]) for number, batch in self.batches.items()}
         gathered = {number: found for part in self.run.processes.gather(texts) for number, found in part.items()}
         return [Sample(name, rows[name], text) for number in sorted(gathered) for name, text in gathered[number].items()]
@@ -77,8 +100,7 @@ class Validation:
     def keep_the_best(self, results: dict[str, float]) -> None:
         """Write the model to ``best/`` if no earlier one was better, and to ``candidates/`` if it is among the best."""
         run, state = self.run, self.run.state
-        measured = ("valid_wer", "valid_perplexity", "valid_masked_loss")
-        quality = next((results[name] for name in measured if name in results), math.inf)
+        quality = next((sign * results[name] for name, sign in MEASURED.items() if name in results), math.inf)
         if state.best is None or quality < state.best:
             state.best = quality
             save(run, run.folder / "best", resumable=False)

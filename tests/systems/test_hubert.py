@@ -73,8 +73,8 @@ def test_units_of_a_source_have_to_be_those_that_the_model_predicts() -> None:
         return SimpleNamespace(labels=first, further_labels=further)
 
     model = tiny("hubert", further_units=(3,))
-    check_inventory(model, {"fits": of(units=[6], more=[2])}, None)  # type: ignore[dict-item]
+    check_inventory(model, {"sources.fits": of(units=[6], more=[2])}, None)  # type: ignore[dict-item]
     with pytest.raises(ValueError, match=r"sources\.x\.further_units: has unit 3, but the model predicts 3 units"):
-        check_inventory(model, {"x": of(units=[6], more=[3])}, None)  # type: ignore[dict-item]
+        check_inventory(model, {"sources.x": of(units=[6], more=[3])}, None)  # type: ignore[dict-item]
     with pytest.raises(ValueError, match=r"sources\.x\.further_units: 3 inventories, but the model predicts fewer"):
-        check_inventory(model, {"x": of(units=[6], more=[2], most=[1])}, None)  # type: ignore[dict-item]
+        check_inventory(model, {"sources.x": of(units=[6], more=[2], most=[1])}, None)  # type: ignore[dict-item]

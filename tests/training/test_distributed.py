@@ -22,6 +22,7 @@ from avtlm.training.loop import TrainConfig, Trainer, train
 from avtlm.training.stream import BatchStream
 from avtlm.units.labels import read_labels, write_labels
 from tests.made_corpus import MadeCorpus, make_corpus
+from tests.training import made_whole as spoken
 from tests.training import test_speech_systems as speech
 from tests.training.made_jobs import finish, run_job, start
 from tests.training.made_runs import MODEL, journal, pretraining, recognition, run, same, weights
@@ -81,6 +82,26 @@ def test_two_processes_train_a_recogniser_and_a_taught_model_like_one(corpus: Ma
     for one, two in zip(single, run_job(2, *jobs), strict=True):
         assert_close(one, two)
     assert any("valid_wer" in line for line in journal(single[0]))
+
+
+def test_two_processes_train_a_model_of_speech_and_text_like_one(tmp_path: Path) -> None:
+    """Batches of one modality each, batch norms behind the decoder, dropout that never ends, validation of written speech."""
+    made = spoken.make_spoken_corpus(tmp_path / "corpus")
+    source = {"manifest": str(made.sound), "task": "speech", "units": str(made.units), "voices": spoken.voices(made), "split": "valid"}
+    changes = {"steps": 4, "log_every": 1, "validate_every": 2}
+    runs = [
+        spoken.pretraining(made, tmp_path / "x", accumulate=3, mixing={}, validation=source, **changes),
+        spoken.finetuning(made, tmp_path / "x", "synthesis", accumulate=2, **changes),
+    ]
+    single = [run(settings | {"output": str(tmp_path / f"one{number}")}) for number, settings in enumerate(runs)]
+    jobs = [settings | {"output": str(tmp_path / f"two{number}")} for number, settings in enumerate(runs)]
+    for one, two in zip(single, run_job(2, *jobs), strict=True):
+        assert_close(one, two)
+    assert any("valid_loss" in line for line in journal(single[1]))
+    # Its positions are scaled by a number of their own.
+    for code, _, errors in finish(start(2, runs[0] | {"output": str(tmp_path / "sharded"), "parallel": "fsdp"})):
+        assert code == 1
+        assert "parallel: fsdp divides no single numbers, and this model learns some (" in errors
 
 
 def test_the_rounds_of_a_step_are_shared_out_with_no_utterance_lost_or_doubled(corpus: MadeCorpus) -> None:
