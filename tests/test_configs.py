@@ -15,6 +15,7 @@ from avtlm.recognizer import Recognizer, RecognizerConfig
 from avtlm.text.vocabulary import Vocabulary
 from avtlm.training.initial import load_except, merged
 from avtlm.training.loop import TrainConfig
+from avtlm.training.whole_system import model_settings
 
 ROOT = Path(__file__).resolve().parent.parent / "configs"
 FILES = sorted(ROOT.rglob("*.yaml"))
@@ -39,6 +40,8 @@ def build(settings: TrainConfig, device: str = "meta") -> nn.Module:
     with torch.device(device):
         if settings.task == "language_model":
             return encoder(settings, settings.model | {"vocabulary": 1000})
+        if systems.find(settings.system).whole:
+            return encoder(settings, model_settings(settings, {}, {"speakers": 1251} if settings.task == "speaker" else {}))
         if settings.task == "pretrain":
             return encoder(settings, settings.model)
         heads = config.load(RecognizerConfig, settings.model)
@@ -103,7 +106,7 @@ def test_an_unknown_key_is_refused_at_every_depth(path: Path) -> None:
         with pytest.raises(ConfigError, match="'dimm' is not known; did you mean 'dim'"):
             build(config.load(TrainConfig, path, ["model.dimm=1"]))
         return
-    deep = [] if settings.task == "pretrain" else ["encoder"]
+    deep = [] if settings.task == "pretrain" or systems.find(settings.system).whole else ["encoder"]
     front = ["frontends", "lips", "sizze"] if settings.system in ("avhubert", "vatlm") else ["waveform", "widthss"]
     for keys in (["zzz"], [*deep, "encoder", "dimm"], [*deep, *front]):
         with pytest.raises(ConfigError, match=rf"'[a-z.]*{keys[-1]}' is not known"):
@@ -114,7 +117,8 @@ def test_an_unknown_key_is_refused_at_every_depth(path: Path) -> None:
 def test_paths_of_a_configuration_lie_below_the_folder_that_runs_it(path: Path) -> None:
     settings = read(path)
     parts = [*settings.sources.values(), *([settings.validation] if settings.validation else [])]
-    named = [settings.output, *(part.manifest for part in parts), *(part.units for part in parts if part.units is not None)]
+    files = [file for part in parts for file in (part.manifest, part.units, part.voices) if file is not None]
+    named = [settings.output, *files]
     assert all(name.startswith("runs/") and ".." not in name for name in named)
 
 
@@ -146,6 +150,13 @@ def test_tiny_fine_tuning_starts_from_tiny_pre_training() -> None:
         ("wavlm/large.yaml", 316_609_408 + 24 * (64 * 8 + 8 + 16) + 320 * 16),
         ("data2vec/base.yaml", 93_754_880),
         ("mt4ssl/base.yaml", 94_142_456),
+        # SpeechT5's carry norms of distances in all layers, and distances in the decoder, that nothing uses.
+        ("speecht5/base.yaml", 154_388_957 - 18 * 2 * 64 - 320 * 64),
+        ("speecht5/large.yaml", 421_189_341 - 6 * 2 * 64 - 320 * 64),
+        ("speecht5/finetune_asr_100h.yaml", 153_832_469 - 18 * 2 * 64 - 320 * 64),
+        ("speecht5/finetune_tts.yaml", 153_832_469 - 18 * 2 * 64 - 320 * 64),
+        ("speecht5/finetune_vc.yaml", 153_832_469 - 18 * 2 * 64 - 320 * 64),
+        ("speecht5/finetune_sid.yaml", 153_832_469 - 18 * 2 * 64 - 320 * 64 + 1251 * 768),
     ],
 )
 def test_published_models_have_the_official_numbers_of_parameters(path: str, parameters: int) -> None:
