@@ -124,6 +124,8 @@ def text_ids(text: str, vocabulary: Tokenizer) -> list[int]:
     if not text.strip() or not ids:
         raise TextError(text, "there is nothing to say; give at least one letter.")
     unknown = sorted(vocabulary.unknown_report([text]).symbols)
+    if getattr(vocabulary, "spelling", None) != "tokens":  # word pieces report neighbouring letters as one
+        unknown = sorted(set("".join(unknown)))
     if unknown:
         known = set(vocabulary.symbols)
         cases = (("lower", str.lower), ("upper", str.upper))
