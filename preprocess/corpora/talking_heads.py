@@ -13,7 +13,6 @@ same seed gives the same files on any number of workers.
 
 import argparse
 import dataclasses
-import json
 import math
 import os
 import sys
@@ -27,8 +26,9 @@ from avtlm.data.manifest import Manifest, Utterance, read_manifest, write_manife
 from avtlm.data.media import write_clip, write_wav
 from avtlm.data.seeds import seed_for
 from avtlm.errors import MissingExtra
-from avtlm.files import atomic_path, write_text
+from avtlm.files import atomic_path
 from avtlm.training.progress import bar
+from preprocess.corpora.recipe import claim
 from preprocess.pool import Crash, run_tasks
 from preprocess.synthesis import espeak
 from preprocess.synthesis.espeak import SAMPLE_RATE, Speech, Voice, speak
@@ -117,7 +117,7 @@ def generate(
         raise ValueError(f"faces: {faces!r} is unknown; choose {' or '.join(FACES)}.")
     _require_packages(faces)
     folder = Path(out)
-    _claim(folder, {"size": size, "seed": seed, "kind": kind, "faces": faces, "version": VERSION})
+    claim(folder, {"size": size, "seed": seed, "kind": kind, "faces": faces, "version": VERSION}, ("video", "manifest.jsonl"))
     speakers = plan(folder, SIZES[size], seed, kind, faces)
     rows: list[Utterance] = []
     total = sum(len(speaker.clips) for speaker in speakers)
@@ -145,19 +145,6 @@ def _require_packages(faces: str) -> None:
         from preprocess.synthesis import photo
 
         photo.require()
-
-
-def _claim(folder: Path, recipe: dict[str, Any]) -> None:
-    """Note how the corpus in a folder is made. Files are never made twice, so a folder has one recipe for good."""
-    note = folder / "corpus.json"
-    if note.exists():
-        found = json.loads(note.read_text(encoding="utf-8"))
-    else:
-        found = {} if (folder / "video").exists() or (folder / "manifest.jsonl").exists() else recipe
-    if found != recipe:
-        differing = ", ".join(f"{key} {found.get(key, 'unknown')}" for key in recipe if found.get(key) != recipe[key])
-        raise ValueError(f"{folder} holds a corpus that was made with {differing}; choose an empty folder, or delete this one.")
-    write_text(note, json.dumps(recipe, indent=1) + "\n")
 
 
 def plan(out: Path, size: Size, seed: int, kind: Kind, faces: str) -> list[Speaker]:
