@@ -41,7 +41,7 @@ def test_a_text_is_said_as_transformers_says_it(tmp_path: Path, monkeypatch: pyt
         for parameter in network.parameters():
             parameter += 0.1 * torch.randn_like(parameter)
     there.speech_decoder_postnet.prob_out.weight *= 0.1
-    there.speech_decoder_postnet.prob_out.bias.fill_(-1.25)
+    there.speech_decoder_postnet.prob_out.bias.fill_(-1.14)
     tokenizer = transformers.SpeechT5Tokenizer(str(save_pieces(tmp_path)))
     for name, part in (("model", there), ("model", tokenizer), ("vocoder", vocoder)):
         part.save_pretrained(tmp_path / "there" / name)
@@ -67,7 +67,7 @@ def test_a_text_is_said_as_transformers_says_it(tmp_path: Path, monkeypatch: pyt
     folder = convert_folder(tmp_path / "there" / "model", None, tmp_path / "model")
     assert checkpoint.load_decoding(folder)["end_symbol"]
     (found,) = synthesize([TEXT], folder, voice, convert_folder(tmp_path / "there" / "vocoder", None, tmp_path / "vocoder"))
-    assert len(found.mel) > 4
+    assert len(found.mel) > 9
     assert not found.cut
     assert found.attention[0].shape[2] == ids.shape[1]
     np.testing.assert_allclose(found.wave, expected.numpy(), atol=1e-4)
