@@ -138,7 +138,11 @@ class Delivery:
         return cls(writer, find_voice(voice, settings.voice_dim, speaker), open_vocoder(vocoder, settings.bands, writer.device), seed)
 
     def say(self, batches: Sequence[Batch]) -> list[Spoken]:
-        """Speech of batches of one row each."""
+        """Speech of batches of one row each.
+
+        Raises:
+            FloatingPointError: the model writes numbers that are not finite.
+        """
         if not batches:
             return []
         writer, device = self.writer, self.writer.device
@@ -153,6 +157,8 @@ class Delivery:
 
     def _spoken(self, name: str, speech: Speech) -> Spoken:
         mel = speech.mel.float()
+        if not bool(mel.isfinite().all()):
+            raise FloatingPointError(f"{name}: {self.writer.name} wrote values that are not finite; its training has diverged.")
         wave = griffin_lim(mel, seed_for(self.seed, "phases")) if self.vocoder is None else self.vocoder(mel[None])[0]
         if speech.cut:
             logger.warning(
@@ -178,9 +184,13 @@ def find_voice(voice: Voice | None, width: int, speaker: str | None = None) -> T
         ValueError: there is a voice too many or none, or it cannot be read, is of another size or says nothing.
     """
     if not width:
-        if voice is not None:
+        if voice is not None or speaker is not None:
             raise ValueError("voice: this model knows no voices and speaks in the one that it has learned; leave the voice out.")
         return None
+    if speaker is not None and (not isinstance(voice, str | Path) or Path(voice).suffix not in VOICES[1:]):
+        raise ValueError(
+            f"speaker: {speaker!r}, but only a voice file *.npz or *.safetensors has embeddings by name; give one, or no speaker."
+        )
     if voice is None:
         raise ValueError(f"voice: none is given, but the model takes a speaker embedding of {width} values (an x-vector of the reference).")
     name = str(voice) if isinstance(voice, str | Path) else "the embedding"

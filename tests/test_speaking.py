@@ -292,6 +292,8 @@ def test_voices_that_do_not_fit_are_one_sentence_each(tmp_path: Path, model: Spe
         (tmp_path / "nan.npy", None, "nan.npy is zero or not finite"),
         (tmp_path / "objects.npy", None, "objects.npy is no array of numbers"),
         (tmp_path / "two.npz", None, "two.npz holds 2 voices; name the speaker, such as one of alice, bob"),
+        (tmp_path / "zero.npy", "carol", r"speaker: 'carol', but only a voice file \*.npz or \*.safetensors has embeddings by name"),
+        (None, "carol", "speaker: 'carol', but only a voice file"),
         (tmp_path / "two.npz", "carol", "two.npz: no speaker embedding of 'carol'"),
         (tmp_path / "text.npz", None, "text.npz cannot be read"),
         (tmp_path / "clip.wav", None, "clip.wav is no file of speaker embeddings; give the embedding"),
@@ -321,6 +323,15 @@ def test_vocoders_and_models_that_do_not_fit_are_one_sentence_each(tmp_path: Pat
         synthesize(["abc"], model, voice(), options=["treshold=1"])
     with pytest.raises(ValueError, match="give a threshold above 0"):
         synthesize(["abc"], model, voice(), options=["threshold=0"])
+
+
+def test_a_model_that_has_diverged_says_so() -> None:
+    network = writer()
+    assert network.spectrogram is not None
+    with torch.no_grad():
+        network.spectrogram.frames.bias[0] = torch.nan
+    with pytest.raises(FloatingPointError, match="'abc': model wrote values that are not finite; its training has diverged"):
+        synthesize(["abc"], SpeechWriter(network, Vocabulary(SYMBOLS), OPTIONS), voice())
 
 
 # Files ----------------------------------------------------------------------------------------------------------------------------------

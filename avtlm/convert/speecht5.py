@@ -52,7 +52,6 @@ MODELS = {**dict.fromkeys(ARCHITECTURES, "speecht5"), SPEECH2C: "speech2c"}
 # What a model folder calls the task of a model that is no recogniser on an encoder.
 TASKS = {"pretrain": "pretrain", "recognition": "transcription", "generation": "generation", "speaker": "speaker"}
 FOLLOWING = ("<mask>", "<ctc_blank>")  # SpeechT5's task puts them behind the symbols of its dictionary
-TRANSCRIBE = ("avtlm transcribe FILE --model FOLDER",)
 NO_VOCABULARY = (
     "Its file held no vocabulary; convert it again with --vocabulary dict.txt, or the SentencePiece model, to read and write text."
 )
@@ -89,8 +88,7 @@ def _speecht5(file: Container, vocabulary: str | Path | None) -> Converted:
     tokens = None if vocabulary is None else text_vocabulary(vocabulary, rows)
     notes = [PADDING] if tokens is not None else [PADDING, NO_VOCABULARY]
     form = {"system": "speecht5", "task": TASKS[settings.task], "model": config.to_dict(settings)}
-    commands = [*TRANSCRIBE] if settings.task == "recognition" and tokens is not None else []
-    commands += ["avtlm info FOLDER", "avtlm convert FOLDER --to fairseq --out model.pt"]
+    commands = [*uses(settings, tokens), "avtlm info FOLDER", "avtlm convert FOLDER --to fairseq --out model.pt"]
     text = card(f"{TITLES['speecht5']} ({file.name})", model, f"the official checkpoint `{file.path.name}`", commands, notes)
     return Converted(model, form, tokens, decoding_of(settings, file.model.get("t5_task")), {}, text)
 
@@ -136,6 +134,17 @@ def official_name(rules: Rules, name: str) -> str:
         return find_key(rules, name)
     except ValueError:
         return name
+
+
+def uses(settings: SpeechT5Config, vocabulary: Tokenizer | None) -> list[str]:
+    """What can be done with a converted model, as commands."""
+    if settings.task == "recognition" and vocabulary is not None:
+        return ["avtlm transcribe FILE --model FOLDER"]
+    if settings.task != "generation":
+        return []
+    rest = f"--model FOLDER{' --voice FILE' if settings.spectrogram.voice_dim else ''} -o FILE"
+    says = [f"avtlm synthesize TEXT {rest}"] if "text" in settings.inputs and vocabulary is not None else []
+    return [*says, f"avtlm convert-voice SOUND {rest}"] if "speech" in settings.inputs else says
 
 
 def decoding_of(settings: SpeechT5Config, task: Any = None) -> DecodingConfig | SynthesisOptions | None:

@@ -30,7 +30,7 @@ from avtlm.convert.options import OptionError, Options
 from avtlm.convert.options.huggingface import WITHOUT_EFFECT
 from avtlm.convert.options.speecht5 import CLASSES, Kind, hugging_face, vocoder
 from avtlm.convert.options.speecht5_official import hugging_face_config, vocoder_config
-from avtlm.convert.speecht5 import FOLLOWING, PADDING, TASKS, TRANSCRIBE, official_name, text_vocabulary
+from avtlm.convert.speecht5 import FOLLOWING, PADDING, TASKS, official_name, text_vocabulary, uses
 from avtlm.convert.tensor_files import SAFETENSORS
 from avtlm.convert.vocabulary import ADDED, TOKENIZER, read_json
 from avtlm.decoding.settings import DecodingConfig
@@ -114,8 +114,7 @@ def _model(folder: Path, values: Mapping[str, Any], options: Options, weights: M
     if kind == "s2t":
         decoding = official_decoding()
     form = {"system": "speecht5", "task": TASKS[settings.task], "model": config.to_dict(settings)}
-    commands = [*TRANSCRIBE] if kind == "s2t" and tokens is not None else []
-    commands += ["avtlm info FOLDER", "avtlm convert FOLDER --to huggingface --out DIR"]
+    commands = [*uses(settings, tokens), "avtlm info FOLDER", "avtlm convert FOLDER --to huggingface --out DIR"]
     text = card(f"{TITLES['speecht5']} ({CLASSES[kind]})", model, f"the Hugging Face folder `{folder.resolve().name}`", commands, notes)
     return Converted(model, form, tokens, decoding, {}, text)
 

@@ -18,13 +18,14 @@ from avtlm.frontends.mel import BANDS, FLOOR, HOP, SILENCE, WINDOW, mel_bands
 STEPS = 60  # that phases take
 SPLITS = 40  # steps that magnitudes take
 MOMENTUM = 0.99
+LOUDEST = 4.0  # a logarithm far above that of any band of sound; what is beyond it comes from a model that has learned nothing
 FEWEST = 4  # frames that are needed to reflect the ends of a waveform
 
 
 def magnitudes(mel: Tensor, steps: int = SPLITS) -> Tensor:
     """Magnitudes whose bands are those of a log mel spectrogram: (frames, 80) -> (frames, 513)."""
     bands = mel_bands().to(mel.device)
-    wanted = 10.0 ** mel.float()
+    wanted = 10.0 ** mel.float().clamp(SILENCE, LOUDEST)
     covered = bands.sum(0)  # no band covers the lowest and the highest bins
     shares = bands / covered.clamp(min=torch.finfo(torch.float32).tiny)
     found = (wanted / bands.sum(1)) @ shares

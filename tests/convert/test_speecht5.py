@@ -92,6 +92,8 @@ def test_a_dictionary_beside_the_file_becomes_the_vocabulary(tmp_path: Path) -> 
 def test_how_speech_ends_is_noted(tmp_path: Path) -> None:
     folder = convert(official_file(tmp_path, speecht5(task="generation"), t5_task="s2s"), None, tmp_path / "model")
     assert checkpoint.load_decoding(folder) == {"threshold": 0.5, "stop": "any", "longest": 10.0, "shortest": 0.0, "end_symbol": False}
+    assert "avtlm convert-voice SOUND --model FOLDER --voice FILE -o FILE" in (folder / "README.md").read_text()
+    assert "avtlm synthesize" not in (folder / "README.md").read_text()  # without a vocabulary
     folder = convert(official_file(tmp_path, speecht5(task="generation"), t5_task="t2s"), None, tmp_path / "model")
     assert checkpoint.load_decoding(folder)["longest"] == 20.0
 

@@ -66,6 +66,7 @@ def test_a_text_is_said_as_transformers_says_it(tmp_path: Path, monkeypatch: pyt
     expected = there.generate_speech(ids, voice, vocoder=vocoder)
     folder = convert_folder(tmp_path / "there" / "model", None, tmp_path / "model")
     assert checkpoint.load_decoding(folder)["end_symbol"]
+    assert "avtlm synthesize TEXT --model FOLDER --voice FILE -o FILE\n" in (folder / "README.md").read_text()
     (found,) = synthesize([TEXT], folder, voice, convert_folder(tmp_path / "there" / "vocoder", None, tmp_path / "vocoder"))
     assert len(found.mel) > 9
     assert not found.cut

@@ -95,3 +95,8 @@ def test_silence_stays_silent() -> None:
 def test_other_spectrograms_are_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="Griffin-Lim takes"):
         griffin_lim(torch.zeros(shape))
+
+
+def test_values_of_a_model_that_has_learned_nothing_stay_finite() -> None:
+    wave = griffin_lim(100.0 * torch.randn(20, BANDS, generator=torch.Generator().manual_seed(0)))
+    assert bool(wave.isfinite().all())
