@@ -547,21 +547,21 @@ def _parser() -> argparse.ArgumentParser:
         conversion.add_argument("files", metavar="FILE", nargs="+", help="any common video or audio file")
         window = "seconds that are taken at once (default: 20); longer files are divided at pauses; 0 takes every file whole"
         conversion.add_argument("--window", type=float, default=20.0, metavar="SECONDS", help=window)
-    for speech in (synthesize, convert_voice, enhance):
-        speech.add_argument("--model", metavar="DIR", required=True, help="a model folder for generation")
+    for delivery in (synthesize, convert_voice, enhance):
+        delivery.add_argument("--model", metavar="DIR", required=True, help="a model folder for generation")
         said = "a file *.wav (16 kHz), or a folder for one file per input"
-        speech.add_argument("--out", "-o", metavar="PATH", required=True, help=said)
+        delivery.add_argument("--out", "-o", metavar="PATH", required=True, help=said)
         voice = "speaker embedding of a reference, such as an x-vector: .npy, or .npz or .safetensors of one or several"
-        speech.add_argument("--voice", metavar="FILE", help=voice)
-        speech.add_argument("--speaker", metavar="NAME", help="whose of the embeddings in --voice")
-        speech.add_argument("--vocoder", metavar="DIR", help="folder of a vocoder (default: Griffin-Lim, which needs no weights)")
-        speech.add_argument("--seed", type=int, default=0, help="repeats what is said (default: 0)")
+        delivery.add_argument("--voice", metavar="FILE", help=voice)
+        delivery.add_argument("--speaker", metavar="NAME", help="whose of the embeddings in --voice")
+        delivery.add_argument("--vocoder", metavar="DIR", help="folder of a vocoder (default: Griffin-Lim, which needs no weights)")
+        delivery.add_argument("--seed", type=int, default=0, help="repeats what is said (default: 0)")
         threshold = "probability at which speech ends (default: the model's, mostly 0.5)"
-        speech.add_argument("--threshold", type=float, metavar="X", help=threshold)
+        delivery.add_argument("--threshold", type=float, metavar="X", help=threshold)
         longest = "cut speech at so many frames of 16 ms for each symbol, or each 20 ms of sound, that was read (default: the model's)"
-        speech.add_argument("--longest", type=float, metavar="X", help=longest)
-        speech.add_argument("--mel", metavar="PATH", help="also write the log mel spectrogram: a file *.npy, or a folder")
-        speech.add_argument("--attention", metavar="PATH", help="also draw where the decoder looked: a file *.png, or a folder")
+        delivery.add_argument("--longest", type=float, metavar="X", help=longest)
+        delivery.add_argument("--mel", metavar="PATH", help="also write the log mel spectrogram: a file *.npy, or a folder")
+        delivery.add_argument("--attention", metavar="PATH", help="also draw where the decoder looked: a file *.png, or a folder")
 
     evaluate = verb("evaluate", _evaluate, "measure the word error rate of a model on a manifest", "Intervals are 95 %, by bootstrap.")
     evaluate.add_argument("manifest", metavar="MANIFEST", help="lip crops and sound with transcripts, as avtlm-lip-roi writes them")
