@@ -172,7 +172,10 @@ def decoding_of(settings: "TrainConfig") -> DecodingConfig | SynthesisOptions | 
     Raises:
         ConfigError: unknown or wrong settings.
     """
-    if settings.task == "generation":
-        hears = any(part.task == "conversion" for part in settings.sources.values())
-        return config.load(SynthesisOptions, ({"longest": LONGEST_OF_SPEECH} if hears else {}) | settings.decoding)
-    return config.load(DecodingConfig, settings.decoding) if settings.decoding else None
+    try:
+        if settings.task == "generation":
+            hears = any(part.task == "conversion" for part in settings.sources.values())
+            return config.load(SynthesisOptions, ({"longest": LONGEST_OF_SPEECH} if hears else {}) | settings.decoding)
+        return config.load(DecodingConfig, settings.decoding) if settings.decoding else None
+    except config.ConfigError as error:
+        raise config.ConfigError(str(error).replace("configuration", "decoding", 1)) from None

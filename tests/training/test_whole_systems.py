@@ -10,6 +10,7 @@ import torch
 from avtlm import checkpoint, config, systems
 from avtlm.data.manifest import Manifest, read_manifest, write_manifest
 from avtlm.decoding.synthesis import LONGEST_OF_SPEECH, SynthesisOptions
+from avtlm.plan import plan
 from avtlm.text.vocabulary import load_vocabulary
 from avtlm.training.loop import TrainConfig, Trainer, train
 from tests.made_corpus import MadeCorpus
@@ -268,3 +269,12 @@ def test_a_model_of_another_system_is_no_start(corpus: MadeCorpus, tmp_path: Pat
     other = run(speech.pretraining(corpus, tmp_path / "hubert", "hubert", steps=1))
     with pytest.raises(ValueError, match="holds no speecht5 model; name the folder of one"):
         trainer(finetuning(corpus, tmp_path / "run", "speaker", initialise=str(other)))
+
+
+def test_every_run_is_planned_without_its_data(pretrained: Path, tmp_path: Path) -> None:
+    absent = MadeCorpus(*(Path("nowhere") / name for name in ("clips.jsonl", "sound.jsonl", "text.jsonl", "all.units")))
+    found = plan(config.load(TrainConfig, pretraining(absent, tmp_path / "run")), device="h100")
+    assert found.round_work > 0
+    for kind in ("recognition", "synthesis", "conversion", "speaker"):
+        settings = finetuning(absent, tmp_path / "run", kind, initialise=str(pretrained))
+        assert plan(config.load(TrainConfig, settings), device="h100").trained > 0
