@@ -60,13 +60,13 @@ class Spoken:
         return len(self.wave) / self.rate
 
     def save(self, path: str | Path, mel: str | Path | None = None, attention: str | Path | None = None) -> None:
-        """Write a .wav file of 16 bits, in which what is louder than full scale is clipped; each file is written atomically.
+        """Write a .wav file of 16 bits, softer where it would be clipped; each file is written atomically.
 
         Args:
             mel: also write the spectrogram, an .npy file.
             attention: also draw where the decoder looked, a .png file.
         """
-        write_wav(path, self.wave, self.rate)
+        write_wav(path, self.wave / max(1.0, float(np.abs(self.wave).max(initial=0.0))), self.rate)
         if mel is not None:
             with atomic_path(mel) as temporary:
                 np.save(temporary, self.mel, allow_pickle=False)

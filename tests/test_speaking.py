@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from safetensors.torch import save_file
 
@@ -24,7 +25,7 @@ from avtlm.speaking import (
     synthesize,
     synthesize_each,
 )
-from avtlm.speech_writer import SpeechWriter, find_voice, load_writer
+from avtlm.speech_writer import SpeechWriter, Spoken, find_voice, load_writer
 from avtlm.text.vocabulary import Vocabulary
 from tests import made_media
 from tests.made_voice import OPTIONS, SYMBOLS, WIDTH, save_vocoder, save_voice, save_writer, voice, writer
@@ -155,6 +156,17 @@ def test_models_without_voices_and_of_one_kind_of_input_work_too(tmp_path: Path)
         synthesize(["abc"], sounds)
     with pytest.raises(ValueError, match="voice: this model knows no voices"):
         enhance([sound], sounds, voice())
+
+
+def test_a_file_is_softer_rather_than_clipped(tmp_path: Path) -> None:
+    loud = np.array([0.0, 2.0, -1.0, 0.5], np.float32)
+    Spoken(loud, np.zeros((1, 80), np.float32), (), cut=False).save(tmp_path / "loud.wav")
+    np.testing.assert_allclose(soundfile.read(tmp_path / "loud.wav")[0], loud / 2, atol=1e-4)
+    soft = Spoken(loud / 4, np.zeros((1, 80), np.float32), (np.ones((1, 2, 3), np.float32),), cut=False)
+    soft.save(tmp_path / "soft.wav", mel=tmp_path / "soft.npy", attention=tmp_path / "soft.png")
+    np.testing.assert_allclose(soundfile.read(tmp_path / "soft.wav")[0], loud / 4, atol=1e-4)
+    assert np.load(tmp_path / "soft.npy").shape == (1, 80)
+    assert (tmp_path / "soft.png").exists()
 
 
 # Bad texts ----------------------------------------------------------------------------------------------------------------------------
