@@ -300,9 +300,14 @@ def _say(options: argparse.Namespace, names: Sequence[str], results: Iterable[tu
 
 
 def _evaluate(options: argparse.Namespace) -> int:
+    from avtlm import checkpoint
     from avtlm.evaluation.evaluate import evaluate
-    from avtlm.files import write_text
 
+    task = checkpoint.load_config(options.model).get("task") if Path(options.model).is_dir() else None
+    if (options.voices or options.vocoder or options.recognizer) and (task != "generation" or options.translation is not None):
+        return _wrong("--voices, --vocoder and --recognizer are for models that write speech, and without --translation.")
+    if task in ("speaker", "generation") or options.translation is not None:
+        return _evaluate_whole(options, task)
     snrs = [snr for group in options.snr for snr in group]
     if not snrs and (options.noise or options.noise_dir):
         return _wrong("--noise and --noise-dir need signal-to-noise ratios: add, for example, --snr -10,-5,0,5,10.")
@@ -319,14 +324,41 @@ def _evaluate(options: argparse.Namespace) -> int:
         noise_dir=options.noise_dir,
         decoding=options.decoding,
     )
-    values = report.to_json()
-    text = json.dumps(values, indent=2, ensure_ascii=False)
-    if options.out is not None:
-        write_text(options.out, text + "\n")
     if options.plot is not None:
         from avtlm.evaluation.plots import wer_against_snr, wer_by_noise
 
+        values = report.to_json()
         (wer_by_noise if "by_noise" in values else wer_against_snr)(values, options.plot)
+    return _measured(options, report)
+
+
+def _evaluate_whole(options: argparse.Namespace, task: str | None) -> int:
+    """Of models that name voices, write speech or translate: one row of figures for a manifest."""
+    from avtlm.evaluation.generation import evaluate_speech
+    from avtlm.evaluation.identification import evaluate_speakers
+    from avtlm.evaluation.translation import evaluate_translation
+
+    if options.snr or options.noise or options.noise_dir or options.plot:
+        return _wrong("--snr, --noise, --noise-dir and --plot are for word error rates; leave them out.")
+    shared: dict[str, Any] = {"split": None if options.split == "all" else options.split, "limit": options.limit}
+    if options.translation is not None:
+        shared |= {"column": options.translation, "decoding": options.decoding}
+        return _measured(options, evaluate_translation(options.manifest, options.model, **shared))
+    if options.decoding:
+        return _wrong("--decoding is for models that write text; leave it out.")
+    if task == "speaker":
+        return _measured(options, evaluate_speakers(options.manifest, options.model, **shared))
+    given = {name: getattr(options, name) for name in ("voices", "vocoder", "recognizer", "seed")}
+    return _measured(options, evaluate_speech(options.manifest, options.model, **shared, **given))
+
+
+def _measured(options: argparse.Namespace, report: Any) -> int:
+    """Print a report, and write the same to a file."""
+    text = json.dumps(report.to_json(), indent=2, ensure_ascii=False)
+    if options.out is not None:
+        from avtlm.files import write_text
+
+        write_text(options.out, text + "\n")
     print(text if options.json else report.table())
     return 0
 
@@ -563,7 +595,12 @@ def _parser() -> argparse.ArgumentParser:
         delivery.add_argument("--mel", metavar="PATH", help="also write the log mel spectrogram: a file *.npy, or a folder")
         delivery.add_argument("--attention", metavar="PATH", help="also draw where the decoder looked: a file *.png, or a folder")
 
-    evaluate = verb("evaluate", _evaluate, "measure the word error rate of a model on a manifest", "Intervals are 95 %, by bootstrap.")
+    evaluate = verb(
+        "evaluate",
+        _evaluate,
+        "measure a model on a manifest: word error rate, or what it was trained for",
+        "Intervals are 95 %, by bootstrap or of a share.",
+    )
     evaluate.add_argument("manifest", metavar="MANIFEST", help="lip crops and sound with transcripts, as avtlm-lip-roi writes them")
     evaluate.add_argument("--model", metavar="DIR", default=DEFAULT_MODEL, help=f"a model folder (default: {DEFAULT_MODEL})")
     evaluate.add_argument("--modality", nargs="+", choices=["av", "a", "v"], default=["av"], help="one or more (default: av)")
@@ -583,6 +620,12 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--seed", type=int, default=0, help="of the noise (default: 0)")
     evaluate.add_argument("--json", action="store_true", help="print JSON instead of a table")
     evaluate.add_argument("--out", metavar="FILE", help="write the JSON here as well")
+    translated = "score translations by BLEU against this column of the manifest (default: translation)"
+    evaluate.add_argument("--translation", metavar="COLUMN", nargs="?", const="translation", help=translated)
+    speech = evaluate.add_argument_group("models that write speech", "Mel-cepstral distortion against the clips, and what is understood.")
+    speech.add_argument("--voices", metavar="FILE", help="speaker embeddings by utterance or speaker (.npz, .safetensors)")
+    speech.add_argument("--vocoder", metavar="DIR", help="folder of a vocoder (default: Griffin-Lim)")
+    speech.add_argument("--recognizer", metavar="DIR", help="model that listens to what is said: its word error rate")
 
     average = verb("average", _average, "average the weights of several models of one run")
     average.add_argument("models", metavar="DIR", nargs="+", help="model folders, such as those in RUN/candidates")

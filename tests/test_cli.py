@@ -87,7 +87,7 @@ def test_the_surface_of_the_command_line_is_frozen() -> None:
         **{verb: ["--attention", "--debug", "--longest", "--mel", "--model", "--out", "--seed", "--speaker", "--threshold", "--vocoder",
                   "--voice", "--window", "files"] for verb in ("convert-voice", "enhance")},
         "evaluate": ["--debug", "--decoding", "--json", "--limit", "--modality", "--model", "--noise", "--noise-dir", "--out", "--plot",
-                     "--seed", "--snr", "--split", "manifest"],
+                     "--recognizer", "--seed", "--snr", "--split", "--translation", "--vocoder", "--voices", "manifest"],
         "average": ["--debug", "--out", "models"],
         "label": ["--debug", "--min-confidence", "--modality", "--model", "--out", "--split", "manifest"],
         "convert": ["--debug", "--out", "--pretrained", "--system", "--to", "--vocabulary", "source"],

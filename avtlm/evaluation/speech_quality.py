@@ -83,9 +83,12 @@ def warp(distance: np.ndarray) -> Alignment:
     cost = np.full((rows + 1, columns + 1), np.inf)
     cost[0, 0] = 0.0
     for i in range(rows):
-        reached = np.minimum(cost[i, :-1], cost[i, 1:])
-        for j in range(columns):
-            cost[i + 1, j + 1] = distance[i, j] + min(reached[j], cost[i + 1, j])
+        here = math.inf
+        line: list[float] = []
+        for there, reached in zip(distance[i].tolist(), np.minimum(cost[i, :-1], cost[i, 1:]).tolist(), strict=True):
+            here = there + min(reached, here)
+            line.append(here)
+        cost[i + 1, 1:] = line
     i, j = rows, columns
     path = [(i - 1, j - 1)]
     while (i, j) != (1, 1):

@@ -19,11 +19,11 @@ def as_text(table: "Table", width: int = 100) -> str:
 
 
 def figures(title: str, values: Mapping[str, str], caption: str | None = None) -> str:
-    """A table of one row, a column for each figure."""
+    """A title, a table of one row with a column for each figure, and maybe a line below it."""
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left", caption=caption, caption_justify="left")
+    table = Table()
     for heading in values:
         table.add_column(heading, justify="right")
     table.add_row(*values.values())
-    return as_text(table)
+    return "\n".join([title, as_text(table), *([] if caption is None else [caption])])  # a title of the table would be as narrow as it
