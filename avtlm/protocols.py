@@ -37,6 +37,7 @@ class WholeConfig(Protocol):
     Attributes:
         vocabulary: symbols of text, which a run counts.
         speakers: voices that are told apart, which a run counts.
+        inputs: what it reads, of ``speech`` and ``text``.
         further_symbols: what a vocabulary has behind the symbols of texts.
         vocabulary_parts: modules that belong to one vocabulary and mean nothing to another.
         speaker_parts: modules that belong to one list of speakers.
@@ -44,6 +45,7 @@ class WholeConfig(Protocol):
 
     vocabulary: int
     speakers: int
+    inputs: tuple[str, ...]
     further_symbols: ClassVar[tuple[str, ...]]
     vocabulary_parts: ClassVar[tuple[str, ...]]
     speaker_parts: ClassVar[tuple[str, ...]]

@@ -131,6 +131,13 @@ class SpeechT5Config(SpeechEncoderConfig):
             raise ValueError("encoder.position_kernel: set 0, since positions stand before SpeechT5's encoder; see position_kernel.")
         if not self.has_text and self.ctc_head != "none":
             raise ValueError(f"ctc_head: {self.ctc_head} in a model without text; set none, or add text to inputs or outputs.")
+        writes = {"recognition": "text", "generation": "speech"}.get(self.task)
+        if writes is not None and writes not in self.outputs:
+            raise ValueError(f"task: {self.task} writes {writes}, but outputs is {', '.join(self.outputs)}; add it there.")
+        if self.task == "recognition" and self.losses.ctc > 0 and self.ctc_head == "none":
+            raise ValueError(f"losses.ctc: {self.losses.ctc}, but ctc_head is none; set ctc_head own and name ctc in fresh, or set 0.")
+        if self.task == "speaker" and not self.speakers:
+            raise ValueError("speakers: 0 in a model that names them; give their number.")
         if self.has_text and self.vocabulary < 6:
             raise ValueError(
                 f"vocabulary: {self.vocabulary}; a model of text has 4 special symbols, <mask> and a blank, so give at least 6."

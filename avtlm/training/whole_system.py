@@ -17,6 +17,7 @@ from torch import nn
 from avtlm import config, systems
 from avtlm.data.dataset import Source, choose, written
 from avtlm.data.manifest import Utterance, read_manifest
+from avtlm.data.spoken_clips import READ
 from avtlm.decoding.settings import DecodingConfig
 from avtlm.decoding.synthesis import LONGEST_OF_SPEECH, SynthesisOptions
 from avtlm.protocols import DropsHeads, WholeConfig
@@ -54,6 +55,13 @@ def build_whole(settings: "TrainConfig", vocabulary: Tokenizer | None = None) ->
     counted |= {"speakers": len(speakers)} if speakers else {}
     base = {} if given is None or settings.task == "pretrain" else config.to_dict(given.config)
     model_config = config.load(kind, model_settings(settings, base, counted))
+    for name, part in settings.sources.items():
+        read = "text" if part.task in READ else "speech"
+        if read not in model_config.inputs:
+            has = ", ".join(model_config.inputs)
+            raise ValueError(
+                f"sources.{name}.task: {part.task} reads {read}, but model.inputs is {has}; add it there, or choose another task."
+            )
     model = system.build(model_config)
     if given is not None and settings.initialise_weights:
         if settings.task != "pretrain" and isinstance(given, DropsHeads):

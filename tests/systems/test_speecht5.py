@@ -204,6 +204,9 @@ def test_hidden_frames_are_replaced_and_channels_silenced() -> None:
         ({"inputs": ("speech",), "outputs": ("speech",)}, "ctc_head: own in a model without text"),
         ({"vocabulary": 3}, "vocabulary: 3; a model of text has 4 special symbols"),
         ({"encoder": replace(SPEECHT5.encoder, position_kernel=4)}, "encoder.position_kernel: set 0"),
+        ({"task": "generation", "outputs": ("text",)}, "task: generation writes speech, but outputs is text; add it there"),
+        ({"task": "recognition", "ctc_head": "none"}, "losses.ctc: 0.5, but ctc_head is none; set ctc_head own"),
+        ({"task": "speaker"}, "speakers: 0 in a model that names them"),
     ],
 )
 def test_impossible_settings_are_refused(changes: dict[str, object], sentence: str) -> None:

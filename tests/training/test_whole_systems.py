@@ -100,6 +100,11 @@ def test_a_run_stopped_between_checkpoints_repeats_the_lost_steps(
         assert journal(model) == journal(whole)
 
 
+def test_any_number_of_workers_gives_the_same_batches(corpus: MadeCorpus, tmp_path: Path) -> None:
+    models = [run(pretraining(corpus, tmp_path / f"run{workers}", steps=3, workers=workers)) for workers in (0, 2)]
+    assert same(*models)
+
+
 @pytest.mark.parametrize(
     ("override", "lost"),
     [
@@ -261,6 +266,13 @@ def test_initial_models_that_do_not_fit_are_refused(corpus: MadeCorpus, pretrain
     alike["all"]["manifest"] = str(tmp_path / "one.jsonl")
     with pytest.raises(ValueError, match="sources: 1 speakers are named, and at least two are to be told apart"):
         trainer(finetuning(corpus, tmp_path / "run", "speaker", sources=alike))
+
+
+def test_a_task_whose_input_the_model_does_not_read_is_refused(corpus: MadeCorpus, tmp_path: Path) -> None:
+    settings = finetuning(corpus, tmp_path / "run", "synthesis")
+    settings["model"] = settings["model"] | {"inputs": ["speech"]}
+    with pytest.raises(ValueError, match=r"sources\.all\.task: synthesis reads text, but model\.inputs is speech; add it there"):
+        trainer(settings)
 
 
 def test_a_model_of_another_system_is_no_start(corpus: MadeCorpus, tmp_path: Path) -> None:
