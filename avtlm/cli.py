@@ -91,9 +91,13 @@ def _sentence(error: Exception) -> str:
 
 
 def _train(options: argparse.Namespace) -> int:
+    from avtlm.training.interruption import Interrupted
     from avtlm.training.loop import train
 
-    folder = train(options.config, options.overrides)
+    try:
+        folder = train(options.config, options.overrides)
+    except Interrupted as stopped:  # as a scheduler asked, which takes that for success
+        folder = stopped.folder
     if os.environ.get("RANK", "0") == "0":  # of several processes one speaks
         print(f"model: {folder}")
     return 0

@@ -3,7 +3,23 @@
 import signal
 import threading
 import time
+from pathlib import Path
 from types import FrameType
+
+
+class Interrupted(KeyboardInterrupt):
+    """A run has ended early, as it was asked to, and its state is written: whoever called it must not go on as if it were done.
+
+    Attributes:
+        folder: its model folder.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        super().__init__(f"{folder}: stopped before its last step; started again, the run goes on from there.")
+        self.folder = Path(folder)
+
+    def __reduce__(self) -> tuple[type["Interrupted"], tuple[Path]]:
+        return type(self), (self.folder,)  # survives the way back from a worker process
 
 
 class Interruption:

@@ -33,7 +33,7 @@ from avtlm.training import distributed, run_folder, watching
 from avtlm.training.distributed import Parallel, whole
 from avtlm.training.guard import Guard
 from avtlm.training.initial import build, check_inventory, check_sources
-from avtlm.training.interruption import Interruption
+from avtlm.training.interruption import Interrupted, Interruption
 from avtlm.training.layers import prepare_layers
 from avtlm.training.meter import Meter
 from avtlm.training.optim import OptimConfig, make_optimizer, schedule, set_lr
@@ -167,7 +167,7 @@ class TrainConfig:
 
 
 def train(source: str | Path | TrainConfig, overrides: Sequence[str] = ()) -> Path:
-    """Train, or go on training, what a configuration describes, until it is done or a signal asks for an end.
+    """Train, or go on training, what a configuration describes.
 
     Returns:
         The model folder.
@@ -176,10 +176,12 @@ def train(source: str | Path | TrainConfig, overrides: Sequence[str] = ()) -> Pa
         ConfigError: an unknown key or a wrong value.
         ValueError: data or an initial model that do not fit; ProcessLost if it is another process that has gone.
         FloatingPointError: the loss was not finite, or a spike, ``max_bad_steps`` times in a row.
+        Interrupted: SIGTERM or Ctrl-C asked for an end; the state is written.
     """
     settings = source if isinstance(source, TrainConfig) else config.load(TrainConfig, source, overrides)
     try:
-        folder = Trainer(settings).run()
+        trainer = Trainer(settings)
+        folder = trainer.run()
     except RuntimeError as error:
         if not distributed.is_loss_of_a_process(error):
             raise
@@ -188,6 +190,8 @@ def train(source: str | Path | TrainConfig, overrides: Sequence[str] = ()) -> Pa
             "checkpoint."
         ) from error
     distributed.leave()
+    if trainer.state.step < settings.steps:
+        raise Interrupted(folder)
     return folder
 
 

@@ -18,6 +18,7 @@ from avtlm import config
 from avtlm.data.dataset import ClipDataset, Source
 from avtlm.training.batch_norms import NormAverages
 from avtlm.training.distributed import Processes, ProcessLost, is_loss_of_a_process, join
+from avtlm.training.interruption import Interrupted
 from avtlm.training.loop import TrainConfig, Trainer, train
 from avtlm.training.stream import BatchStream
 from avtlm.units.labels import read_labels, write_labels
@@ -197,7 +198,8 @@ def test_a_killed_process_ends_the_job_with_a_sentence_and_a_restart_goes_on_exa
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Trainer, "_step", stop)
-        run(begun)
+        with pytest.raises(Interrupted):
+            run(begun)
     assert steps_done(begun) == 8
     again, joined = run_job(2, broken, begun | {"parallel": "fsdp"})
     assert same(again, tmp_path / "whole" / "model")

@@ -1,6 +1,7 @@
 """Runs that are asked to stop, or killed without being asked, end bit for bit like those that were not."""
 
 import json
+import pickle
 import shutil
 import signal
 import threading
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from avtlm.training.interruption import Interruption
+from avtlm.training.interruption import Interrupted, Interruption
 from avtlm.training.loop import Trainer
 from tests.made_corpus import MadeCorpus, make_corpus
 from tests.training.made_jobs import finish, start
@@ -45,7 +46,9 @@ def test_a_signal_ends_a_run_behind_its_step_with_a_checkpoint(
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
     with monkeypatch.context() as patch, caplog.at_level("INFO", logger="avtlm"):
         patch.setattr(Trainer, "_step", asked)
-        model = run(settings)
+        with pytest.raises(Interrupted, match="goes on from there") as stopped:
+            run(settings)
+    model = stopped.value.folder
     assert f"{name}; stopped at step 4 of 8 with a checkpoint" in caplog.text
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
     assert state(tmp_path / "run")["step"] == 4
@@ -79,6 +82,12 @@ def test_the_first_signal_is_noted_and_a_late_second_ctrl_c_stops_at_once(monkey
         monkeypatch.setattr(time, "monotonic", lambda: later)
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
+
+
+def test_what_ended_a_run_early_comes_back_whole_from_another_process() -> None:
+    again = pickle.loads(pickle.dumps(Interrupted("runs/one/model")))
+    assert (again.folder, str(again)) == (Path("runs/one/model"), str(Interrupted("runs/one/model")))
+    assert isinstance(again, KeyboardInterrupt)  # nothing that goes on after errors goes on after it
 
 
 def test_a_run_in_another_thread_takes_no_signals() -> None:
