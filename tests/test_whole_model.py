@@ -16,7 +16,7 @@ from avtlm.decoding.beam import BeamOptions, attention_beam
 from avtlm.decoding.settings import DecodingConfig, FusionConfig, RescoringConfig
 from avtlm.evaluation.evaluate import evaluate
 from avtlm.systems.language_model import LanguageModel, LanguageModelConfig
-from avtlm.systems.speecht5 import SpeechT5
+from avtlm.systems.speecht5 import LossConfig, SpeechT5
 from avtlm.text.vocabulary import SPACE, SPECIALS, Tokenizer, Vocabulary, VocabularyError
 from avtlm.transcribe import transcribe, transcribe_each
 from avtlm.whole_model import WholeModel, official_decoding
@@ -60,7 +60,8 @@ SEARCHES: dict[str, dict[str, Any]] = {
 
 def model(**changes: Any) -> SpeechT5:
     """One that would rather write holes and blanks than anything else."""
-    made = speecht5(task="recognition", codebook=None, units=0, **changes)
+    losses = LossConfig(ctc=0.0 if changes.get("ctc_head") == "none" else 0.5)
+    made = speecht5(task="recognition", codebook=None, units=0, losses=losses, **changes)
     with torch.no_grad():
         made.decoder.embedding.weight[[MASK, BLANK]] *= 3.0  # type: ignore[union-attr, operator, index]
         if made.ctc is not None:

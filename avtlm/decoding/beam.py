@@ -21,6 +21,7 @@ from avtlm.decoding.hot_words import HotWords
 from avtlm.decoding.next_tokens import NextTokens, StepDecoder, StepLanguageModel, forbid_early_ends, forbid_repeats
 from avtlm.decoding.ranking import best
 from avtlm.decoding.result import Hypothesis
+from avtlm.nn.transformer import Memory
 from avtlm.text.vocabulary import BLANK, EOS, PAD, UNKNOWN
 
 Convention = Literal["fairseq", "speecht5", "speechut"]
@@ -154,6 +155,8 @@ def attention_beam(
         smaller = options.convention == "speecht5"
         others = (language_model, ctc, options.blank, smaller, hot_words, options.forbidden())
         models = NextTokens(decoder, encoded[rows], lengths.to(device)[rows], width, *others)
+        if width == 1 and isinstance(models.memory, Memory):
+            models.memory = models.memory.heads_first()
         totals = torch.full((len(owners), width, 1), float("-inf"), device=device)
         totals[:, 0] = 0.0  # the first step grows one hypothesis only: all are the same
         heard = {"attention": True, "lm": language_model is not None, "ctc": ctc is not None, "hot_words": hot_words is not None}

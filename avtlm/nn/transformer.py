@@ -391,7 +391,17 @@ class Memory:
 
     def select(self, rows: Tensor) -> "Memory":
         """Rows in another order or several times (hypotheses of one utterance)."""
-        return Memory([k[rows] for k in self.keys], [v[rows] for v in self.values], self.lengths[rows])
+        swapped = self.keys[0].transpose(1, 2).is_contiguous()  # heads first, which indexing would not keep
+
+        def select(part: Tensor) -> Tensor:
+            return part.transpose(1, 2)[rows].transpose(1, 2) if swapped else part[rows]
+
+        return Memory([select(key) for key in self.keys], [select(value) for value in self.values], self.lengths[rows])
+
+    def heads_first(self) -> "Memory":
+        """The same, but all keys of a head lie side by side: a single query for each row reads them twice as fast, several do not."""
+        keys, values = ([part.transpose(1, 2).contiguous().transpose(1, 2) for part in parts] for parts in (self.keys, self.values))
+        return Memory(keys, values, self.lengths)
 
 
 class DecoderLayer(nn.Module):
