@@ -54,6 +54,14 @@ def test_pretraining_counts_its_symbols_and_keeps_its_vocabulary(pretrained: Pat
     assert model.config.units == 6  # type: ignore[union-attr]
 
 
+def test_word_pieces_stand_in_front_of_the_further_symbols(corpus: MadeCorpus, tmp_path: Path) -> None:
+    model = run(pretraining(corpus, tmp_path / "run", steps=1, subwords=13))
+    assert len(load_vocabulary(model)) == 13
+    assert weights(model)["decoder.embedding.weight"].shape[0] == 15
+    tuned = run(finetuning(corpus, tmp_path / "tuned", "recognition", initialise=str(model), steps=1, validate_every=1))
+    assert systems.load_whole(tuned, "transcription")[0].config.blank == 14  # type: ignore[union-attr]
+
+
 def test_an_update_has_a_batch_of_each_modality_and_both_count_the_same(corpus: MadeCorpus, tmp_path: Path) -> None:
     run_ = trainer(pretraining(corpus, tmp_path / "run"))
     rounds = run_._draw(0, run_.batches())
