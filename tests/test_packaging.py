@@ -45,7 +45,7 @@ def test_the_readme_names_every_verb_and_no_other() -> None:
     actions = next(action for action in _parser()._actions if action.dest == "verb")
     assert actions.choices is not None
     text = (ROOT / "README.md").read_text()
-    named = set(re.findall(r"`avtlm ([a-z]+)", text))
+    named = set(re.findall(r"`avtlm ([a-z-]+)", text))
     assert named == set(dict(actions.choices))
 
 
