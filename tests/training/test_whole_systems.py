@@ -4,16 +4,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from avtlm import checkpoint, config, systems
 from avtlm.data.manifest import Manifest, read_manifest, write_manifest
 from avtlm.decoding.synthesis import LONGEST_OF_SPEECH, SynthesisOptions
+from avtlm.frontends.mel import log_mel
 from avtlm.plan import plan
+from avtlm.speaking import synthesize
 from avtlm.text.vocabulary import load_vocabulary
+from avtlm.training.initial import merged
 from avtlm.training.loop import TrainConfig, Trainer, train
-from tests.made_corpus import MadeCorpus
+from tests.made_corpus import LETTERS, MadeCorpus
 from tests.training.made_runs import journal, run, same, weights
 from tests.training.made_whole import finetuning, make_spoken_corpus, pretraining, voices
 
@@ -298,3 +302,39 @@ def test_every_run_is_planned_without_its_data(pretrained: Path, tmp_path: Path)
     for kind in ("recognition", "synthesis", "conversion", "speaker"):
         settings = finetuning(absent, tmp_path / "run", kind, initialise=str(pretrained))
         assert plan(config.load(TrainConfig, settings), device="h100").trained > 0
+
+
+@pytest.mark.slow
+def test_synthesis_says_strings_of_letters_that_it_has_not_heard(tmp_path: Path) -> None:
+    """Every letter is a tone: each fifth of a second of what is said has its loudest band where that letter's is."""
+    made = make_spoken_corpus(tmp_path / "corpus", 60)
+    settings = finetuning(made, tmp_path / "run", "synthesis", steps=2000, log_every=500, save_every=2000, max_rows=8)
+    sizes = {"dim": 64, "heads": 4, "feed_forward_dim": 128, "layer_drop": 0.0, "dropout": 0.0}
+    spectrogram = {
+        "prenet_width": 32,
+        "prenet_dropout": 0.3,
+        "voice_dim": 0,
+        "postnet_layers": 3,
+        "postnet_width": 32,
+        "postnet_dropout": 0.1,
+    }
+    losses = {"reconstruction": {"guided_weight": 2.0}}
+    settings["model"] = merged(settings["model"], {"encoder": sizes, "decoder": sizes, "spectrogram": spectrogram, "losses": losses})
+    settings["optim"] = {"lr": 0.002, "warmup": 0.1, "schedule": "cosine", "clip_norm": 2.0}
+    for part in (settings["sources"]["all"], settings["validation"]):
+        part["voices"] = None
+    texts = [row.transcript or "" for row in read_manifest(made.sound).split("valid")]
+    tones = {letter: int(mel_of_tone(300 + 500 * number).argmax()) for number, letter in enumerate(LETTERS)}
+    heard = asked = 0
+    for spoken, text in zip(synthesize(texts, run(settings)), texts, strict=True):
+        assert not spoken.cut
+        assert abs(len(spoken.mel) - 12.5 * len(text)) <= 4
+        bands = [int(np.median(part)) for part in np.array_split(spoken.mel.argmax(1), len(text))]
+        heard += sum(abs(band - tones[letter]) <= 1 for band, letter in zip(bands, text, strict=True))
+        asked += len(text)
+    assert heard > 0.9 * asked
+
+
+def mel_of_tone(hertz: float) -> torch.Tensor:
+    """(bands,) of one frame."""
+    return log_mel(torch.sin(2 * torch.pi * hertz * torch.arange(16000) / 16000))[30]
