@@ -163,9 +163,14 @@ class Rounds(nn.Module):
 
 
 class Replicas:
-    """The whole model on every process (DDP), or a single process."""
+    """The whole model on every process (DDP), or a single process.
+
+    Attributes:
+        numbers: names of parameters that are single numbers and have a dimension here.
+    """
 
     def __init__(self, rounds: Rounds, processes: Processes) -> None:
+        self.numbers: set[str] = set()
         self.rounds = rounds
         self.processes = processes
         self.engine: nn.Module = rounds
@@ -202,11 +207,14 @@ class Shards(Replicas):
         from torch.distributed.device_mesh import init_device_mesh
         from torch.distributed.fsdp import fully_shard
 
+        self.numbers = set()
         self.rounds, self.processes = rounds, processes
         self.engine = rounds
-        numbers = [name for name, parameter in rounds.model.named_parameters() if parameter.dim() == 0]
-        if numbers:
-            raise ValueError(f"parallel: fsdp divides no single numbers, and this model learns some ({', '.join(numbers)}); set ddp.")
+        for name, parameter in list(rounds.model.named_parameters()):
+            if parameter.dim() == 0:  # shards are parts of a first dimension
+                where, _, own = name.rpartition(".")
+                setattr(rounds.model.get_submodule(where), own, nn.Parameter(parameter.detach().reshape(1), parameter.requires_grad))
+                self.numbers.add(name)
         self.shards = fully_shard(rounds, mesh=init_device_mesh(processes.device.type, (processes.count,)))
         self.shards.set_force_sum_reduction_for_comms(True)  # gloo knows no mean
         self.last = True
@@ -293,7 +301,7 @@ def local(tensor: Tensor) -> Tensor:
 
 def like(tensor: Tensor, example: Tensor) -> Tensor:
     """A whole tensor on the device, and in the shards, of another one; without word from other processes, which hold the same."""
-    tensor = tensor.to(example.device)
+    tensor = tensor.to(example.device).reshape(example.shape if tensor.numel() == 1 else tensor.shape)
     if isinstance(example, DTensor):
         return distribute_tensor(tensor, example.device_mesh, example.placements, src_data_rank=None)
     return tensor

@@ -29,12 +29,13 @@ log = logging.getLogger(__name__)
 def save(run: "Trainer", folder: Path, resumable: bool = True) -> None:
     """Replace a model folder atomically. Every process has to call this."""
     tensors = run.model.state_dict(keep_vars=True)
-    weights = {name: whole(tensor) for name, tensor in tensors.items()}
+    numbers = run.replicas.numbers
+    weights = {name: whole(tensor).reshape(()) if name in numbers else whole(tensor) for name, tensor in tensors.items()}
     remembered = moments(run.optimizer, run.names) if resumable else {}
     averaged: dict[str, Tensor] = {}
     if resumable and run.average is not None:
         own = {id(parameter): whole(run.average.weights[name]) for parameter, name in run.names.items()}
-        averaged = {name: own.get(id(tensor), weights[name]) for name, tensor in tensors.items()}
+        averaged = {name: own.get(id(tensor), weights[name]).reshape(weights[name].shape) for name, tensor in tensors.items()}
     if run.processes.first:
         with checkpoint.replace_folder(folder) as temporary:
             _write(run, temporary, weights, run.folder.name)

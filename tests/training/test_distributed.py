@@ -89,20 +89,22 @@ def test_two_processes_train_a_model_of_speech_and_text_like_one(tmp_path: Path)
     """Batches of one modality each, batch norms behind the decoder, dropout that never ends, validation of written speech."""
     made = spoken.make_spoken_corpus(tmp_path / "corpus")
     source = {"manifest": str(made.sound), "task": "speech", "units": str(made.units), "voices": spoken.voices(made), "split": "valid"}
-    changes = {"steps": 4, "log_every": 1, "validate_every": 2}
+    changes = {"steps": 4, "log_every": 1, "validate_every": 2, "ema": 0.9}
     runs = [
         spoken.pretraining(made, tmp_path / "x", accumulate=3, mixing={}, validation=source, **changes),
         spoken.finetuning(made, tmp_path / "x", "synthesis", accumulate=2, **changes),
     ]
     single = [run(settings | {"output": str(tmp_path / f"one{number}")}) for number, settings in enumerate(runs)]
-    jobs = [settings | {"output": str(tmp_path / f"two{number}")} for number, settings in enumerate(runs)]
-    for one, two in zip(single, run_job(2, *jobs), strict=True):
+    jobs = [
+        settings | {"output": str(tmp_path / f"{way}{n}"), "parallel": way} for way in ("ddp", "fsdp") for n, settings in enumerate(runs)
+    ]
+    shutil.copytree(single[1].parent, tmp_path / "further")  # goes on in shards
+    jobs.append(runs[1] | {"output": str(tmp_path / "further"), "steps": 6, "parallel": "fsdp"})
+    *made_by_two, further = run_job(2, *jobs)
+    for one, two in zip(single * 2, made_by_two, strict=True):
         assert_close(one, two)
+    assert_close(run(runs[1] | {"output": str(single[1].parent), "steps": 6}), further)
     assert any("valid_loss" in line for line in journal(single[1]))
-    # Its positions are scaled by a number of their own.
-    for code, _, errors in finish(start(2, runs[0] | {"output": str(tmp_path / "sharded"), "parallel": "fsdp"})):
-        assert code == 1
-        assert "parallel: fsdp divides no single numbers, and this model learns some (" in errors
 
 
 def test_the_rounds_of_a_step_are_shared_out_with_no_utterance_lost_or_doubled(corpus: MadeCorpus) -> None:
