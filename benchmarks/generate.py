@@ -99,6 +99,7 @@ def make_pair(kind: Kind, size: Size) -> Pair:
     except ImportError as error:
         raise PeerError(f"it cannot be imported ({error})") from error
     library.utils.logging.disable_progress_bar()
+    library.utils.logging.set_verbosity_error()
     settings = hugging_face(Options(dict(size.options), "config.json"), kind)
     model = SpeechT5(settings).eval()
     with torch.no_grad():
