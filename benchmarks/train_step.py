@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -287,30 +288,34 @@ def aims(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def tables(report: dict[str, Any]) -> list[Table]:
-    """The figures by lengths, and the aims."""
+    """The figures by lengths, and the aims. ``ratio`` is to the first library on padded random batches, ``of rate`` the share of the matrix
+    rate."""
     results = report["results"]
     found = []
+    with_memory = any("peak_memory_gb" in line for line in results)
     base: dict[tuple[str, ...], dict[str, Any]] = {}
     for line in results:
         if line["batches"] == "random, padded":
             base.setdefault((line["lengths"], line["precision"], line["pass"]), line)
-    for lengths in dict.fromkeys(line["lengths"] for line in results):
-        table = Table(title=f"Lengths like those of {lengths}", title_justify="left")
-        for heading in ("pass", "precision", "batches", "library"):
-            table.add_column(heading)
-        for heading in ("padding", "seconds", "audio s / s", "x padded at random", "of matrix rate", "peak GB"):
-            table.add_column(heading, justify="right")
-        for line in (line for line in results if line["lengths"] == lengths):
-            other = base.get((lengths, line["precision"], line["pass"]))
+    for key in dict.fromkeys((line["lengths"], line["precision"], line["pass"]) for line in results):
+        table = Table(
+            title=f"{key[2]}, {key[1]}, lengths like those of {key[0]}", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1)
+        )
+        for heading in ("batches", "library"):
+            table.add_column(heading, no_wrap=True)
+        for heading in ("padding", "seconds", "audio s/s", "ratio", "of rate", *(["peak GB"] if with_memory else [])):
+            table.add_column(heading, justify="right", no_wrap=True)
+        for line in (line for line in results if (line["lengths"], line["precision"], line["pass"]) == key):
+            other = base.get(key)
             ratio = "" if other is None or line["batches"] == "equal" else f"{other['seconds'] / line['seconds']:.2f}"
-            peak = f"{line['peak_memory_gb']:.2f}" if "peak_memory_gb" in line else ""
+            peak = [f"{line['peak_memory_gb']:.2f}"] if with_memory else []
             table.add_row(
-                *(line[key] for key in ("pass", "precision", "batches", "contestant")),
-                *(f"{line['padding']:.0%}", f"{line['seconds']:.3f}", f"{line['audio_seconds_per_second']:.1f}", ratio),
-                *(f"{line['share_of_matrix_rate']:.0%}", peak),
+                *(line[name] for name in ("batches", "contestant")),
+                *(f"{line['padding']:.0%}", f"{line['seconds']:.2f}", f"{line['audio_seconds_per_second']:.1f}", ratio),
+                *(f"{line['share_of_matrix_rate']:.0%}", *peak),
             )
         found.append(table)
-    table = Table(title="Aims", title_justify="left")
+    table = Table(title="Aims", title_justify="left", box=box.SIMPLE_HEAD)
     for heading in ("lengths", "aim", "goal", "measured", ""):
         table.add_column(heading)
     for aim in report["aims"]:
