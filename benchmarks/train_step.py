@@ -288,7 +288,7 @@ def aims(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def tables(report: dict[str, Any]) -> list[Table]:
-    """The figures by lengths, and the aims. ``ratio`` is to the first library on padded random batches, ``of rate`` the share of the matrix
+    """The figures by lengths, and the aims. ``ratio`` is to the first library on padded random batches, ``rate`` the share of the matrix
     rate."""
     results = report["results"]
     found = []
@@ -303,7 +303,7 @@ def tables(report: dict[str, Any]) -> list[Table]:
         )
         for heading in ("batches", "library"):
             table.add_column(heading, no_wrap=True)
-        for heading in ("padding", "seconds", "audio s/s", "ratio", "of rate", *(["peak GB"] if with_memory else [])):
+        for heading in ("pad", "seconds", "audio s/s", "ratio", "rate", *(["peak GB"] if with_memory else [])):
             table.add_column(heading, justify="right", no_wrap=True)
         for line in (line for line in results if (line["lengths"], line["precision"], line["pass"]) == key):
             other = base.get(key)
