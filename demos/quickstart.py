@@ -7,21 +7,19 @@ the first stage knows that the corpus is synthetic. A finished stage is not run 
 """
 
 import argparse
-import concurrent.futures
 import contextlib
 import dataclasses
+import functools
 import json
-import multiprocessing
-import os
 import shutil
 import sys
-import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
+from demos.parallel import Job, train_quietly, train_together
 from demos.stages import Stages, machine, restart_tuned, write_json
 
 # Stages that go on from whatever lies in their folders; corpus and lips check for themselves whether that is theirs.
@@ -132,45 +130,27 @@ class Quickstart:
         train(CONFIGS / "tiny_pretrain.yaml", overrides)
 
     def finetune(self) -> None:
-        """The model that stays, and the comparison on few labels: the same fine-tuning from the pre-trained model and from scratch.
-
-        One thread for each run and as many runs at a time as cores: models this small gain next to nothing from a second thread.
-        """
-        from avtlm.training.progress import bar
-
-        final = self.finetuning(self.out / "finetune", self.plan.labels, self.plan.finetune_steps, self.seed, True)
-        jobs = [(self.out / "finetune", [*final, "threads=1"])]
+        """The model that stays, and the comparison on few labels: the same fine-tuning from the pre-trained model and from scratch."""
+        config = CONFIGS / "tiny_finetune.yaml"
+        jobs = [Job(config, self.finetuning(self.plan.labels, self.plan.finetune_steps, self.seed, True), self.out / "finetune")]
         starts: list[tuple[str, int]] = []
         for seed in range(1, self.plan.seeds + 1):
             for start in ("pretrained", "scratch"):
-                output = self.out / "comparison" / f"{start}_{seed}"
-                changes = self.finetuning(output, self.plan.few_labels, self.plan.few_steps, seed, start == "pretrained")
-                jobs.append((output, [*changes, "threads=1", "validate_every=0", f"save_every={self.plan.few_steps}"]))
+                changes = self.finetuning(self.plan.few_labels, self.plan.few_steps, seed, start == "pretrained")
+                changes = (*changes, "validate_every=0", f"save_every={self.plan.few_steps}")
+                jobs.append(Job(config, changes, self.out / "comparison" / f"{start}_{seed}"))
                 starts.append((start, seed))
         results: dict[str, Any] = {"labels": self.plan.few_labels, "steps": self.plan.few_steps, "pretrained": [], "scratch": []}
-        context = multiprocessing.get_context("spawn")
-        with (
-            bar("fine-tuning", self.plan.finetune_steps + self.plan.few_steps * len(starts)) as progress,
-            concurrent.futures.ProcessPoolExecutor(min(len(jobs), os.cpu_count() or 1), mp_context=context) as pool,
-        ):
-            running = [pool.submit(train_and_score, str(CONFIGS / "tiny_finetune.yaml"), job[1], job[0], str(self.lips)) for job in jobs]
-            finished = threading.Event()
-            watcher = threading.Thread(target=watch_logs, args=([job[0] for job in jobs], progress, finished), daemon=True)
-            watcher.start()
-            try:
-                scores = [future.result() for future in running]
-            finally:
-                finished.set()
-                watcher.join()
+        steps = self.plan.finetune_steps + self.plan.few_steps * len(starts)
+        scores = train_together("fine-tuning", jobs, steps, functools.partial(train_and_score, manifest=self.lips))
         for (start, seed), wer in zip(starts, scores[1:], strict=True):
             results[start].append({"seed": seed, "wer": wer})
         write_json(self.out / "comparison.json", results)
         self.keep_model()
 
-    def finetuning(self, output: Path, labels: int, steps: int, seed: int, pretrained: bool) -> list[str]:
+    def finetuning(self, labels: int, steps: int, seed: int, pretrained: bool) -> tuple[str, ...]:
         """Overrides of the fine-tuning configuration. The labelled part and the augmentation are the same with and without pre-training."""
-        return [
-            f"output={output}",
+        return (
             f"steps={steps}",
             f"seed={seed}",
             f"sources.labelled.manifest={self.lips}",
@@ -180,7 +160,7 @@ class Quickstart:
             f"initialise={self.out / 'pretrain2' / 'model'}",
             # From scratch the encoder's sizes come from the pre-trained model's configuration, not its weights.
             f"initialise_weights={str(pretrained).lower()}",
-        ]
+        )
 
     def keep_model(self) -> None:
         """The finished model, without the trainer's state, where `avtlm transcribe` looks for it."""
@@ -249,32 +229,13 @@ it shows the method.
 """
 
 
-def train_and_score(config: str, overrides: list[str], folder: Path, manifest: str) -> dict[str, dict[str, float]]:
-    """One fine-tuning, in a process of its own, which tells its progress to ``train.log``; returns word error rates clean and at 0 dB."""
+def train_and_score(job: Job, manifest: Path) -> dict[str, dict[str, float]]:
+    """One fine-tuning, in a process of its own; returns word error rates clean and at 0 dB."""
     from avtlm.evaluation.evaluate import evaluate
-    from avtlm.training.loop import train
 
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / "train.log", "a") as journal, contextlib.redirect_stderr(journal):
-        model = train(config, overrides)
+    model = train_quietly(job)
+    with open(job.folder / "train.log", "a") as journal, contextlib.redirect_stderr(journal):
         return evaluate(manifest, model, modalities=("a", "v", "av"), split="test", snrs=(0.0,)).wer
-
-
-def watch_logs(folders: list[Path], progress: Any, finished: threading.Event) -> None:
-    """Advance one bar by the steps that runs in other processes write into their logs."""
-    shown = 0
-    while True:
-        over = finished.wait(2.0)
-        steps = sum(last_step(folder / "log.jsonl") for folder in folders)
-        progress.advance(steps - shown)
-        shown = steps
-        if over:
-            return
-
-
-def last_step(journal: Path) -> int:
-    lines = [line for line in journal.read_text().splitlines() if line.endswith("}")] if journal.exists() else []
-    return int(json.loads(lines[-1])["step"]) if lines else 0
 
 
 def results_table(report: dict[str, Any], what: str) -> Any:

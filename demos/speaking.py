@@ -9,14 +9,9 @@ understand of them, and of the reader's own recordings. Samples and figures stay
 """
 
 import argparse
-import concurrent.futures
-import contextlib
 import dataclasses
 import json
-import multiprocessing
-import os
 import sys
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +22,7 @@ from rich.table import Table
 
 from avtlm.errors import MissingExtra
 from avtlm.files import write_text
-from demos.quickstart import watch_logs
+from demos.parallel import Job, train_together
 from demos.stages import Stages, machine, restart_tuned, write_json
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs" / "speecht5"
@@ -50,7 +45,7 @@ class Plan:
 
 PLANS = {
     "smoke": Plan("smoke", 20, 6, 6, 6),
-    "default": Plan("default", 100, 1200, 3000, 4000),
+    "default": Plan("default", 100, 500, 1500, 2500),
     "long": Plan("long", 200, 20_000, 20_000, 40_000),
 }
 
@@ -113,38 +108,20 @@ class Speaking:
         train(CONFIGS / "tiny_pretrain.yaml", overrides)
 
     def finetune(self) -> None:
-        """Both trainings at once, each on one thread: models this small gain next to nothing from a second one."""
-        from avtlm.training.progress import bar
-
+        """Both trainings at once."""
         jobs = []
         for name, source, steps in (("asr", "labelled", self.plan.asr_steps), ("tts", "read", self.plan.tts_steps)):
-            overrides = [
-                f"output={self.out / name}",
+            changes = (
                 f"initialise={self.out / 'pretrain' / 'model'}",
                 f"steps={steps}",
                 f"seed={self.seed}",
                 f"sources.{source}.manifest={self.reader}",
                 f"validation.manifest={self.reader}",
                 f"validate_every={max(1, steps // 4)}",
-                "threads=1",
                 *self.changes,
-            ]
-            jobs.append((str(CONFIGS / f"tiny_{name}.yaml"), overrides, self.out / name))
-        context = multiprocessing.get_context("spawn")
-        with (
-            bar("fine-tuning", self.plan.asr_steps + self.plan.tts_steps) as progress,
-            concurrent.futures.ProcessPoolExecutor(min(len(jobs), os.cpu_count() or 1), mp_context=context) as pool,
-        ):
-            running = [pool.submit(train_quietly, *job) for job in jobs]
-            finished = threading.Event()
-            watcher = threading.Thread(target=watch_logs, args=([job[2] for job in jobs], progress, finished), daemon=True)
-            watcher.start()
-            try:
-                for future in running:
-                    future.result()
-            finally:
-                finished.set()
-                watcher.join()
+            )
+            jobs.append(Job(CONFIGS / f"tiny_{name}.yaml", changes, self.out / name))
+        train_together("fine-tuning", jobs, self.plan.asr_steps + self.plan.tts_steps)
 
     def evaluate(self) -> None:
         """Word errors of the reader's recordings and of what was synthesised for the same sentences."""
@@ -210,15 +187,6 @@ class Speaking:
             highlight=False,
         )
         return path
-
-
-def train_quietly(config: str, overrides: list[str], folder: Path) -> None:
-    """One training in a process of its own, which tells its progress to ``train.log``."""
-    from avtlm.training.loop import train
-
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / "train.log", "a") as journal, contextlib.redirect_stderr(journal):
-        train(config, overrides)
 
 
 class Whisper:

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from avtlm import checkpoint
 from avtlm.data.manifest import read_manifest
 from demos import quickstart
-from demos.quickstart import PLANS, Quickstart, last_step, main
+from demos.quickstart import PLANS, Quickstart, main
 from demos.stages import ENVIRONMENT
 from preprocess.corpora.talking_heads import SIZES
 
@@ -120,12 +120,6 @@ def test_the_report_has_its_shape_and_averages_the_seeds(tmp_path: Path) -> None
     shown = output.getvalue()
     assert "synthetic" in shown
     assert f"avtlm transcribe VIDEO.mp4 --model {tmp_path / 'model'}" in shown.replace("\n", " ").replace("  ", " ")
-
-
-def test_steps_are_read_from_a_log_that_is_being_written(tmp_path: Path) -> None:
-    assert last_step(tmp_path / "log.jsonl") == 0
-    (tmp_path / "log.jsonl").write_text('{"step": 10, "loss": 1}\n{"step": 20, "lo')
-    assert last_step(tmp_path / "log.jsonl") == 10
 
 
 def test_what_goes_wrong_is_said_in_one_sentence(

@@ -1,0 +1,52 @@
+"""Trainings side by side: what they return, what they print, and what happens when one fails."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from avtlm import config
+from avtlm.training.interruption import Interrupted
+from demos.parallel import Job, last_step, train_together
+from tests.made_corpus import make_corpus
+from tests.training.made_runs import pretraining
+
+
+def test_steps_are_read_from_a_log_that_is_being_written(tmp_path: Path) -> None:
+    assert last_step(tmp_path / "log.jsonl") == 0
+    (tmp_path / "log.jsonl").write_text('{"step": 10, "loss": 1}\n{"step": 20, "lo')
+    assert last_step(tmp_path / "log.jsonl") == 10
+
+
+def jobs(tmp_path: Path, *seeds: int, **changes: Any) -> list[Job]:
+    corpus = make_corpus(tmp_path / "corpus", 6)
+    found = []
+    for seed in seeds:
+        settings = pretraining(corpus, tmp_path / f"run{seed}", steps=2, save_every=100, log_every=1, seed=seed, **changes)
+        path = tmp_path / f"run{seed}.yaml"
+        path.write_text(config.to_yaml(settings))
+        found.append(Job(path, (), tmp_path / f"run{seed}"))
+    return found
+
+
+def test_trainings_come_back_in_their_order_and_tell_their_logs_what_they_do(tmp_path: Path) -> None:
+    made = jobs(tmp_path, 1, 2)
+    assert train_together("two of them", made, 4) == [job.folder / "model" for job in made]
+    for job in made:
+        assert "run" in (job.folder / "train.log").read_text()
+        assert last_step(job.folder / "log.jsonl") == 2
+
+
+def stopped(job: Job) -> None:
+    raise Interrupted(job.folder)
+
+
+def test_a_stopped_training_stops_the_recipe(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        train_together("stopped", [Job(tmp_path / "none.yaml", (), tmp_path)], 1, stopped)
+
+
+def test_a_wrong_setting_is_told_as_it_is(tmp_path: Path) -> None:
+    [job] = jobs(tmp_path, 1)
+    with pytest.raises(ValueError, match="stepz"):
+        train_together("wrong", [Job(job.config, ("stepz=3",), job.folder)], 2)
