@@ -28,7 +28,7 @@ HEADER, FORMAT = "avtlm", 1
 TRANSCRIBES = ("avtlm transcribe VIDEO --model FOLDER",)
 USES = {  # by the task of a configuration; all others transcribe
     "generation": ("avtlm synthesize TEXT --model FOLDER -o FILE", "avtlm convert-voice SOUND --model FOLDER -o FILE"),
-    "speaker": (),
+    "speaker": ("avtlm evaluate MANIFEST --model FOLDER",),
 }
 
 

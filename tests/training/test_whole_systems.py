@@ -212,6 +212,7 @@ def test_generation_starts_from_the_pretrained_model_and_keeps_the_best(
     assert (model.parent / "best" / "weights.safetensors").exists()
     assert config.load(SynthesisOptions, checkpoint.load_decoding(model)).longest == longest
     assert systems.load_whole(model, "generation")[1] is not None
+    assert "avtlm synthesize TEXT --model FOLDER" in (model / "README.md").read_text()
 
 
 def test_speakers_are_counted_and_remembered(corpus: MadeCorpus, pretrained: Path, tmp_path: Path) -> None:
@@ -219,6 +220,7 @@ def test_speakers_are_counted_and_remembered(corpus: MadeCorpus, pretrained: Pat
     model = run(settings)
     assert (model / "speakers.txt").read_text().split() == ["s0", "s1", "s2", "s3"]
     assert weights(model)["speaker.weight"].shape == (4, 32)
+    assert "avtlm evaluate MANIFEST --model FOLDER" in (model / "README.md").read_text()
     assert {"valid_speaker_accuracy", "valid_speaker_loss"} <= set(journal(model)[-1] | journal(model)[-2])
     # A further run keeps the head, and other speakers get another one.
     again = trainer(finetuning(corpus, tmp_path / "again", "speaker", initialise=str(model)))
