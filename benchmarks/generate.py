@@ -62,9 +62,9 @@ class Size:
     rows: int = 8
     beam: int = 5
     seconds: tuple[float, float] = (3.0, 8.0)
-    tokens: int = 60
+    tokens: int = 40
     symbols: int = 40
-    steps: int = 80
+    steps: int = 60
 
 
 TINY: dict[str, Any] = {
