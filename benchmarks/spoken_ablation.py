@@ -1,0 +1,258 @@
+"""What does each part of SpeechT5's pre-training bring? Its ablation (table 7), small, on the synthetic corpus that is read aloud.
+
+    python -m benchmarks.spoken_ablation [--out runs/spoken_ablation] [--json FILE] [--plot PNG] [--size small|smoke]
+
+One network, the same data, seeds and steps for all: pre-training as a whole, and without speech, without text, without the codebook that
+both share, or without masked prediction; and none at all. Each is fine-tuned for recognition on few transcripts, for voice conversion and
+for speaker identification, as in the paper, and measured on what was held out. Finished stages are kept, a stopped one goes on: give the
+same command again.
+"""
+
+import argparse
+import dataclasses
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from avtlm.files import atomic_path
+from demos.parallel import Job, train_together
+from demos.stages import Stages, machine, restart_tuned, write_json
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "speecht5"
+SCRATCH = "scratch"
+# What is left out of pre-training, by the changes to its configuration.
+VARIANTS: dict[str, tuple[str, ...]] = {
+    "whole": (),
+    "speech": ("sources.speech=null",),
+    "text": ("sources.text=null",),
+    "codebook": ("model.codebook=null",),
+    "units": ("model.losses.units=0",),
+}
+TITLES = {
+    "whole": "SpeechT5",
+    "speech": "without speech",
+    "text": "without text",
+    "codebook": "without the codebook",
+    "units": "without masked prediction",
+    SCRATCH: "no pre-training",
+}
+# The configuration of each task, its source, the part of the corpus that it learns from, and what is measured.
+TASKS = {
+    "asr": ("tiny_asr", "labelled", "reader", "WER, %"),
+    "vc": ("tiny_vc", "pairs", "others", "MCD, dB"),
+    "sid": ("tiny_sid", "named", "named", "accuracy of speakers, %"),
+}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much of everything; ``labels`` transcripts for recognition. Clips are cut to ``crop`` frames of 20 ms in pre-training."""
+
+    corpus: str
+    clusters: int
+    crop: int
+    pretrain_steps: int
+    labels: int
+    steps: tuple[int, int, int]
+    seeds: int
+
+
+PLANS = {
+    "small": Plan("default", 100, 125, 500, 400, (800, 800, 300), 3),
+    "smoke": Plan("smoke", 10, 50, 2, 8, (2, 2, 2), 2),
+}
+
+
+class Ablation:
+    """One run in one folder.
+
+    Args:
+        out: folder for everything that is made.
+        changes: to all trainings, as ``key=value``.
+    """
+
+    def __init__(self, out: Path, plan: Plan, console: Console, changes: tuple[str, ...] = ()) -> None:
+        self.out, self.plan, self.console, self.changes = out, plan, console, changes
+        seeds = range(1, plan.seeds + 1)
+        afresh = {f"{kind}_{seed}": (f"{kind}_{seed}",) for kind in ("pretrain", "finetune") for seed in seeds}
+        # More seeds leave what is there as it is.
+        asked = {key: value for key, value in dataclasses.asdict(plan).items() if key != "seeds"}
+        asked = json.loads(json.dumps(asked)) | {"changes": list(changes)}
+        self.stages = Stages(out, console, 2 + 3 * plan.seeds, afresh | {"units": ("units",)}, **asked)
+        self.corpus = out / "corpus"
+
+    def run(self) -> dict[str, Any]:
+        """All stages; returns the report."""
+        stage = self.stages.run
+        stage("corpus", "have sentences read aloud", self.make_corpus)
+        stage("units", "cluster the sound into units", self.label)
+        for seed in range(1, self.plan.seeds + 1):
+            stage(f"pretrain_{seed}", f"seed {seed}: pre-train, whole and in part", lambda seed=seed: self.pretrain(seed))
+            stage(f"finetune_{seed}", f"seed {seed}: recognition, conversion, speakers", lambda seed=seed: self.finetune(seed))
+            stage(f"evaluate_{seed}", f"seed {seed}: what was held out", lambda seed=seed: self.evaluate(seed))
+        return self.report()
+
+    # Stages --------------------------------------------------------------------------------------------------------------------------
+
+    def make_corpus(self) -> None:
+        from preprocess.corpora.read_aloud import generate
+
+        generate(self.corpus, self.plan.corpus)
+
+    def label(self) -> None:
+        from avtlm.units.discovery import units
+        from avtlm.units.kmeans import KMeansConfig
+
+        config = KMeansConfig(clusters=self.plan.clusters, restarts=3, seed=1)
+        units(self._part("unpaired"), self.out / "units", config=config, modality="a", mfcc_rate=50.0, fraction=0.5)
+
+    def _part(self, name: str) -> Path:
+        return self.corpus / name / "manifest.jsonl"
+
+    def pretrain(self, seed: int) -> None:
+        steps = self.plan.pretrain_steps
+        jobs = []
+        for name, left_out in VARIANTS.items():
+            changes = (
+                f"steps={steps}",
+                f"save_every={steps}",
+                f"seed={seed}",
+                f"model.units={self.plan.clusters}",
+                f"sources.speech.manifest={self._part('unpaired')}",
+                f"sources.speech.units={self.out / 'units' / 'manifest.units'}",
+                f"sources.speech.crop_frames={self.plan.crop}",
+                f"sources.text.manifest={self._part('text')}",
+                *self.changes,
+                *left_out,
+            )
+            jobs.append(Job(CONFIGS / "tiny_pretrain.yaml", changes, self.out / f"pretrain_{seed}" / name))
+        train_together("pre-training", jobs, steps * len(jobs))
+
+    def finetune(self, seed: int) -> None:
+        jobs = []
+        for start in (*VARIANTS, SCRATCH):
+            initial = self.out / f"pretrain_{seed}" / ("whole" if start == SCRATCH else start) / "model"
+            for (task, (config, source, part, _)), steps in zip(TASKS.items(), self.plan.steps, strict=True):
+                changes = (
+                    f"initialise={initial}",
+                    # From scratch the sizes come from a pre-trained model's configuration, not its weights.
+                    f"initialise_weights={str(start != SCRATCH).lower()}",
+                    f"steps={steps}",
+                    f"save_every={steps}",
+                    f"seed={seed}",
+                    f"sources.{source}.manifest={self._part(part)}",
+                    f"validation.manifest={self._part(part)}",
+                    "validate_every=0",
+                    *([f"sources.{source}.limit={self.plan.labels}", f"sources.{source}.limit_seed={seed}"] if task == "asr" else []),
+                    *self.changes,
+                )
+                jobs.append(Job(CONFIGS / f"{config}.yaml", changes, self.out / f"finetune_{seed}" / f"{start}_{task}"))
+        train_together("fine-tuning", jobs, sum(self.plan.steps) * (len(VARIANTS) + 1))
+
+    def evaluate(self, seed: int) -> None:
+        from avtlm.evaluation.evaluate import evaluate
+        from avtlm.evaluation.generation import evaluate_speech
+        from avtlm.evaluation.identification import evaluate_speakers
+
+        found: dict[str, dict[str, float]] = {}
+        for start in (*VARIANTS, SCRATCH):
+            models = {task: self.out / f"finetune_{seed}" / f"{start}_{task}" / "model" for task in TASKS}
+            greedy = ["method=ctc_greedy", "convention=espnet", "ctc_weight=0"]
+            words = evaluate(self._part("reader"), models["asr"], ("a",), decoding=greedy).conditions[0].rate.percent
+            distortion = evaluate_speech(self._part("others"), models["vc"]).distortion
+            accuracy = evaluate_speakers(self._part("named"), models["sid"]).accuracy
+            found[start] = {"asr": round(words, 2), "vc": round(distortion, 3), "sid": round(accuracy, 2)}
+        write_json(self.out / "results" / f"{seed}.json", found)
+
+    # Report --------------------------------------------------------------------------------------------------------------------------
+
+    def report(self) -> dict[str, Any]:
+        """Figures of every start and seed, and their means."""
+        seeds = range(1, self.plan.seeds + 1)
+        each = [json.loads((self.out / "results" / f"{seed}.json").read_text()) for seed in seeds]
+        results: dict[str, Any] = {}
+        for start in (*VARIANTS, SCRATCH):
+            rows = {task: [one[start][task] for one in each] for task in TASKS}
+            results[start] = {task: {"mean": round(float(np.mean(row)), 3), "seeds": row} for task, row in rows.items()}
+        seconds = self.stages.seconds | {"total": round(sum(self.stages.seconds.values()), 1)}
+        plan = dataclasses.asdict(self.plan) | {"changes": list(self.changes)}
+        return {"results": results, "plan": plan, "seconds": seconds, "machine": machine()}
+
+
+def table(report: Mapping[str, Any]) -> Table:
+    """A row for every pre-training: means over seeds, with the lowest and the highest."""
+    title = f"Mean of {report['plan']['seeds']} seeds (lowest to highest)"
+    result = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    result.add_column("pre-training")
+    for *_, measure in TASKS.values():
+        result.add_column(measure, justify="right")
+    for start, title in TITLES.items():
+        cells = [report["results"][start][task] for task in TASKS]
+        shown = [f"{cell['mean']:.2f} ({min(cell['seeds']):.2f}-{max(cell['seeds']):.2f})" for cell in cells]
+        result.add_row(title, *shown, end_section=start == "units")
+    return result
+
+
+def draw(report: Mapping[str, Any], path: Path) -> None:
+    """A panel for every task, with a dot for every seed."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11.0, 3.6), dpi=160, facecolor="white")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(1, len(TASKS), sharey=True)
+    for axes, (task, (*_, measure)) in zip(panels, TASKS.items(), strict=True):
+        for place, start in enumerate(TITLES):
+            cell = report["results"][start][task]
+            colour = "#1261a6" if start == "whole" else "#6b7280"
+            axes.barh(place, cell["mean"], color=colour, alpha=0.35, height=0.65)
+            axes.plot(cell["seeds"], [place] * len(cell["seeds"]), "o", color=colour, markersize=4)
+        axes.set_title(measure, fontsize=10, loc="left")
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(axis="x", color="#e4e7eb", linewidth=0.8)
+        axes.set_axisbelow(True)
+        axes.tick_params(labelsize=8)
+    panels[0].set_yticks(range(len(TITLES)), list(TITLES.values()))
+    panels[0].invert_yaxis()
+    figure.tight_layout()
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format="png", metadata={"Software": None})
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.spoken_ablation", description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default="runs/spoken_ablation", metavar="DIR", help="folder for everything that is made")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results to this file")
+    parser.add_argument("--plot", type=Path, metavar="PNG", help="draw them (default: ablation.png in the folder of the run)")
+    parser.add_argument("--size", choices=list(PLANS), default="small", help="smoke: minutes, to see that all works (default: small)")
+    parser.add_argument("--seeds", type=int, metavar="N", help="how many (default: 3)")
+    parser.add_argument("changes", nargs="*", metavar="KEY=VALUE", help="settings of all trainings: max_rows=4")
+    options = parser.parse_args(arguments)
+    restart_tuned("benchmarks.spoken_ablation", sys.argv[1:] if arguments is None else arguments)
+    plan = PLANS[options.size]
+    plan = dataclasses.replace(plan, seeds=options.seeds or plan.seeds)
+    try:
+        report = Ablation(options.out, plan, Console(stderr=True), tuple(options.changes)).run()
+    except KeyboardInterrupt:
+        print("spoken_ablation: stopped; the same command goes on from here.", file=sys.stderr)
+        return 130
+    except (ValueError, ImportError, OSError, ArithmeticError) as error:
+        print(f"spoken_ablation: {error}", file=sys.stderr)
+        return 1
+    Console(width=110).print(table(report))
+    if options.json is not None:
+        write_json(options.json, report)
+    draw(report, options.plot or options.out / "ablation.png")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
