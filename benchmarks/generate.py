@@ -284,7 +284,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "transformers": importlib.import_module("transformers").__version__,
             "python": platform.python_version(),
         }
-        report = {"command": " ".join(["python -m benchmarks.generate", *sys.argv[1:]]), "machine": machine, "size": vars(size), "results": lines}
+        command = " ".join(["python -m benchmarks.generate", *sys.argv[1:]])
+        report = {"command": command, "machine": machine, "size": vars(size), "results": lines}
         write_text(options.json, json.dumps(report, indent=1) + "\n")
     return 0
 
