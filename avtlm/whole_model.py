@@ -20,7 +20,6 @@ from avtlm.text.vocabulary import Tokenizer
 from avtlm.transcriber import Transcriber
 
 LONGEST = 620.0  # tokens
-BEHIND = 2  # symbols that follow those of a text
 
 
 class TextConfig(Protocol):
@@ -28,6 +27,8 @@ class TextConfig(Protocol):
 
     @property
     def vocabulary(self) -> int: ...
+    @property
+    def further_symbols(self) -> tuple[str, ...]: ...
     @property
     def mask_id(self) -> int: ...
     @property
@@ -70,7 +71,7 @@ class WholeModel(Transcriber):
     def __init__(self, model: nn.Module, vocabulary: Tokenizer, decoding: DecodingConfig | None = None) -> None:
         whole: WritesText = model  # type: ignore[assignment]
         config: TextConfig = whole.config
-        if len(vocabulary) not in (config.vocabulary, config.vocabulary - BEHIND):
+        if len(vocabulary) not in (config.vocabulary, config.vocabulary - len(config.further_symbols)):
             raise ValueError(
                 f"the vocabulary has {len(vocabulary)} symbols, but the model knows {config.vocabulary}, the last two of them <mask> and a "
                 "blank; they do not belong together."

@@ -51,7 +51,6 @@ SPEECH2C = "speech2c"
 MODELS = {**dict.fromkeys(ARCHITECTURES, "speecht5"), SPEECH2C: "speech2c"}
 # What a model folder calls the task of a model that is no recogniser on an encoder.
 TASKS = {"pretrain": "pretrain", "recognition": "transcription", "generation": "generation", "speaker": "speaker"}
-FOLLOWING = ("<mask>", "<ctc_blank>")  # SpeechT5's task puts them behind the symbols of its dictionary
 NO_VOCABULARY = (
     "Its file held no vocabulary; convert it again with --vocabulary dict.txt, or the SentencePiece model, to read and write text."
 )
@@ -167,13 +166,13 @@ def text_vocabulary(given: str | Path, rows: int) -> Tokenizer:
         from avtlm.text.subwords import Subwords  # sentencepiece is needed for this kind only
 
         pieces = Subwords.load_model(given)
-        if len(pieces) not in (rows, rows - len(FOLLOWING)):
+        if len(pieces) not in (rows, rows - len(SpeechT5Config.further_symbols)):
             raise OptionError(f"{given} has {len(pieces)} pieces, but the model {rows} symbols, the last two of them <mask> and a blank.")
         return pieces
     from avtlm.text.subwords import WORD_START
 
     symbols = [SPACE if symbol == WORD_START else symbol for symbol in Vocabulary.load_dict(given).symbols]
-    symbols += [symbol for symbol in FOLLOWING if len(symbols) < rows]
+    symbols += [symbol for symbol in SpeechT5Config.further_symbols if len(symbols) < rows]
     if len(symbols) != rows:
         raise OptionError(
             f"{given} has {len(symbols)} symbols with <mask> and the blank, but the model {rows}; they do not belong together."

@@ -30,7 +30,7 @@ from avtlm.convert.options import OptionError, Options
 from avtlm.convert.options.huggingface import WITHOUT_EFFECT
 from avtlm.convert.options.speecht5 import CLASSES, Kind, hugging_face, vocoder
 from avtlm.convert.options.speecht5_official import hugging_face_config, vocoder_config
-from avtlm.convert.speecht5 import FOLLOWING, PADDING, TASKS, official_name, text_vocabulary, uses
+from avtlm.convert.speecht5 import PADDING, TASKS, official_name, text_vocabulary, uses
 from avtlm.convert.tensor_files import SAFETENSORS
 from avtlm.convert.vocabulary import ADDED, TOKENIZER, read_json
 from avtlm.decoding.settings import DecodingConfig
@@ -256,7 +256,8 @@ def _tokenizer(tokens: Tokenizer | None, settings: SpeechT5Config) -> dict[str, 
     """Files that go with a SentencePiece model; a model with letters of its own has none there."""
     if tokens is None or getattr(tokens, "serialised", None) is None:
         return {}
-    added = {symbol: settings.vocabulary - len(FOLLOWING) + place for place, symbol in enumerate(FOLLOWING)}
+    further = settings.further_symbols
+    added = {symbol: settings.vocabulary - len(further) + place for place, symbol in enumerate(further)}
     return {TOKENIZER: {"tokenizer_class": "SpeechT5Tokenizer", "processor_class": "SpeechT5Processor"}, ADDED: added}
 
 

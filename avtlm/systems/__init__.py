@@ -113,8 +113,8 @@ def load_whole(folder: str | Path, task: str) -> tuple[nn.Module, "Tokenizer | N
     checkpoint.load_into(model, folder)
     vocabulary = load_vocabulary(folder) if (Path(folder) / FILE).exists() else None
     rows = getattr(model.config, "vocabulary", None)
-    # Word pieces of SentencePiece do not count <mask> and the blank, which follow them.
-    if vocabulary is not None and rows is not None and len(vocabulary) not in (rows, rows - 2):
+    further = len(getattr(model.config, "further_symbols", ()))  # which word pieces of SentencePiece do not count
+    if vocabulary is not None and rows is not None and len(vocabulary) not in (rows, rows - further):
         raise ValueError(f"{folder}: its vocabulary has {len(vocabulary)} symbols, but its model {rows}; they do not belong together.")
     return model.eval(), vocabulary
 

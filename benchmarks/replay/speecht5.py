@@ -21,7 +21,6 @@ from avtlm.convert.names.speecht5 import EMBEDDING, POST_NORM_UNUSED, UNUSED, fa
 from avtlm.convert.names.transformer import find_name
 from avtlm.convert.options import Options
 from avtlm.convert.options.speecht5 import architecture, fairseq
-from avtlm.convert.speecht5 import FOLLOWING
 from avtlm.data.batching import Batch
 from avtlm.decoding.beam import BeamOptions, attention_beam
 from avtlm.decoding.greedy import ctc_greedy
@@ -320,7 +319,7 @@ def opened_searches(given: Given, check: Check, alone: Sequence[Batch], bound: f
     """Every search without a language model once more, as those do it who have a model folder."""
     case, settings = given.case, given.config
     symbols = [SPACE if symbol == "\u2581" else symbol for symbol in case.config["text_symbols"]]
-    vocabulary = Vocabulary([*SPECIAL_SYMBOLS, *symbols, *FOLLOWING])
+    vocabulary = Vocabulary([*SPECIAL_SYMBOLS, *symbols, *SpeechT5Config.further_symbols])
     with tempfile.TemporaryDirectory() as folder:
         form = {"system": "speecht5", "task": "transcription", "model": config.to_dict(settings)}
         save_model(Path(folder) / "model", given.model, form, vocabulary)
