@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from safetensors.torch import load_file
 from torch import Tensor
 
 from avtlm import config
-from avtlm.training.loop import TrainConfig, train
+from avtlm.training.loop import TrainConfig, Trainer, train
 from avtlm.training.meter import RATES
 from avtlm.units.labels import read_labels, write_labels
 from tests.made_corpus import MadeCorpus
@@ -91,6 +92,22 @@ def with_units_at_50_hz(corpus: MadeCorpus, folder: Path) -> MadeCorpus:
 
 def run(settings: dict[str, Any]) -> Path:
     return train(config.load(TrainConfig, settings))
+
+
+def broken_and_resumed(settings: dict[str, Any], number: int = 7) -> Path:
+    """The model of a run that breaks off before an update, without a checkpoint of it, and is started again."""
+    step = Trainer._step
+
+    def stop(self: Trainer, now: int, *rest: Any) -> None:
+        if now == number:
+            raise KeyboardInterrupt
+        step(self, now, *rest)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Trainer, "_step", stop)
+        with pytest.raises(KeyboardInterrupt):
+            run(settings)
+    return run(settings)
 
 
 def journal(model: Path) -> list[dict[str, float]]:

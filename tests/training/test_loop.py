@@ -20,7 +20,7 @@ from avtlm.systems.vatlm import VATLM
 from avtlm.training.loop import TrainConfig, Trainer, train
 from avtlm.training.meter import Meter
 from tests.made_corpus import MadeCorpus, make_corpus
-from tests.training.made_runs import DECODER, MODEL, journal, pretraining, recognition, run, same, weights
+from tests.training.made_runs import DECODER, MODEL, broken_and_resumed, journal, pretraining, recognition, run, same, weights
 
 
 @pytest.fixture(scope="module")
@@ -52,25 +52,11 @@ def test_the_text_of_a_made_corpus_is_easier_to_guess_than_chance(corpus: MadeCo
 # Resuming -------------------------------------------------------------------------------------------------------------------------------
 
 
-def test_a_run_stopped_between_checkpoints_repeats_the_lost_steps(
-    corpus: MadeCorpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_stopped_between_checkpoints_repeats_the_lost_steps(corpus: MadeCorpus, tmp_path: Path) -> None:
     validation = {"manifest": str(corpus.clips), "task": "audio_video", "split": "valid", "units": str(corpus.units)}
     settings = {"steps": 11, "save_every": 4, "log_every": 3, "validation": validation, "validate_every": 2}
     whole = run(pretraining(corpus, tmp_path / "whole", **settings))
-    step = Trainer._step
-
-    def stop(self: Trainer, number: int, *rest: Any) -> None:
-        if number == 7:
-            raise KeyboardInterrupt
-        step(self, number, *rest)
-
-    broken = pretraining(corpus, tmp_path / "broken", **settings)
-    with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "_step", stop)
-        with pytest.raises(KeyboardInterrupt):
-            run(broken)
-    model = run(broken)
+    model = broken_and_resumed(pretraining(corpus, tmp_path / "broken", **settings))
     assert same(model, whole)
     assert journal(model) == journal(whole)
 

@@ -20,7 +20,7 @@ from avtlm.training.loop import TrainConfig, Trainer
 from avtlm.transcribe import transcribe
 from avtlm.units.labels import read_labels, write_labels
 from tests.made_corpus import MadeCorpus, make_corpus
-from tests.training.made_runs import journal, run, same, weights
+from tests.training.made_runs import broken_and_resumed, journal, run, same, weights
 
 ENCODER = {"dim": 32, "layers": 2, "heads": 2, "feed_forward_dim": 48, "position_kernel": 6, "position_groups": 4, "layer_drop": 0.1}
 SHARED: dict[str, Any] = {
@@ -82,23 +82,9 @@ def recognition(corpus: MadeCorpus, output: Path, system: str, **changes: Any) -
 
 
 @pytest.mark.parametrize("system", MODELS)
-def test_a_run_stopped_between_checkpoints_repeats_the_lost_steps(
-    corpus: MadeCorpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, system: str
-) -> None:
+def test_a_run_stopped_between_checkpoints_repeats_the_lost_steps(corpus: MadeCorpus, tmp_path: Path, system: str) -> None:
     whole = run(pretraining(corpus, tmp_path / "whole", system))
-    step = Trainer._step
-
-    def stop(self: Trainer, number: int, *rest: Any) -> None:
-        if number == 7:
-            raise KeyboardInterrupt
-        step(self, number, *rest)
-
-    broken = pretraining(corpus, tmp_path / "broken", system)
-    with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "_step", stop)
-        with pytest.raises(KeyboardInterrupt):
-            run(broken)
-    model = run(broken)
+    model = broken_and_resumed(pretraining(corpus, tmp_path / "broken", system))
     assert same(model, whole)
     assert journal(model) == journal(whole)
 

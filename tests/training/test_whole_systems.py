@@ -18,7 +18,7 @@ from avtlm.text.vocabulary import load_vocabulary
 from avtlm.training.initial import merged
 from avtlm.training.loop import TrainConfig, Trainer, train
 from tests.made_corpus import LETTERS, MadeCorpus
-from tests.training.made_runs import journal, run, same, weights
+from tests.training.made_runs import broken_and_resumed, journal, run, same, weights
 from tests.training.made_whole import finetuning, make_spoken_corpus, pretraining, voices
 
 SYMBOLS = 4 + 1 + 6 + 2  # special ones, the space, a to f, <mask> and the blank
@@ -87,27 +87,13 @@ def test_pretraining_learns(corpus: MadeCorpus, tmp_path: Path) -> None:
         assert lines[-1][name] < share * lines[0][name], name
 
 
-def test_a_run_stopped_between_checkpoints_repeats_the_lost_steps(
-    corpus: MadeCorpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_stopped_between_checkpoints_repeats_the_lost_steps(corpus: MadeCorpus, tmp_path: Path) -> None:
     validation = {"manifest": str(corpus.sound), "task": "speech", "units": str(corpus.units), "voices": voices(corpus), "split": "valid"}
     runs = {"pretrain": pretraining(corpus, tmp_path, validation=validation), "generation": finetuning(corpus, tmp_path, "conversion")}
     for name, settings in runs.items():
         settings |= {"validate_every": 4}
         whole = run(settings | {"output": str(tmp_path / name / "whole")})
-        step = Trainer._step
-
-        def stop(self: Trainer, number: int, *rest: Any, step: Any = step) -> None:
-            if number == 7:
-                raise KeyboardInterrupt
-            step(self, number, *rest)
-
-        broken = settings | {"output": str(tmp_path / name / "broken")}
-        with monkeypatch.context() as patch:
-            patch.setattr(Trainer, "_step", stop)
-            with pytest.raises(KeyboardInterrupt):
-                run(broken)
-        model = run(broken)
+        model = broken_and_resumed(settings | {"output": str(tmp_path / name / "broken")})
         assert same(model, whole)
         assert journal(model) == journal(whole)
 
