@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from avtlm.data.batching import Batch
+from avtlm.data.inputs import InputFormat
 from avtlm.frontends.filterbank import SAMPLE_RATE
 from avtlm.frontends.multimodal import InputMask
 from avtlm.nn.attention import padding_mask
@@ -32,7 +33,7 @@ from avtlm.objectives.masked_prediction import UnitPredictor, inventories
 from avtlm.objectives.masking import SpanMaskConfig, span_mask
 from avtlm.objectives.seq2seq import seq2seq_loss, shift_right
 from avtlm.systems.speech_encoder import Heard, SpeechEncoder, SpeechEncoderConfig
-from avtlm.text.vocabulary import BLANK, EOS, PAD
+from avtlm.text.vocabulary import BLANK, EOS, PAD, SPECIALS
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ class BridgeLosses:
         ctc: of the letters that units (in pre-training) or speech stand for.
         attention: of the same letters, or of a translation, written by the decoder.
         label_smoothing: of what the decoder writes.
+        divisor: what fine-tuning divides its losses by: ``sentences`` (recognition), or ``tokens`` with their ends (translation).
     """
 
     masked: float = 1.0
@@ -55,6 +57,7 @@ class BridgeLosses:
     ctc: float = 0.1
     attention: float = 0.1
     label_smoothing: float = 0.1
+    divisor: Literal["sentences", "tokens"] = "sentences"
 
 
 @dataclass(frozen=True)
@@ -124,7 +127,7 @@ class BridgeConfig(SpeechEncoderConfig):
             raise ValueError("ctc_head: none in a model without decoder, which could write nothing; set own, or give it a decoder.")
 
     # How a run makes a model; see avtlm.protocols.WholeConfig.
-    inputs: ClassVar[tuple[str, ...]] = ("speech", "text")
+    inputs: ClassVar[tuple[str, ...]] = ("speech", "units")
     speakers: ClassVar[int] = 0
     further_symbols: ClassVar[tuple[str, ...]] = ("<mask>",)
     vocabulary_parts: ClassVar[tuple[str, ...]] = ("decoder.embedding", "decoder.output", "ctc.output")
@@ -229,6 +232,11 @@ class UnitBridge(SpeechEncoder):
         self._frozen = False
 
     @property
+    def input_format(self) -> InputFormat:
+        """Waveforms, and units behind four special symbols."""
+        return dataclasses.replace(super().input_format, first_unit=len(SPECIALS))
+
+    @property
     def label_rate(self) -> float:
         """Units per second in a batch."""
         rate: float = self.config.label_rate
@@ -276,7 +284,8 @@ class UnitBridge(SpeechEncoder):
                 return self.encoder(seen, heard.lengths, output_layer), heard.lengths
             entered = self.enter(self.encoder(seen, heard.lengths), heard.padding)
             layer = None if output_layer is None else output_layer - first
-            return self.unit_encoder(entered, heard.lengths, layer), heard.lengths
+            encoded = self.unit_encoder(entered, heard.lengths, layer)
+            return encoded.masked_fill(heard.padding[..., None], 0.0), heard.lengths  # padding is to CTC as the end of a clip
 
     def hidden_states(self, batch: Batch) -> tuple[list[Tensor], Tensor]:
         """What every layer of both encoders puts out, one after the other, (batch, frames, dim) each, and lengths (batch,).
@@ -423,16 +432,16 @@ class UnitBridge(SpeechEncoder):
         return seq2seq_loss(logits, ended, PAD, self.config.losses.label_smoothing)
 
     def recognition_losses(self, batch: Batch, mask: InputMask | None = None) -> dict[str, Loss]:
-        """Fine-tuning to write ``targets.tokens``, which have no end symbol, by CTC and attention; sums divided by sentences."""
+        """Fine-tuning to write ``targets.tokens``, which have no end symbol, by CTC and attention; see BridgeLosses.divisor."""
         weights = self.config.losses
         encoded, lengths = self.encode(batch, mask=mask)
         tokens, counts = batch.targets["tokens"], batch.target_lengths["tokens"]
-        sentences = counts.new_tensor(len(batch))
+        count = counts.new_tensor(len(batch)) if weights.divisor == "sentences" else counts.sum() + len(batch)
         found: dict[str, Loss] = {}
         if self.decoder is not None and weights.attention:
             loss = self.written_loss(encoded, lengths, tokens, counts)
-            found["attention"] = Loss(weights.attention * loss.value, sentences, loss.logs)
+            found["attention"] = Loss(weights.attention * loss.value, count, loss.logs)
         if self.ctc is not None and weights.ctc:
             loss = self.letter_loss(encoded, lengths, tokens, counts)
-            found["ctc"] = Loss(weights.ctc * loss.value, torch.zeros_like(sentences) if found else sentences, loss.logs)
+            found["ctc"] = Loss(weights.ctc * loss.value, torch.zeros_like(count) if found else count, loss.logs)
         return found
