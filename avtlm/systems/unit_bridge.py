@@ -76,6 +76,7 @@ class BridgeConfig(SpeechEncoderConfig):
         swap: spans of frames that units' embeddings replace, those that are hidden excepted; ``prob: 0`` for none.
         swap_predicted: replace them by embeddings of the units that the first depth takes them for.
         vocabulary: symbols of text: 4 special ones, letters, ``<mask>``.
+        text_mask: false where the symbols of text end without ``<mask>``, as those of official translations.
         ctc_head: ``own`` or ``none``.
         ctc_kernel: of its convolution, which moves by half of it.
         decoder: writes letters or translations; null for none.
@@ -97,6 +98,7 @@ class BridgeConfig(SpeechEncoderConfig):
     swap: SpanMaskConfig = field(default_factory=lambda: SpanMaskConfig(prob=0.4, length=5))
     swap_predicted: bool = False
     vocabulary: int = 33
+    text_mask: bool = True
     ctc_head: Literal["own", "none"] = "own"
     ctc_kernel: int = 2
     decoder: DecoderConfig | None = None
@@ -121,8 +123,8 @@ class BridgeConfig(SpeechEncoderConfig):
                 f"label_rate: {self.label_rate:g} units per second for {self.waveform.frame_rate:g} frames per second of the model; every "
                 "frame needs a unit, so give at least as many units."
             )
-        if self.ctc_kernel < 2:
-            raise ValueError(f"ctc_kernel: {self.ctc_kernel}; give at least 2.")
+        if self.ctc_kernel < 2 or (self.ctc_kernel > 3 and self.task == "recognition"):
+            raise ValueError(f"ctc_kernel: {self.ctc_kernel}; give at least 2, and at most 3 to recognise speech, frame by frame.")
         if self.ctc_head == "none" and self.task == "recognition" and self.decoder is None:
             raise ValueError("ctc_head: none in a model without decoder, which could write nothing; set own, or give it a decoder.")
 
@@ -138,9 +140,9 @@ class BridgeConfig(SpeechEncoderConfig):
         return True
 
     @property
-    def mask_id(self) -> int:
+    def mask_id(self) -> int | None:
         """``<mask>``, which no text holds."""
-        return self.vocabulary - 1
+        return self.vocabulary - 1 if self.text_mask else None
 
     @property
     def blank(self) -> int:
