@@ -255,22 +255,23 @@ def _synthesize(options: argparse.Namespace) -> int:
     if (options.text is None) == (options.file is None):
         return _wrong("Give one text, or --file FILE with one in every line.")
     texts = [("speech", options.text)] if options.file is None else read_texts(options.file)
-    return _say(options, [name for name, _ in texts], synthesize_each([text for _, text in texts], **_delivery(options)))
+    return _say(options, [name for name, _ in texts], synthesize_each([text for _, text in texts], _delivery(options)))
 
 
 def _convert_voice(options: argparse.Namespace) -> int:
     from avtlm.speaking import convert_voice_each
 
     files = [Path(file) for file in options.files]
-    results = convert_voice_each(files, window=options.window, **_delivery(options))
+    results = convert_voice_each(files, _delivery(options), options.window)
     return _say(options, [file.stem for file in files], results, files)
 
 
-def _delivery(options: argparse.Namespace) -> dict[str, Any]:
-    """Arguments that all functions of avtlm.speaking take."""
+def _delivery(options: argparse.Namespace) -> Any:
+    """How things are said, an avtlm.speech_writer.Delivery."""
+    from avtlm.speech_writer import Delivery
+
     changes = [f"{key}={value}" for key in ("threshold", "longest") if (value := getattr(options, key)) is not None]
-    named = {key: getattr(options, key) for key in ("model", "voice", "vocoder", "seed", "speaker")}
-    return {**named, "options": changes}
+    return Delivery.prepare(options.model, options.voice, options.vocoder, options.seed, changes, options.speaker)
 
 
 def _say(options: argparse.Namespace, names: Sequence[str], results: Iterable[tuple[Any, Any]], inputs: Sequence[Path] = ()) -> int:

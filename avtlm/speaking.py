@@ -23,7 +23,7 @@ from avtlm.data.sound_stream import AUDIBLE, SoundStream, media_seconds
 from avtlm.decoding.segments import Segment, Segmenter, SegmentOptions
 from avtlm.decoding.voice_activity import find_detector
 from avtlm.frontends.mel import HOP, SILENCE
-from avtlm.speech_writer import Delivery, SpeechWriter, Spoken, Vocoder, Voice, load_writer
+from avtlm.speech_writer import Delivery, SpeechWriter, Spoken, Vocoder, Voice
 from avtlm.text.vocabulary import EOS, Tokenizer
 from avtlm.training.progress import track
 from avtlm.transcribe import to_int16
@@ -79,20 +79,15 @@ def synthesize(
         CheckpointError, ConfigError, VocabularyError: a folder is incomplete.
         ValueError: a voice, vocoder or model that does not fit.
     """
-    return _all(synthesize_each(texts, model, voice, vocoder, seed, options, speaker))
+    return _all(synthesize_each(texts, Delivery.prepare(model, voice, vocoder, seed, options, speaker)))
 
 
-def synthesize_each(
-    texts: Iterable[str],
-    model: str | Path | SpeechWriter,
-    voice: Voice | None = None,
-    vocoder: Vocoder | None = None,
-    seed: int = 0,
-    options: Sequence[str] = (),
-    speaker: str | None = None,
-) -> Iterator[tuple[str, Spoken | TextError]]:
-    """As `synthesize`, one pair of text and result at a time; a text that cannot be said gives its TextError and the others go on."""
-    delivery = Delivery.prepare(load_writer(model, options), voice, vocoder, seed, speaker)
+def synthesize_each(texts: Iterable[str], delivery: Delivery) -> Iterator[tuple[str, Spoken | TextError]]:
+    """As `synthesize`, one pair of text and result at a time; a text that cannot be said gives its TextError and the others go on.
+
+    Args:
+        delivery: of Delivery.prepare, which takes the other arguments of `synthesize`.
+    """
     writer = delivery.writer
     if "text" not in writer.model.config.inputs:
         raise ValueError(f"{writer.name}: this model reads speech, not text; convert voices or enhance with it.")
@@ -160,21 +155,13 @@ def convert_voice(
         CheckpointError, ConfigError: a folder is incomplete.
         ValueError: a voice, vocoder or model that does not fit.
     """
-    return _all(convert_voice_each(paths, model, voice, vocoder, seed, options, window, speaker))
+    return _all(convert_voice_each(paths, Delivery.prepare(model, voice, vocoder, seed, options, speaker), window))
 
 
 def convert_voice_each(
-    paths: Iterable[str | Path],
-    model: str | Path | SpeechWriter,
-    voice: Voice | None = None,
-    vocoder: Vocoder | None = None,
-    seed: int = 0,
-    options: Sequence[str] = (),
-    window: float = WINDOW,
-    speaker: str | None = None,
+    paths: Iterable[str | Path], delivery: Delivery, window: float = WINDOW
 ) -> Iterator[tuple[Path, Spoken | MediaError]]:
     """As `convert_voice`, one pair of path and result at a time; a file that cannot be used gives its MediaError and the others go on."""
-    delivery = Delivery.prepare(load_writer(model, options), voice, vocoder, seed, speaker)
     if "speech" not in delivery.writer.model.config.inputs:
         raise ValueError(f"{delivery.writer.name}: this model reads text, not speech; synthesize with it.")
     division = SegmentOptions(window=window, overlap=0.0) if window else None
@@ -198,21 +185,8 @@ def convert_voice_each(
     yield from _say(delivery, waiting)
 
 
-def enhance(
-    paths: Iterable[str | Path],
-    model: str | Path | SpeechWriter,
-    voice: Voice | None = None,
-    vocoder: Vocoder | None = None,
-    seed: int = 0,
-    options: Sequence[str] = (),
-    window: float = WINDOW,
-    speaker: str | None = None,
-) -> list[Spoken]:
-    """Say without the noise what is said in sound files or videos: `convert_voice` by a model that has learned to keep the voice.
-
-    Only a model that knows voices needs one: that of who speaks.
-    """
-    return convert_voice(paths, model, voice, vocoder, seed, options, window, speaker)
+# The same by a model that has learned to keep the voice and leave out the noise; only one that knows voices needs that of who speaks.
+enhance = convert_voice
 
 
 def _read(path: Path) -> np.ndarray:

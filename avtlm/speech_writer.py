@@ -126,14 +126,21 @@ class Delivery:
 
     @classmethod
     def prepare(
-        cls, writer: SpeechWriter, voice: Voice | None, vocoder: Vocoder | None, seed: int, speaker: str | None = None
+        cls,
+        model: str | Path | SpeechWriter,
+        voice: Voice | None = None,
+        vocoder: Vocoder | None = None,
+        seed: int = 0,
+        options: Sequence[str] = (),
+        speaker: str | None = None,
     ) -> "Delivery":
         """Open what is a file yet, and see that all of it fits; see avtlm.speaking.synthesize for the arguments.
 
         Raises:
-            CheckpointError, ConfigError: the vocoder's folder is incomplete.
+            CheckpointError, ConfigError, VocabularyError: a folder is incomplete.
             ValueError: a voice, vocoder or model that does not fit.
         """
+        writer = load_writer(model, options)
         settings = writer.model.config.spectrogram
         return cls(writer, find_voice(voice, settings.voice_dim, speaker), open_vocoder(vocoder, settings.bands, writer.device), seed)
 

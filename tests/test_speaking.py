@@ -25,7 +25,7 @@ from avtlm.speaking import (
     synthesize,
     synthesize_each,
 )
-from avtlm.speech_writer import SpeechWriter, Spoken, find_voice, load_writer
+from avtlm.speech_writer import Delivery, SpeechWriter, Spoken, find_voice, load_writer
 from avtlm.text.vocabulary import Vocabulary
 from tests import made_media
 from tests.made_voice import OPTIONS, SYMBOLS, WIDTH, save_vocoder, save_voice, save_writer, voice, writer
@@ -97,7 +97,7 @@ def test_another_voice_says_it_differently(model: SpeechWriter) -> None:
 
 def test_more_texts_than_a_batch_come_in_their_order(model: SpeechWriter) -> None:
     texts = ["abcde"[: 1 + number % 5] for number in range(2 * ROWS + 3)]
-    found = list(synthesize_each(texts, model, voice()))
+    found = list(synthesize_each(texts, Delivery.prepare(model, voice())))
     assert [text for text, _ in found] == texts
     by_text = {text: result for text, result in found}
     for text, result in found:
@@ -187,7 +187,7 @@ def test_texts_that_cannot_be_said_are_named(text: str, reason: str, model: Spee
     with pytest.raises(TextError, match=reason) as caught:
         synthesize([text], model, voice())
     assert "\n" not in str(caught.value)
-    found = list(synthesize_each(["abc", text, "cab"], model, voice()))
+    found = list(synthesize_each(["abc", text, "cab"], Delivery.prepare(model, voice())))
     assert [isinstance(result, TextError) for _, result in found] == [False, True, False]
 
 
@@ -263,7 +263,7 @@ def test_sound_that_cannot_be_used_says_why_and_the_others_go_on(case: str, reas
         convert_voice([path], model, voice(), window=2.0)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
-    results = [result for _, result in convert_voice_each([good, path, good], model, voice(), window=2.0)]
+    results = [result for _, result in convert_voice_each([good, path, good], Delivery.prepare(model, voice()), window=2.0)]
     assert [isinstance(result, MediaError) for result in results] == [False, True, False]
 
 
