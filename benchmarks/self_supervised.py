@@ -24,7 +24,7 @@ from rich.table import Table
 from avtlm.evaluation.wer import character_errors, word_errors
 from avtlm.files import atomic_path
 from benchmarks.labelled_speech import Speech, Voices, gather, hours, write_lexicon
-from demos.stages import Stages, machine, restart_tuned, write_json
+from demos.stages import Stages, finish, machine, restart_tuned, write_json
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "mt4ssl"
 # What each start learns from; the names are those of the published systems whose targets these are.
@@ -325,19 +325,15 @@ def main(arguments: list[str] | None = None) -> int:
     restart_tuned("benchmarks.self_supervised", sys.argv[1:] if arguments is None else arguments)
     plan = PLANS[options.size]
     plan = dataclasses.replace(plan, seeds=options.seeds or plan.seeds)
-    try:
+
+    def compare() -> None:
         report = Comparison(options.speech, options.out, plan, Console(stderr=True), tuple(options.changes)).run()
-    except KeyboardInterrupt:
-        print("self_supervised: stopped; the same command goes on from here.", file=sys.stderr)
-        return 130
-    except (ValueError, ImportError, OSError, ArithmeticError) as error:
-        print(f"self_supervised: {error}", file=sys.stderr)
-        return 1
-    Console(width=150).print(table(report))
-    if options.json is not None:
-        write_json(options.json, report)
-    draw(report, options.plot or options.out / "comparison.png")
-    return 0
+        Console(width=150).print(table(report))
+        if options.json is not None:
+            write_json(options.json, report)
+        draw(report, options.plot or options.out / "comparison.png")
+
+    return finish("self_supervised", compare)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from rich.table import Table
 
 from avtlm.files import atomic_path
 from demos.parallel import Job, train_together
-from demos.stages import Stages, machine, restart_tuned, write_json
+from demos.stages import Stages, finish, machine, restart_tuned, write_json
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "speecht5"
 SCRATCH = "scratch"
@@ -239,19 +239,15 @@ def main(arguments: list[str] | None = None) -> int:
     restart_tuned("benchmarks.spoken_ablation", sys.argv[1:] if arguments is None else arguments)
     plan = PLANS[options.size]
     plan = dataclasses.replace(plan, seeds=options.seeds or plan.seeds)
-    try:
+
+    def compare() -> None:
         report = Ablation(options.out, plan, Console(stderr=True), tuple(options.changes)).run()
-    except KeyboardInterrupt:
-        print("spoken_ablation: stopped; the same command goes on from here.", file=sys.stderr)
-        return 130
-    except (ValueError, ImportError, OSError, ArithmeticError) as error:
-        print(f"spoken_ablation: {error}", file=sys.stderr)
-        return 1
-    Console(width=110).print(table(report))
-    if options.json is not None:
-        write_json(options.json, report)
-    draw(report, options.plot or options.out / "ablation.png")
-    return 0
+        Console(width=110).print(table(report))
+        if options.json is not None:
+            write_json(options.json, report)
+        draw(report, options.plot or options.out / "ablation.png")
+
+    return finish("spoken_ablation", compare)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from typing import Any
 from rich.console import Console
 
 from demos.quickstart import results_table
-from demos.stages import Stages, machine, restart_tuned, write_json
+from demos.stages import Stages, finish, machine, restart_tuned, write_json
 
 SNRS = (10.0, 5.0, 0.0, -5.0, -10.0)
 CONFIGS = Path(__file__).resolve().parent.parent / "configs" / "vatlm"
@@ -176,15 +176,9 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     restart_tuned("demos.grid", sys.argv[1:] if arguments is None else arguments)
     console = Console(stderr=True)
-    try:
-        Grid(options.root, options.quickstart, options.out, console, options.talker, options.seed, options.steps).run()
-    except KeyboardInterrupt:
-        print("grid: stopped; the same command goes on from here.", file=sys.stderr)
-        return 130
-    except (ValueError, ImportError, OSError, ArithmeticError) as error:
-        print(f"grid: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return finish(
+        "grid", lambda: Grid(options.root, options.quickstart, options.out, console, options.talker, options.seed, options.steps).run()
+    )
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from typing import Any
 from rich.console import Console
 
 from demos.parallel import Job, train_quietly, train_together
-from demos.stages import Stages, machine, restart_tuned, write_json
+from demos.stages import Stages, finish, machine, restart_tuned, write_json
 
 # Stages that go on from whatever lies in their folders; corpus and lips check for themselves whether that is theirs.
 AFRESH = {name: (name,) for name in ("units1", "pretrain1", "units2", "pretrain2")} | {"finetune": ("finetune", "comparison")}
@@ -286,15 +286,7 @@ def main(arguments: list[str] | None = None) -> int:
     restart_tuned("demos.quickstart", sys.argv[1:] if arguments is None else arguments)
     console = Console(stderr=True)
     console.print("[bold]avtlm quickstart[/]: from talking faces to transcripts in noise", highlight=False)
-    try:
-        Quickstart(options.out, PLANS[options.size], options.seed, console).run()
-    except KeyboardInterrupt:
-        print("quickstart: stopped; the same command goes on from here.", file=sys.stderr)
-        return 130
-    except (ValueError, ImportError, OSError, ArithmeticError) as error:
-        print(f"quickstart: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return finish("quickstart", lambda: Quickstart(options.out, PLANS[options.size], options.seed, console).run())
 
 
 if __name__ == "__main__":

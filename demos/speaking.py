@@ -23,7 +23,7 @@ from rich.table import Table
 from avtlm.errors import MissingExtra
 from avtlm.files import write_text
 from demos.parallel import Job, train_together
-from demos.stages import Stages, machine, restart_tuned, write_json
+from demos.stages import Stages, finish, machine, restart_tuned, write_json
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs" / "speecht5"
 AFRESH = {"units": ("units",), "pretrain": ("pretrain",), "finetune": ("asr", "tts")}
@@ -45,7 +45,7 @@ class Plan:
 
 PLANS = {
     "smoke": Plan("smoke", 20, 6, 6, 6),
-    "default": Plan("default", 100, 500, 1500, 2500),
+    "default": Plan("default", 100, 400, 800, 2800),
     "long": Plan("long", 200, 20_000, 20_000, 40_000),
 }
 
@@ -249,15 +249,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     restart_tuned("demos.speaking", sys.argv[1:] if arguments is None else arguments)
     console = Console(stderr=True)
-    try:
-        Speaking(options.out, PLANS[options.size], options.seed, console).run()
-    except KeyboardInterrupt:
-        print("speaking: stopped; the same command goes on from here.", file=sys.stderr)
-        return 130
-    except (ValueError, ImportError, OSError, ArithmeticError) as error:
-        print(f"speaking: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return finish("speaking", lambda: Speaking(options.out, PLANS[options.size], options.seed, console).run())
 
 
 if __name__ == "__main__":

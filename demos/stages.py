@@ -107,6 +107,19 @@ def restart_tuned(module: str, arguments: Sequence[str]) -> None:
         os.execve(sys.executable, [sys.executable, "-m", module, *arguments], os.environ | ENVIRONMENT)
 
 
+def finish(name: str, work: Callable[[], Any]) -> int:
+    """Do the work of a command; returns its exit code, and says on standard error in one sentence why it ended early."""
+    try:
+        work()
+    except KeyboardInterrupt:
+        print(f"{name}: stopped; the same command goes on from here.", file=sys.stderr)
+        return 130
+    except (ValueError, ImportError, OSError, ArithmeticError) as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
 def machine() -> dict[str, Any]:
     """What the figures were measured on."""
     import torch
