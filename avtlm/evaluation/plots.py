@@ -325,3 +325,39 @@ def modality_map(
     figure.tight_layout(rect=(0, 0.05, 1, 1))
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format="png", metadata={"Software": None})
+
+
+def layer_maps(maps: Mapping[int, tuple[Any, Sequence[str], Sequence[str]]], path: str | Path) -> None:
+    """A row of two views for every layer: points coloured by what was given, speech or units, and by the ten most frequent phones.
+
+    Args:
+        maps: by layer the places (points, 2), ``speech`` or ``units`` for each point, and its phone.
+        path: of the PNG; written atomically.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9.0, 0.5 + 4.0 * len(maps)), dpi=130, facecolor="white")
+    FigureCanvasAgg(figure)
+    grid = figure.subplots(len(maps), 2, squeeze=False)
+    for (layer, (places, inputs, labels)), (by_input, by_phone) in zip(maps.items(), grid):
+        for kind, colour in (("speech", COLOURS["a"]), ("units", COLOURS["av"])):
+            chosen = [index for index, name in enumerate(inputs) if name == kind]
+            by_input.scatter(places[chosen, 0], places[chosen, 1], s=6, color=colour, alpha=0.6, linewidths=0, label=kind)
+        frequent = [label for label, _ in Counter(labels).most_common(10)]
+        rest = [index for index, label in enumerate(labels) if label not in frequent]
+        by_phone.scatter(places[rest, 0], places[rest, 1], s=3, color=GRID, linewidths=0)
+        for number, phone in enumerate(frequent):
+            chosen = [index for index, label in enumerate(labels) if label == phone]
+            by_phone.scatter(places[chosen, 0], places[chosen, 1], s=6, color=f"C{number}", linewidths=0, label=phone)
+        by_input.set_title(f"layer {layer}, by input", color=INK, fontsize=10, loc="left")
+        by_phone.set_title(f"layer {layer}, by phone (the ten most frequent)", color=INK, fontsize=10, loc="left")
+    for axes in grid.flat:
+        axes.set_xticks([])
+        axes.set_yticks([])
+        axes.legend(fontsize=7, frameon=False, loc="upper left", bbox_to_anchor=(0.0, -0.01), ncol=10, handletextpad=0.1, columnspacing=0.8)
+        for spine in axes.spines.values():
+            spine.set_color(GRID)
+    figure.tight_layout()
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format="png", metadata={"Software": None})

@@ -1,13 +1,14 @@
-"""Unit labels in the layout that fairseq, HuBERT and AV-HuBERT read: ``{split}.km`` and ``dict.km.txt`` beside ``{split}.tsv``.
+"""Unit labels in the layout that fairseq, HuBERT, AV-HuBERT and SpeechLM read: ``{split}.km`` and ``dict.km.txt`` beside ``{split}.tsv``.
 
 A km file has one line of units, separated by blanks, for every line of the tsv. The dictionary has a line ``symbol count`` for every unit;
 a unit's class in a model is the number of its line, whatever its symbol is. AV-HuBERT's README writes symbols from 1, so that its first
-cluster, 0, becomes the unknown symbol; here such a file is refused, and dictionaries are written from 0.
+cluster, 0, becomes the unknown symbol; here such a file is refused, and dictionaries are written from 0. Symbols may be names as well, such
+as SpeechLM's phones (``.phn`` and ``dict.phn.txt``), where there is a dictionary of them.
 
 Source: fairseq, examples/hubert/simple_kmeans, and AV-HuBERT, avhubert/clustering.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +19,16 @@ from avtlm.files import write_text
 from avtlm.units.labels import UnitLabels
 
 DICTIONARY = "dict.km.txt"
+
+
+def dictionary_of(labels: str | Path) -> str:
+    """Name of the dictionary beside a file of labels: ``dict.km.txt`` of ``train.km``, ``dict.phn.txt`` of ``train.phn``."""
+    return f"dict.{Path(labels).suffix.removeprefix('.') or 'km'}.txt"
+
+
+def write_dictionary(path: str | Path, symbols: Iterable[str]) -> None:
+    """Write a dictionary, which `read_dictionary` reads: a line ``symbol 1`` for every symbol, in the order of their classes."""
+    write_text(path, "".join(f"{symbol} 1\n" for symbol in symbols))
 
 
 def read_dictionary(path: str | Path) -> dict[str, int]:
@@ -44,7 +55,8 @@ def read_km(path: str | Path, manifest: Manifest | None = None, dictionary: str 
     Args:
         path: the file.
         manifest: whose rows the lines belong to, in order; None takes the tsv of the same name beside it.
-        dictionary: None takes ``dict.km.txt`` beside it if it is there, and numbers as they are if it is not.
+        dictionary: None takes ``dict.km.txt`` beside it, of a .phn file ``dict.phn.txt``, if it is there, and numbers as they are if it
+            is not.
 
     Raises:
         FileNotFoundError: no such file.
@@ -57,15 +69,16 @@ def read_km(path: str | Path, manifest: Manifest | None = None, dictionary: str 
         raise ValueError(
             f"{path} has {len(lines)} lines but {rows.source or 'the manifest'} has {len(rows)} utterances; they must agree line by line."
         )
-    beside = path.parent / DICTIONARY if dictionary is None else Path(dictionary)
+    beside = path.parent / dictionary_of(path) if dictionary is None else Path(dictionary)
     classes = read_dictionary(beside) if dictionary is not None or beside.exists() else None
     found = {}
     for number, (row, line) in enumerate(zip(rows, lines, strict=True), 1):
         symbols = line.split()
-        wrong = next((s for s in symbols if not s.isdecimal() or (classes is not None and s not in classes)), None)
+        wrong = next((s for s in symbols if (s not in classes if classes is not None else not s.isdecimal())), None)
         if wrong is not None:
-            reason = f"is not in {beside}" if wrong.isdecimal() else "is not a number"
-            raise ValueError(f"{path}, line {number}: unit {wrong!r} {reason}; write the labels and the dictionary with units from 0.")
+            reason = "is not a number" if classes is None else f"is not in {beside}"
+            hint = "write the labels and the dictionary with units from 0" if wrong.isdecimal() else "name a dictionary that has it"
+            raise ValueError(f"{path}, line {number}: unit {wrong!r} {reason}; {hint}.")
         found[row.id] = np.array([int(s) if classes is None else classes[s] for s in symbols], dtype=np.int32)
     return UnitLabels(path, found)
 
@@ -98,5 +111,5 @@ def write_km(folder: str | Path, manifest: Manifest, labels: Mapping[str, np.nda
         path = folder / f"{split or name}.tsv"
         write_tsv(path, Manifest(manifest.root, tuple(marked)))
         files.append(path.with_suffix(".km"))
-    write_text(folder / DICTIONARY, "".join(f"{unit} 1\n" for unit in range(units)))
+    write_dictionary(folder / DICTIONARY, map(str, range(units)))
     return files
