@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from avtlm.frontends.filterbank import SAMPLE_RATE
 from avtlm.nn.attention import padding_mask
+from avtlm.nn.convolution import StridedConvolution
 from avtlm.nn.dropout import Dropout
 from avtlm.nn.feed_forward import ACTIVATIONS, Activation
 from avtlm.nn.gradient import ScaleGradient
@@ -109,7 +110,7 @@ class ConvolutionLayer(nn.Module):
         super().__init__()
         inputs = 1 if index == 0 else config.widths[index - 1]
         width = config.widths[index]
-        self.conv = nn.Conv1d(inputs, width, config.kernels[index], config.strides[index], bias=config.bias)
+        self.conv = StridedConvolution(inputs, width, config.kernels[index], config.strides[index], bias=config.bias)
         nn.init.kaiming_normal_(self.conv.weight)
         self.norm: nn.GroupNorm | nn.LayerNorm | None = None
         if config.norm == "layer":
@@ -119,24 +120,27 @@ class ConvolutionLayer(nn.Module):
         self.activation = ACTIVATIONS[config.activation]
 
     def forward(self, x: Tensor, lengths: Tensor | None) -> Tensor:
-        """(batch, channels, time) -> (batch, width, shorter time). ``lengths``: valid outputs of each row; None takes all as valid."""
+        """(batch, time, channels) -> (batch, shorter time, width). ``lengths``: valid outputs of each row; None takes all as valid."""
         x = self.conv(x)
         if isinstance(self.norm, nn.LayerNorm):
-            x = self.norm(x.transpose(1, 2)).transpose(1, 2)
+            x = self.norm(x)
         elif self.norm is not None:
-            x = self.norm(x) if lengths is None else norm_over_time(x, lengths, self.norm)
+            x = norm_over_time(x, lengths, self.norm)
         return self.activation(x)
 
 
-def norm_over_time(x: Tensor, lengths: Tensor, norm: nn.GroupNorm) -> Tensor:
-    """The group norm of single channels, (batch, channels, time), with statistics over each row's valid part, in float32."""
-    valid = ~padding_mask(lengths, x.shape[2])[:, None]
+def norm_over_time(x: Tensor, lengths: Tensor | None, norm: nn.GroupNorm) -> Tensor:
+    """The group norm of single channels, (batch, time, channels), with statistics over each row's valid part; without lengths all of it."""
+    if lengths is None:
+        if len(x) == 1:  # PyTorch norms a batch of frames over its rows, without turning them around
+            return F.batch_norm(x[0], None, None, norm.weight, norm.bias, training=True, eps=norm.eps)[None]
+        return norm(x.transpose(1, 2)).transpose(1, 2)
+    valid = ~padding_mask(lengths, x.shape[1])[..., None]
     count = lengths.clamp(min=1)[:, None, None]
     values = x.float()
-    centred = values - (values * valid).sum(2, keepdim=True) / count
-    variance = (centred.square() * valid).sum(2, keepdim=True) / count
-    normed = centred * torch.rsqrt(variance + norm.eps) * norm.weight[:, None] + norm.bias[:, None]
-    return normed
+    centred = values - (values * valid).sum(1, keepdim=True) / count
+    variance = (centred.square() * valid).sum(1, keepdim=True) / count
+    return centred * torch.rsqrt(variance + norm.eps) * norm.weight + norm.bias
 
 
 class WaveformFrontEnd(nn.Module):
@@ -173,21 +177,23 @@ class WaveformFrontEnd(nn.Module):
                 f"audio: {wave.shape[1]} samples are fewer than the {config.receptive_field} of one frame "
                 f"({1000 * config.receptive_field / SAMPLE_RATE:g} ms); leave such clips out."
             )
-        # On the CPU it costs nothing to see that there is no padding; PyTorch's own norm is faster.
-        local = lengths.device.type == "cpu"
-        whole = config.compute_padding or (local and bool((lengths == wave.shape[1]).all()))
+        if config.compute_padding:
+            lengths = torch.full_like(lengths, wave.shape[1])
         with torch.set_grad_enabled(torch.is_grad_enabled() and gradient_scale > 0):
-            x = self._one_by_one(wave, lengths) if local and not whole else self._convolve(wave, None if whole else lengths)
+            if lengths.device.type == "cpu":
+                x = self._one_by_one(wave, lengths)
+            else:
+                x = self._convolve(wave, None if config.compute_padding else lengths)
             if 0 < gradient_scale != 1:
                 x = ScaleGradient.apply(x, gradient_scale)
         return x
 
     def _convolve(self, wave: Tensor, lengths: Tensor | None) -> Tensor:
         """(batch, samples) -> (batch, frames, width); without lengths all samples are valid."""
-        x = wave[:, None]
+        x = wave[..., None]
         for index, layer in enumerate(self.layers):
             x = layer(x, None if lengths is None or index else self.config.frames(lengths, 1))
-        return x.transpose(1, 2)
+        return x
 
     def _one_by_one(self, wave: Tensor, lengths: Tensor) -> Tensor:
         """The same of every row alone up to its last valid frame, zeros behind it."""

@@ -71,8 +71,8 @@ def test_the_official_statistics_over_padding_can_be_had() -> None:
     wave[1, 1700:] = 0.0
     ours, theirs = (each.convolve(wave, lengths)[1, :4] for each in (model, official))
     assert not torch.allclose(ours, theirs, atol=1e-2)
-    expected = model.layers[0].norm(model.layers[0].conv(wave[:, None]))
-    torch.testing.assert_close(official.layers[0](wave[:, None], None), torch.nn.functional.gelu(expected))
+    expected = model.layers[0].norm(model.layers[0].conv(wave[..., None]).transpose(1, 2)).transpose(1, 2)
+    torch.testing.assert_close(official.layers[0](wave[..., None], None), torch.nn.functional.gelu(expected))
 
 
 def test_gradients_into_the_convolutions_are_scaled_or_absent() -> None:

@@ -1,4 +1,4 @@
-"""Convolution by Fourier transforms equals PyTorch's, forwards and backwards, and is used for long kernels on a CPU alone."""
+"""Convolutions by Fourier transforms and by matrix products equal PyTorch's, forwards and backwards; where they are used."""
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from avtlm.nn import convolution
-from avtlm.nn.convolution import convolve, convolve_by_fft
+from avtlm.nn.convolution import StridedConvolution, convolve, convolve_by_fft
 
 
 def draw(*shape: int, seed: int, dtype: torch.dtype = torch.float64) -> Tensor:
@@ -50,3 +50,48 @@ def test_bfloat16_is_computed_in_single_precision() -> None:
     assert out.dtype == torch.bfloat16
     exact = F.conv1d(x.bfloat16().float(), weight, padding=32)
     assert (out.float() - exact).abs().max() <= 2**-8 * exact.abs().max()
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    batch=st.integers(1, 3),
+    further=st.integers(0, 20),
+    taps=st.integers(1, 7),
+    stride=st.integers(1, 4),
+    channels=st.integers(2, 3),
+    biased=st.booleans(),
+)
+def test_strided_convolutions_are_pytorchs(batch: int, further: int, taps: int, stride: int, channels: int, biased: bool) -> None:
+    module = StridedConvolution(channels, 5, taps, stride, bias=biased, dtype=torch.float64)
+    x = draw(batch, taps + further, channels, seed=1)
+    wanted = F.conv1d(x.transpose(1, 2), module.weight, module.bias, stride).transpose(1, 2)
+    parameters = [x, *module.parameters()]
+    weights = draw(*wanted.shape, seed=2).detach()
+    found = []
+    for out in (module(x), wanted):
+        found.append([out, *torch.autograd.grad((out * weights).sum(), parameters)])
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-10, rtol=1e-10)
+
+
+@pytest.mark.parametrize("frozen", ["input", "kernel"])
+def test_gradients_that_nobody_wants_are_not_computed(frozen: str) -> None:
+    module = StridedConvolution(4, 6, 3, 2, bias=False)
+    module.weight.requires_grad_(frozen != "kernel")
+    x = draw(1, 11, 4, seed=1, dtype=torch.float32).detach().requires_grad_(frozen != "input")
+    module(x).square().sum().backward()
+    assert (x.grad is None) == (frozen == "input")
+    assert (module.weight.grad is None) == (frozen == "kernel")
+
+
+def test_strided_convolutions_take_bfloat16_under_autocast() -> None:
+    module = StridedConvolution(8, 6, 3, 2, bias=True)
+    x = draw(2, 31, 8, seed=1, dtype=torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        out = module(x)
+    assert out.dtype == torch.bfloat16
+    exact = F.conv1d(x.transpose(1, 2), module.weight, module.bias, 2).transpose(1, 2)
+    assert (out.float() - exact).abs().max() <= 2**-6 * exact.abs().max()
+    out.float().sum().backward()
+    assert x.grad is not None
+    assert x.grad.dtype == module.weight.grad.dtype == torch.float32
