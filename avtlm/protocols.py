@@ -40,6 +40,7 @@ class WholeConfig(Protocol):
         inputs: what it reads, of ``speech`` and ``text``.
         further_symbols: what a vocabulary has behind the symbols of texts.
         vocabulary_parts: modules that belong to one vocabulary and mean nothing to another.
+        optional_parts: modules that a run may do without though its initial model has them, such as a head for CTC in translation.
         speaker_parts: modules that belong to one list of speakers.
     """
 
@@ -48,6 +49,7 @@ class WholeConfig(Protocol):
     inputs: tuple[str, ...]
     further_symbols: ClassVar[tuple[str, ...]]
     vocabulary_parts: ClassVar[tuple[str, ...]]
+    optional_parts: ClassVar[tuple[str, ...]]
     speaker_parts: ClassVar[tuple[str, ...]]
 
     @property

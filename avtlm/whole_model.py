@@ -1,11 +1,12 @@
-"""A model that is used whole to write down what it hears: its own encoder, decoder and CTC, with nothing on top of them (SpeechT5).
+"""A model that is used whole to write down what it hears: its own encoder, and its own decoder, CTC or both (SpeechT5, SpeechLM, SpeechUT).
 
 What is unusual here:
-- Its ids are those of a dictionary with two more symbols behind: a hole (``<mask>``) and CTC's blank, which is the last one. No text holds
-  either, so no search writes them. A vocabulary of SentencePiece may end in front of them.
-- Without other settings it is searched as by the official code: an attention beam over at most 620 tokens, however long the clip is.
+- Its ids are those of a dictionary with more symbols behind: a hole (``<mask>``) and, in SpeechT5, CTC's blank, which is the last one. No
+  text holds either, so no search writes them. A vocabulary of SentencePiece may end in front of them.
+- Without other settings it is searched as by its official code: SpeechT5 by an attention beam over at most 620 tokens, however long the
+  clip is, the others as the ``search`` of their configuration says.
 
-Source: SpeechT5 (arXiv 2110.07205, section 4.1) and its sequence generator.
+Source: SpeechT5 (arXiv 2110.07205, section 4.1) and its sequence generator; SpeechLM (arXiv 2209.15329).
 """
 
 from typing import Any, Protocol
@@ -30,7 +31,7 @@ class TextConfig(Protocol):
     @property
     def further_symbols(self) -> tuple[str, ...]: ...
     @property
-    def mask_id(self) -> int: ...
+    def mask_id(self) -> int | None: ...
     @property
     def blank(self) -> int: ...
     @property
@@ -40,7 +41,7 @@ class TextConfig(Protocol):
 
 
 class WritesText(Protocol):
-    """A system with an encoder, a decoder of its own over text, and maybe CTC over the same symbols."""
+    """A system with an encoder and, over the same symbols of text, a decoder of its own (None without), CTC, or both."""
 
     config: Any  # a TextConfig
     decoder: Any
@@ -52,7 +53,7 @@ class WritesText(Protocol):
 
 
 def official_decoding() -> DecodingConfig:
-    """The search of the official code, with fairseq's beam."""
+    """The search of SpeechT5's code, with fairseq's beam."""
     return DecodingConfig("attention", beam=5, max_length_ratio=0.0, max_length_extra=LONGEST)
 
 
@@ -61,7 +62,7 @@ class WholeModel(Transcriber):
 
     Args:
         model: a `WritesText`.
-        vocabulary: its symbols, all of them or without the last two.
+        vocabulary: its symbols, all of them or without the further ones behind those of texts.
         decoding: how texts are searched for by default; see `official_decoding`.
 
     Raises:
@@ -71,15 +72,18 @@ class WholeModel(Transcriber):
     def __init__(self, model: nn.Module, vocabulary: Tokenizer, decoding: DecodingConfig | None = None) -> None:
         whole: WritesText = model  # type: ignore[assignment]
         config: TextConfig = whole.config
-        if len(vocabulary) not in (config.vocabulary, config.vocabulary - len(config.further_symbols)):
+        further = () if config.mask_id is None else tuple(config.further_symbols)
+        if len(vocabulary) not in (config.vocabulary, config.vocabulary - len(further)):
+            last = f", the last of them {' and '.join(further)}" if further else ""
             raise ValueError(
-                f"the vocabulary has {len(vocabulary)} symbols, but the model knows {config.vocabulary}, the last two of them <mask> and a "
-                "blank; they do not belong together."
+                f"the vocabulary has {len(vocabulary)} symbols, but the model knows {config.vocabulary}{last}; they do not belong together."
             )
         super().__init__(vocabulary, whole.input_format)
         self.model = model
-        self._decoding = decoding or official_decoding()
-        check_heads(self._decoding, config.ctc_head != "none", True, False, " was asked for, but this model has no {}")
+        search = getattr(whole.config, "search", None)
+        self._decoding = decoding or (official_decoding() if search is None else DecodingConfig(**search))
+        heads = (config.ctc_head != "none", whole.decoder is not None, False)
+        check_heads(self._decoding, *heads, " was asked for, but this model has no {}")
 
     @property
     def decoding(self) -> DecodingConfig:
@@ -88,11 +92,11 @@ class WholeModel(Transcriber):
 
     @property
     def heads(self) -> Heads:
-        """The model's own decoder, and its CTC if it has one."""
+        """The model's own decoder and CTC, those that it has."""
         whole: WritesText = self.model  # type: ignore[assignment]
         config: TextConfig = whole.config
         ctc = None if config.ctc_head == "none" else whole.ctc_logits
-        never = (config.mask_id, config.blank)
+        never = tuple(index for index in (config.mask_id, config.blank) if index is not None)
         return Heads(whole.decoder, ctc, self.vocabulary, blank=config.blank, never=never, size=config.vocabulary)
 
     def encode(self, batch: Batch) -> tuple[Tensor, Tensor]:

@@ -1,7 +1,8 @@
 """What a checkpoint of fairseq's trainer holds: a configuration, weights, dictionaries, a SentencePiece model.
 
 Layout: fairseq's trainer.py and AV-HuBERT's misc/fix_state.py. ``task_state`` has the dictionaries: ``dictionaries`` (of units, one per set
-of labels; MT4SSL's ``discrete_dictionary``), ``target_dictionary`` (of transcripts), ``s2s_tokenizer``, and VATLM's ``phone_dictionary``.
+of labels; MT4SSL's ``discrete_dictionary``), ``target_dictionary`` (of transcripts), ``s2s_tokenizer``, and VATLM's ``phone_dictionary``;
+SpeechLM's and SpeechUT's ``text_dictionary`` (of letters) and ``text_src_dictionary`` (of the units of texts).
 Before 2021 the configuration was one long list of options, ``args``. WavLM's released files hold the options of the model alone, and its
 weights.
 """
@@ -31,6 +32,7 @@ class Container:
         units: symbols of each set of units, the special ones among them.
         target: symbols of the transcripts.
         phones: symbols of the phones.
+        text, text_units: symbols of unpaired texts, and of the units that they are read as.
         subwords: the serialised SentencePiece model.
         mixed: the options of the model stand among others that it does not read (``args``, WavLM), so that unknown ones say nothing.
     """
@@ -43,6 +45,8 @@ class Container:
     phones: list[str] | None = None
     subwords: bytes | None = None
     mixed: bool = False
+    text: list[str] | None = None
+    text_units: list[str] | None = None
 
     @property
     def model(self) -> dict[str, Any]:
@@ -55,8 +59,11 @@ class Container:
         return str(self.model.get("_name"))
 
 
-def read_container(path: str | Path) -> Container:
+def read_container(path: str | Path, weightless: bool = False) -> Container:
     """Read a checkpoint of fairseq's trainer, or of WavLM.
+
+    Args:
+        weightless: take a file without weights, too, which tells the configuration of others.
 
     Raises:
         TorchFileError: the file is damaged, asks for foreign code, or holds something else.
@@ -71,7 +78,7 @@ def read_container(path: str | Path) -> Container:
     configuration = content.get("cfg") or content.get("args")
     if configuration is None:
         raise TorchFileError(f"{path} has no configuration: neither 'cfg' nor, as in files from before 2021, 'args' holds any options.")
-    weights = _tensors(path, content["model"])
+    weights = _tensors(path, content["model"], weightless)
     try:
         cfg = plain(configuration)
         if not isinstance(cfg, dict):
@@ -85,14 +92,16 @@ def read_container(path: str | Path) -> Container:
             raise TorchFileError("'task_state' is no dictionary.")
         phones = _dictionaries(state.get("phone_dictionary"))
         target = _dictionaries(state.get("target_dictionary"))
+        text, text_units = (_dictionaries(state.get(key)) for key in ("text_dictionary", "text_src_dictionary"))
         units = _dictionaries(state.get("dictionaries")) or _dictionaries(state.get("discrete_dictionary"))
         subwords = _subwords(state.get("s2s_tokenizer"))
     except (TorchFileError, RecursionError) as error:
         raise TorchFileError(f"{path} is no checkpoint that can be converted: {error}") from error
-    return Container(path, cfg, weights, units, target[0] if target else None, phones[0] if phones else None, subwords, mixed)
+    first = [found[0] if found else None for found in (target, phones, text, text_units)]
+    return Container(path, cfg, weights, units, first[0], first[1], subwords, mixed, first[2], first[3])
 
 
-def _tensors(path: Path, model: Mapping[Any, Any]) -> dict[str, StoredTensor]:
+def _tensors(path: Path, model: Mapping[Any, Any], weightless: bool) -> dict[str, StoredTensor]:
     """The weights, those of a teacher's dictionary among them."""
     weights: dict[Any, Any] = {}
     for key, value in model.items():
@@ -101,7 +110,7 @@ def _tensors(path: Path, model: Mapping[Any, Any]) -> dict[str, StoredTensor]:
         else:
             weights[key] = value
     odd = [str(key) for key, value in weights.items() if not isinstance(key, str) or not isinstance(value, StoredTensor)]
-    if odd or not weights:
+    if odd or not (weights or weightless):
         raise TorchFileError(f"{path}: 'model' should hold tensors only, but {', '.join(odd[:4]) or 'it is empty'}.")
     return weights
 

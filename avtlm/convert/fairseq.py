@@ -17,7 +17,7 @@ from typing import Any
 from torch import nn
 
 from avtlm import config, systems
-from avtlm.convert import speech_encoders, speecht5
+from avtlm.convert import speech_encoders, speechlm, speecht5, text2unit
 from avtlm.convert.container import MISSING, Container, group, read_container
 from avtlm.convert.model import TITLES, ConversionError, Converted, Stored, build_empty, card, fill, write
 from avtlm.convert.names.vatlm import FINE_TUNED, official_key, rename_key
@@ -80,8 +80,8 @@ def converted(
 ) -> Converted:
     """The same in memory; arguments and errors are those of `convert`."""
     file = read_container(path)
-    known = (*MODELS, *speech_encoders.MODELS, *speech_encoders.CTC, *speecht5.MODELS)
-    if file.name not in known:
+    known = (*MODELS, *speech_encoders.MODELS, *speech_encoders.CTC, *speecht5.MODELS, *speechlm.MODELS, *text2unit.MODELS)
+    if file.name not in known and speechlm.system_of(file) not in known:
         raise ConversionError(f"{path} holds a model of the kind {file.name!r}; avtlm converts {', '.join(known)}.")
     if system is not None and system not in TITLES:
         raise ConversionError(f"system: {system!r} has no official checkpoints that avtlm converts; choose {', '.join(TITLES)}.")
@@ -92,6 +92,23 @@ def converted(
 
 
 def _converted(file: Container, system: str | None, pretrained: str | Path | None, vocabulary: str | Path | None) -> Converted:
+    if file.name in text2unit.MODELS:
+        if system not in (None, text2unit.SYSTEM):
+            raise ConversionError(
+                f"{file.path} holds {TITLES[text2unit.SYSTEM]} ({file.name}), not {TITLES[str(system)]}; convert it with --system "
+                f"{text2unit.SYSTEM}."
+            )
+        if pretrained is not None:
+            raise OptionError("its file says all about the model; --pretrained is for others.")
+        return text2unit.converted(file, vocabulary)
+    if speechlm.system_of(file) in speechlm.MODELS:
+        bridge, _ = speechlm.MODELS[speechlm.system_of(file)]
+        if system not in (None, bridge):
+            raise ConversionError(
+                f"{file.path} holds {TITLES[bridge]} ({speechlm.system_of(file)}), not {TITLES[str(system)]}; "
+                f"convert it with --system {bridge}."
+            )
+        return speechlm.converted(file, pretrained, vocabulary)
     if file.name in speecht5.MODELS:
         found = speecht5.MODELS[file.name]
         if system not in (None, found):

@@ -24,6 +24,9 @@ TITLES = {
     "mt4ssl": "MT4SSL",
     "speecht5": "SpeechT5",
     "speech2c": "Speech2C",
+    "fast_text2unit": "the text-to-unit model of SpeechLM",
+    "speechlm": "SpeechLM",
+    "speechut": "SpeechUT",
     "hifigan": "HiFi-GAN",
 }
 

@@ -148,6 +148,7 @@ class SpeechT5Config(SpeechEncoderConfig):
     # How a run makes a model of this system; see avtlm.protocols.WholeConfig.
     further_symbols: ClassVar[tuple[str, ...]] = ("<mask>", "<ctc_blank>")
     vocabulary_parts: ClassVar[tuple[str, ...]] = ("decoder.embedding", "decoder.output", "ctc")
+    optional_parts: ClassVar[tuple[str, ...]] = ("ctc",)
     speaker_parts: ClassVar[tuple[str, ...]] = ("speaker",)
 
     @classmethod

@@ -133,6 +133,7 @@ class BridgeConfig(SpeechEncoderConfig):
     speakers: ClassVar[int] = 0
     further_symbols: ClassVar[tuple[str, ...]] = ("<mask>",)
     vocabulary_parts: ClassVar[tuple[str, ...]] = ("decoder.embedding", "decoder.output", "ctc.output")
+    optional_parts: ClassVar[tuple[str, ...]] = ("ctc", "decoder")
     speaker_parts: ClassVar[tuple[str, ...]] = ()
 
     @property
@@ -187,7 +188,8 @@ class Crossing:
         units: the unit of every frame, int (batch, frames), of every kind.
         hidden: frames that were hidden, bool (batch, frames).
         spoken: what the first encoder says, (batch, frames, dim).
-        swapped: frames that their units replaced, bool (batch, frames).
+        tokens: the units that frames may enter as, int (batch, frames), PAD where there is none.
+        swapped: frames that they replaced, bool (batch, frames).
         entered: what the unit encoder is given, ``entered_lengths`` (batch,) of it valid.
         encoded: what it says.
         distance: see BridgeLosses; a mean over hidden frames.
@@ -197,6 +199,7 @@ class Crossing:
     units: list[Tensor]
     hidden: Tensor
     spoken: Tensor
+    tokens: Tensor
     swapped: Tensor
     entered: Tensor
     entered_lengths: Tensor
@@ -230,6 +233,7 @@ class UnitBridge(SpeechEncoder):
             if self.entrance is not None:
                 self.predictor.project = self.entrance
                 nn.init.uniform_(self.unit_embedding.weight)
+                assert isinstance(self.unit_embedding.weight, nn.Parameter)
                 self.predictor.units = self.unit_embedding.weight
         self._frozen = False
 
@@ -364,8 +368,8 @@ class UnitBridge(SpeechEncoder):
         heard = self.hear(batch, units[0].shape[1])
         hidden = self.hidden_frames(heard, drawn.mask)
         spoken = self.encoder(self.hide(heard.projected, drawn.mask), heard.lengths)
-        labels = self._taken_for(spoken, heard) if self.config.swap_predicted else units[0].masked_fill(units[0] < 0, PAD)
-        embedded = self.embed_units(labels)
+        tokens = self._taken_for(spoken, heard) if self.config.swap_predicted else units[0].masked_fill(units[0] < 0, PAD)
+        embedded = self.embed_units(tokens)
         entered = spoken if self.entrance is None else self.entrance(spoken)
         distance = spoken.new_zeros(())
         if self.config.losses.distance:
@@ -373,8 +377,8 @@ class UnitBridge(SpeechEncoder):
             distance = ((entered[hidden].float() - unit).square().mean(-1) / unit.square().sum(-1)).mean()
         swapped = torch.zeros_like(hidden) if drawn.swap is None else drawn.swap[:, : hidden.shape[1]].to(hidden.device) & ~hidden
         entered = torch.where(swapped[..., None], embedded.to(entered.dtype), entered).masked_fill(heard.padding[..., None], 0.0)
-        lengths = (labels != PAD).sum(1)
-        return Crossing(heard, units, hidden, spoken, swapped, entered, lengths, self.unit_encoder(entered, lengths), distance)
+        lengths = (tokens != PAD).sum(1)
+        return Crossing(heard, units, hidden, spoken, tokens, swapped, entered, lengths, self.unit_encoder(entered, lengths), distance)
 
     def _taken_for(self, spoken: Tensor, heard: Heard) -> Tensor:
         """The units that the first depth takes frames for, PAD at padding."""
@@ -407,11 +411,11 @@ class UnitBridge(SpeechEncoder):
             if batch.audio is not None:
                 found.append(group)
                 continue
-            shared = {}
+            shared: dict[str, Loss] = {}
             for name, loss in group.items():
                 # A step without speech is divided by 1.
                 alone = frames is None and not found and not shared
-                count = torch.ones_like(loss.count) if alone else torch.zeros_like(loss.count)
+                count = torch.full_like(loss.count if frames is None else frames, int(alone))
                 share = (1 if frames is None else frames) / counts[name].clamp(min=1)
                 shared[name] = Loss(loss.value * share, count, loss.logs)
             found.append(shared)

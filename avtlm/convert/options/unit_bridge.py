@@ -65,6 +65,8 @@ def bridge(
     take = options.take
     options.require("add_unit_encoder", True)
     options.require("compute_mum", False)
+    options.require("no_ctc_blank", False)
+    options.require("ignore_prefix_size", 0)
     weights = _penalties(options)
     relative = bool(take("use_rel_pos_enc", False))
     ctc = bool(take("add_text_ctc", False)) and letters > 0
@@ -103,14 +105,14 @@ def bridge(
     }
     weights |= {"masked": heard.masked_weight, "visible": heard.visible_weight}
     if system == "speechlm":
-        weights["ctc"] = float(take("text_ctc_weight", 0.1)) if ctc else 0.0
+        weights["ctc"] = float(take("text_ctc_weight", 0.1)) * ctc
         options.require("text_mum_weight", 0.0, 0)
         for key in ("share_decoder_input_output_embed", "max_target_positions"):  # of the decoder that there is none of
             texts.take(key, 0)
         texts.finish()
         return SpeechLMConfig(**shared, losses=BridgeLosses(**weights))
     weights |= {
-        "ctc": float(take("u2t_ctc_weight", 0.0)) if ctc else 0.0,
+        "ctc": float(take("u2t_ctc_weight", 0.0)) * ctc,
         "attention": float(take("u2t_ed_weight", 0.1)),
         "units": float(take("text_mum_weight", 0.0)),
         "label_smoothing": float(take("label_smoothing", 0.0)),
@@ -125,7 +127,7 @@ def swapped(mask: SpanMaskConfig, mixes: bool = True) -> SpanMaskConfig:
     return replace(mask, prob=mask.prob / 2 if mixes else 0.0, length=max(1, mask.length // 2))
 
 
-def _penalties(options: Options) -> dict[str, float]:
+def _penalties(options: Options) -> dict[str, Any]:
     """Weights of the extra losses: one for each, or one for all."""
     distance = bool(options.take("l2_embedding", False))
     found = list(options.take("loss_weights", [0.0]) or [0.0])
@@ -279,7 +281,7 @@ def fine_tuning_spare() -> frozenset[str]:
 
 def pretraining_spare() -> frozenset[str]:
     """The same of pre-trained ones, the criterion's among them."""
-    return _SPARE | {"log_keys", "report_accuracy", "ignore_prefix_size", "no_ctc_blank"}
+    return _SPARE | {"log_keys", "report_accuracy"}
 
 
 # Sizes without options ----------------------------------------------------------------------------------------------------------------
