@@ -29,6 +29,7 @@ TRANSCRIBES = ("avtlm transcribe VIDEO --model FOLDER",)
 USES = {  # by the task of a configuration; all others transcribe
     "generation": ("avtlm synthesize TEXT --model FOLDER -o FILE", "avtlm convert-voice SOUND --model FOLDER -o FILE"),
     "speaker": ("avtlm evaluate MANIFEST --model FOLDER",),
+    "text_to_units": ("avtlm units text2units TEXT --model FOLDER -o FILE",),
 }
 
 

@@ -1,8 +1,8 @@
 """`avtlm VERB`: read the arguments, call the function of the library that bears the verb's name, print what it returns.
 
 Exit codes: 0 done, 1 failed, 2 wrong use (arguments or configuration), 130 stopped by Ctrl-C. Results go to standard output; errors (one
-sentence) and progress to standard error. The library is imported inside the verbs, so that the help is there at once. All verbs share one
-file, whatever its number of lines, so that the whole surface is read in one place.
+sentence) and progress to standard error. The library is imported inside the verbs, so that the help is there at once. All verbs but those
+of two words (cli_units.py) share one file, whatever its number of lines, so that the surface is read in one place.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from avtlm import __version__
+from avtlm import __version__, cli_units
 from avtlm.files import DEFAULT_MODEL
 from avtlm.memory import use_huge_pages
 
@@ -66,7 +66,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def parse(given: Sequence[str], parser: argparse.ArgumentParser | None = None) -> argparse.Namespace:
     """Arguments as options. Raises SystemExit for those that no verb has."""
     # A list such as -10,-5,0 begins like an option; one with a space before it does not.
-    return (parser or _parser()).parse_args([f" {part}" if re.match(r"-[\d.]+,", part) else part for part in given])
+    words = [f" {part}" if re.match(r"-[\d.]+,", part) else part for part in given]
+    if " ".join(words[:2]) in cli_units.VERBS:
+        words[:2] = [" ".join(words[:2])]
+    return (parser or _parser()).parse_args(words)
 
 
 def _is_wrong_use(error: Exception) -> bool:
@@ -675,13 +678,16 @@ def _parser() -> argparse.ArgumentParser:
     source = "an official checkpoint (FILE.pt) or a Hugging Face folder, pre-trained or fine-tuned; with --to a model folder"
     convert.add_argument("source", metavar="SOURCE", help=source)
     convert.add_argument("--out", "-o", metavar="DIR", required=True, help="the new model folder; with --to the new .pt file or folder")
-    known = ["avhubert", "vatlm", "wav2vec2", "hubert", "wavlm", "data2vec", "mt4ssl", "speecht5", "speech2c", "hifigan"]
+    known = ["avhubert", "vatlm", "wav2vec2", "hubert", "wavlm", "data2vec", "mt4ssl", "speecht5", "speech2c", "speechlm", "speechut"]
+    known += ["fast_text2unit", "hifigan"]
     convert.add_argument("--system", choices=known, help="make sure that it is this system (default: what the file says)")
     convert.add_argument("--to", choices=["fairseq", "huggingface"], help="write a model folder for the official code, or for transformers")
     convert.add_argument(
         "--pretrained", metavar="FILE.pt", help="checkpoint that a fine-tuned one came from, if its own configuration lacks the encoder's"
     )
     convert.add_argument("--vocabulary", metavar="FILE", help="SentencePiece model or dict.txt, if a fine-tuned checkpoint holds none")
+
+    cli_units.add_verbs(verb)
 
     info = verb("info", _info, "show what a model folder, a manifest or a media file holds")
     info.add_argument("path", metavar="PATH")

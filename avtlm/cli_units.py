@@ -55,7 +55,12 @@ def add_verbs(verb: AddVerb) -> None:
     alignment.add_argument("--units", metavar="FILE", required=True, help="their unit labels")
     alignment.add_argument("--model", metavar="DIR", required=True, help="a pre-trained model folder")
     alignment.add_argument(
-        "--out", "-o", metavar="PNG", type=Path, default=Path("alignment.png"), help="the figure; numbers go beside it (default: %(default)s)"
+        "--out",
+        "-o",
+        metavar="PNG",
+        type=Path,
+        default=Path("alignment.png"),
+        help="the figure; numbers go beside it (default: %(default)s)",
     )
     alignment.add_argument("--layers", nargs="+", type=int, metavar="N", help="of both encoders, from 1 (default: all that know units)")
     alignment.add_argument("--split", default="test", help="which split, or all (default: test)")

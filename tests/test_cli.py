@@ -92,6 +92,10 @@ def test_the_surface_of_the_command_line_is_frozen() -> None:
         "label": ["--debug", "--min-confidence", "--modality", "--model", "--out", "--split", "manifest"],
         "convert": ["--debug", "--out", "--pretrained", "--system", "--to", "--vocabulary", "source"],
         "visualize": ["--debug", "--inputs", "--layer", "--limit", "--model", "--out", "--seed", "--split", "manifest"],
+        "units text2units": ["--alphabet", "--beam", "--debug", "--dictionary", "--lexicon", "--missing", "--model", "--no-durations",
+                             "--out", "--reduced", "--seed", "--unknown", "text"],
+        "units reduce": ["--debug", "--durations", "--out", "labels"],
+        "visualize alignment": ["--debug", "--layers", "--limit", "--model", "--out", "--seed", "--split", "--units", "manifest"],
         "info": ["--debug", "--json", "path"],
         "doctor": ["--debug", "--json"],
     }  # fmt: skip

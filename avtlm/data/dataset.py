@@ -35,10 +35,23 @@ from avtlm.units.labels import UnitLabels, read_labels
 log = logging.getLogger(__name__)
 
 Task = Literal[
-    "audio_video", "audio", "audio_text", "text", "recognition", "sentences", "speech", "infilling", "synthesis", "conversion", "speaker"
+    "audio_video",
+    "audio",
+    "audio_text",
+    "text",
+    "recognition",
+    "sentences",
+    "text_to_units",
+    "speech",
+    "infilling",
+    "units",
+    "synthesis",
+    "conversion",
+    "speaker",
 ]
-OF_TEXT = ("sentences", "infilling")  # transcripts alone: whatever else a row has is not looked at
-WHOLE = ("recognition", "text", "sentences", "infilling", "synthesis", "conversion")  # what would not fit if clips were cut
+OF_TEXT = ("sentences", "infilling", "units")  # without media: whatever sound or picture a row has is not looked at
+# What would not fit if clips were cut.
+WHOLE = ("recognition", "text", "sentences", "text_to_units", "infilling", "units", "synthesis", "conversion")
 TRANSCRIPT = "transcript"
 IN_SHARDS = "shards"
 SIDE = 96  # of lip crops as they are stored

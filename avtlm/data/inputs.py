@@ -26,6 +26,9 @@ class InputFormat:
         shortest: samples below which there is no frame.
         mel_bands: of the log mel spectrograms that it learns to write (avtlm.frontends.mel); 0 if it writes none.
         voice_dim: width of the speaker embedding in whose voice it writes them; 0 if it knows no voices.
+        first_unit: id of the first unit in the model's tables, behind special symbols; labels count from 0.
+        reduced_units: runs of one unit become one where units are read in place of text (SpeechUT).
+        phone_durations: it learns how long the phones of a text last.
     """
 
     audio_normalise: str = "frame"
@@ -36,6 +39,9 @@ class InputFormat:
     shortest: int = 1
     mel_bands: int = 0
     voice_dim: int = 0
+    first_unit: int = 0
+    reduced_units: bool = False
+    phone_durations: bool = False
 
     def __post_init__(self) -> None:
         if self.video_size is not None and (self.video_size < 1 or CROP % self.video_size):

@@ -22,6 +22,7 @@ from torch import Tensor
 from avtlm.data.batching import Batch
 from avtlm.data.dataset import ClipDataset, Source, seconds, written
 from avtlm.data.inputs import InputFormat
+from avtlm.data import text_units
 from avtlm.data.manifest import Utterance as Row
 from avtlm.data.manifest import read_manifest
 from avtlm.data.seeds import seed_for
@@ -205,7 +206,9 @@ def open_source(
     training: bool = True,
     speakers: Sequence[str] = (),
 ) -> ClipDataset:
-    """The dataset of a source, whatever its task is; see ClipDataset and SpokenDataset."""
+    """The dataset of a source, whatever its task is; see ClipDataset, SpokenDataset and TextUnitDataset."""
+    if source.task == text_units.TASK:
+        return text_units.TextUnitDataset(source, seed, inputs, vocabulary, training)
     if source.task in SPOKEN:
         return SpokenDataset(source, seed, inputs, vocabulary, training, speakers)
     return ClipDataset(source, seed, inputs, vocabulary, phones, training)

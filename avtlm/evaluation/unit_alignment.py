@@ -3,7 +3,7 @@
 The papers state shares of aligned frames but not how they were counted, and the official code does not count them. Ours is defined here,
 and its figures are not comparable with theirs:
 
-- The clips are divided into two halves. Each is run through the model twice: as sound, and as the sequence of its units, one for every frame.
+- The clips are divided into two halves. Each is run through the model twice: as sound, and as the sequence of its units, one a frame.
 - Of the units' states in the first half, the mean of every phone is taken, after the mean of these means is taken off: its prototype.
 - In the second half, every state of a frame, of either run, is given the phone of the prototype that it lies nearest to (cosine).
 - A frame is **aligned** if both of its states are given the same phone. Shares are of all frames, and of those of vowels, consonants and
@@ -125,7 +125,9 @@ def alignment(fitted: Sequence[Frames], measured: Sequence[Frames], layer: int) 
         ValueError: no frame has a phone.
     """
     names, prototypes, centre = _prototypes(fitted, layer)
-    said = {side: np.concatenate([_nearest(getattr(clip, side)[layer] - centre, prototypes) for clip in measured]) for side in (SPEECH, UNITS)}
+    said = {
+        side: np.concatenate([_nearest(getattr(clip, side)[layer] - centre, prototypes) for clip in measured]) for side in (SPEECH, UNITS)
+    }
     spoken = np.array([phone for clip in measured for phone in clip.phones])
     index = {name: number for number, name in enumerate(names)}
     truth = np.array([index.get(phone, -1) for phone in spoken.tolist()])
@@ -243,7 +245,12 @@ def _frames(
         while frame < len(timed) - 1 and middle >= timed[frame][2]:
             frame += 1
         phones.append(timed[frame][0])
-    return Frames(row.id, tuple(phones), {layer: _array(heard[layer], count) for layer in layers}, {layer: _array(said[layer], count) for layer in layers})
+    return Frames(
+        row.id,
+        tuple(phones),
+        {layer: _array(heard[layer], count) for layer in layers},
+        {layer: _array(said[layer], count) for layer in layers},
+    )
 
 
 def _array(states: Tensor, count: int) -> np.ndarray:
@@ -264,5 +271,6 @@ def table(numbers: Mapping[str, Any]) -> str:
     for layer, rows in numbers["layers"].items():
         shares = [f"{100 * rows[kind]['aligned']:.1f}" if kind in rows else "-" for kind in CLASSES]
         shown.add_row(layer, *shares, *(f"{100 * rows['total'][name]:.1f}" for name in ("chance", "speech", "units")))
-    title = f"Frames whose speech and units are given the same phone ({numbers['frames']} frames; {numbers['clips']} clips, half to learn the phones)"
+    counted = f"{numbers['frames']} frames; {numbers['clips']} clips, half of which teach the phones"
+    title = f"Frames whose speech and units are given the same phone ({counted})"
     return f"{title}\n{as_text(shown, 120)}"

@@ -23,6 +23,7 @@ class System:
     Attributes:
         units: every clip that it pre-trains on has unit labels.
         whole: it is trained and used with its own decoder and vocabulary (avtlm.protocols.WholeConfig).
+        task: the only one that it is trained for, where that is not pre-training.
     """
 
     module: str
@@ -30,6 +31,7 @@ class System:
     model: str
     units: bool = True
     whole: bool = False
+    task: str | None = None
 
     def config_class(self) -> type[Any]:
         cls: type[Any] = getattr(importlib.import_module(self.module), self.config)
@@ -44,6 +46,7 @@ class System:
 SYSTEMS = {
     "avhubert": System("avtlm.systems.avhubert", "AVHubertConfig", "AVHubert"),
     "data2vec": System("avtlm.systems.data2vec", "Data2VecConfig", "Data2Vec", units=False),
+    "fast_text2unit": System("avtlm.systems.fast_text2unit", "FastText2UnitConfig", "FastText2Unit", units=False, task="text_to_units"),
     "hubert": System("avtlm.systems.hubert", "HubertConfig", "Hubert"),
     "language_model": System("avtlm.systems.language_model", "LanguageModelConfig", "LanguageModel", units=False),
     "mt4ssl": System("avtlm.systems.mt4ssl", "MT4SSLConfig", "MT4SSL"),
@@ -51,6 +54,8 @@ SYSTEMS = {
     "speecht5": System("avtlm.systems.speecht5", "SpeechT5Config", "SpeechT5", units=False, whole=True),
     "vatlm": System("avtlm.systems.vatlm", "VATLMConfig", "VATLM"),
     "wav2vec2": System("avtlm.systems.wav2vec2", "Wav2Vec2Config", "Wav2Vec2", units=False),
+    "speechut": System("avtlm.systems.speechut", "SpeechUTConfig", "SpeechUT", whole=True),
+    "text2unit": System("avtlm.systems.text2unit", "Text2UnitConfig", "Text2Unit", units=False, task="text_to_units"),
     "wavlm": System("avtlm.systems.wavlm", "WavLMConfig", "WavLM"),
 }
 
@@ -79,7 +84,7 @@ def load_encoder(folder: str | Path) -> tuple[nn.Module, InputFormat]:
         recognizer = load(folder)
         encoder: nn.Module = recognizer.encoder
         return encoder, input_format(encoder)
-    _refuse_language_model(folder, settings)
+    _refuse_models_of_text(folder, settings)
     system = find(settings["system"])
     model = system.build(config.load(system.config_class(), settings["model"]))
     if settings.get("heads") is False and isinstance(model, DropsHeads):
@@ -151,7 +156,7 @@ def load(folder: str | Path) -> Any:
     from avtlm.text.vocabulary import load_vocabulary
 
     settings = checkpoint.load_config(folder)
-    _refuse_language_model(folder, settings)
+    _refuse_models_of_text(folder, settings)
     if settings.get("task") == "transcription":
         return _transcription(folder)
     if settings.get("task") != "recognition":
@@ -215,7 +220,30 @@ def load_language_model(folder: str | Path) -> tuple[nn.Module, Any]:
     return model.eval(), load_vocabulary(folder)
 
 
-def _refuse_language_model(folder: str | Path, settings: dict[str, Any]) -> None:
+def load_text2unit(folder: str | Path) -> tuple[nn.Module, "Tokenizer"]:
+    """A text-to-unit model, in evaluation mode, and the vocabulary of what it reads.
+
+    Raises:
+        CheckpointError: a file is missing or does not fit.
+        ValueError: the folder holds something else.
+    """
+    from avtlm.text.vocabulary import load_vocabulary
+
+    settings = checkpoint.load_config(folder)
+    if settings.get("task") != "text_to_units":
+        raise ValueError(
+            f"{folder}: holds a {settings['system']} model and none that writes units; train one (avtlm train "
+            "configs/text2unit/tiny_fast.yaml)."
+        )
+    system = find(settings["system"])
+    model = system.build(config.load(system.config_class(), settings["model"]))
+    checkpoint.load_into(model, folder)
+    return model.eval(), load_vocabulary(folder)
+
+
+def _refuse_models_of_text(folder: str | Path, settings: dict[str, Any]) -> None:
+    if settings.get("task") == "text_to_units":
+        raise ValueError(f"{folder}: a model that writes units for text, which neither hears nor sees; give it to avtlm units text2units.")
     if settings.get("task") == "language_model":
         raise ValueError(
             f"{folder}: a language model, which neither hears nor sees; give it to a recogniser: --decoding fusion.language_model={folder}."

@@ -10,6 +10,7 @@ Search is in avtlm.units.generators.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -65,22 +66,27 @@ class Text2UnitConfig:
         if self.heads < 1 or self.dim % self.heads or self.dim % 2:
             raise ValueError(f"dim: {self.dim}, heads: {self.heads}; give an even dim that heads divide.")
         if not 0.0 <= self.label_smoothing < 1.0:
-            raise ValueError(f"label_smoothing: {self.label_smoothing} is not a probability; give a number from 0 up to, but not including, 1.")
+            raise ValueError(
+                f"label_smoothing: {self.label_smoothing} is not a probability; give a number from 0 up to, but not including, 1."
+            )
 
     @property
     def encoder(self) -> EncoderConfig:
         """Of symbols; their positions are in its input."""
-        shared = (self.activation, self.norm_first, self.dropout, self.attention_dropout, self.activation_dropout)
-        return EncoderConfig(self.dim, self.layers, self.heads, self.feed_forward_dim, *shared, layer_drop=0.0, position_kernel=0)
+        return EncoderConfig(**self._sizes, layers=self.layers, layer_drop=0.0, position_kernel=0)
 
     @property
     def decoder(self) -> DecoderConfig:
         """Of units."""
-        shared = (self.activation, self.norm_first, self.dropout, self.attention_dropout, self.activation_dropout)
-        sizes = (self.dim, self.decoder_layers, self.heads, self.feed_forward_dim)
+        longest = max(2, self.max_units + 1)
         return DecoderConfig(
-            *sizes, *shared, tie_embeddings=self.tie_embeddings, scale_embedding=True, max_positions=max(2, self.max_units + 1)
+            **self._sizes, layers=self.decoder_layers, tie_embeddings=self.tie_embeddings, scale_embedding=True, max_positions=longest
         )
+
+    @property
+    def _sizes(self) -> dict[str, Any]:
+        names = ("dim", "heads", "feed_forward_dim", "activation", "norm_first", "dropout", "attention_dropout", "activation_dropout")
+        return {name: getattr(self, name) for name in names}
 
 
 class Text2Unit(nn.Module):

@@ -3,7 +3,7 @@
 import dataclasses
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +36,7 @@ class Start:
         phones: symbol table of the text inputs, None without any.
         speakers: names of those that are told apart, by their numbers.
         decoding: settings for the folder of a model that is trained whole.
+        files: further text files for the folder, by name.
     """
 
     model: nn.Module
@@ -45,12 +46,14 @@ class Start:
     phones: Vocabulary | None
     speakers: tuple[str, ...] = ()
     decoding: Any = None
+    files: Mapping[str, str] = field(default_factory=dict)
 
 
 # Which runs a source is for; all others are for pre-training.
 RUNS: dict[str, tuple[str, ...]] = {
     "recognition": ("recognition", "transcription"),
     "sentences": ("language_model",),
+    "text_to_units": ("text_to_units",),
     "synthesis": ("generation",),
     "conversion": ("generation",),
     "speaker": ("speaker",),
@@ -65,6 +68,11 @@ def check_sources(settings: "TrainConfig") -> None:
         ValueError: one does not, by its key.
     """
     system = systems.find(settings.system)
+    if (settings.task == "text_to_units") != (system.task == "text_to_units"):
+        raise ValueError(
+            f"task: {settings.task} for {settings.system}; the task text_to_units and the systems fast_text2unit and text2unit belong "
+            "together."
+        )
     if settings.task in systems.WHOLE and not system.whole:
         raise ValueError(f"task: {settings.task} for {settings.system}, which is not trained whole; fine-tune it with recognition.")
     if system.whole and settings.task != "recognition" and settings.vocabulary == LETTERS:
@@ -94,6 +102,10 @@ def build(settings: "TrainConfig", vocabulary: Tokenizer | None = None) -> Start
     system = systems.find(settings.system)
     if system.whole and settings.task != "recognition":
         from avtlm.training.whole_system import build_whole  # which builds on this module
+    if settings.task == "text_to_units":
+        from avtlm.training.unit_generator import build_unit_generator  # which builds on this module
+
+        return build_unit_generator(settings, vocabulary)
 
         return build_whole(settings, vocabulary)
     phones = phone_table(settings.sources.values(), settings.initialise)

@@ -55,8 +55,9 @@ class TrainConfig:
 
     Attributes:
         system: name of a system in avtlm.systems.
-        task: ``pretrain`` (the system's own losses), ``recognition`` (a recogniser on its encoder), ``language_model``, or of a system that
-            is trained whole, such as SpeechT5, ``transcription`` (also translation), ``generation`` of speech, or ``speaker``.
+        task: ``pretrain`` (the system's own losses), ``recognition`` (a recogniser on its encoder), ``language_model``,
+            ``text_to_units`` (of the systems that write units for text), or of a system that is trained whole, such as SpeechT5,
+            ``transcription`` (also translation), ``generation`` of speech, or ``speaker``.
         output: folder of the run.
         model: configuration of the system, or of the recogniser, whose ``encoder`` group then changes single settings of the initial
             encoder.
@@ -94,7 +95,7 @@ class TrainConfig:
     """
 
     system: str
-    task: Literal["pretrain", "recognition", "language_model", "transcription", "generation", "speaker"]
+    task: Literal["pretrain", "recognition", "language_model", "text_to_units", "transcription", "generation", "speaker"]
     output: str
     sources: dict[str, Source]
     model: dict[str, Any] = field(default_factory=dict)
@@ -139,8 +140,10 @@ class TrainConfig:
         check_sources(self)
         if (self.system == "language_model") != (self.task == "language_model"):
             raise ValueError(f"task: {self.task} for {self.system}; the task and the system language_model belong together.")
-        if self.task == "language_model" and (self.activation_checkpointing or self.compile):
-            raise ValueError("activation_checkpointing, compile: both work on encoders, of which a language model has none; set false.")
+        if self.task in ("language_model", "text_to_units") and (self.activation_checkpointing or self.compile):
+            raise ValueError(
+                "activation_checkpointing, compile: both work on encoders of speech, of which a model of text has none; set false."
+            )
         if self.vocabulary_from is not None and (
             self.task != "language_model" or self.subwords is not None or self.vocabulary == "letters"
         ):

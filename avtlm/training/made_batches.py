@@ -33,6 +33,8 @@ CLIP_SECONDS, SENTENCE = 10.0, 100  # of clips that are not there, and tokens of
 def made_start(settings: TrainConfig, assumed: list[str]) -> tuple[dict[str, float | None], Start]:
     """Mean seconds of the clips of every source, None where there are no data, and the model that a training would start with."""
     changes: dict[str, Any] = {"model": undropped(settings)}
+    if settings.task == "text_to_units":
+        raise ValueError("task: there are no made-up batches of text_to_units; its log.jsonl tells how fast such a training is.")
     if settings.initialise is not None and not Path(settings.initialise).exists():
         if settings.task != "pretrain":
             raise ValueError(

@@ -50,7 +50,7 @@ def save(run: "Trainer", folder: Path, resumable: bool = True) -> None:
 def _write(run: "Trainer", folder: Path, weights: dict[str, Tensor], name: str) -> None:
     decoding = run.model.config.decoding if isinstance(run.model, Recognizer) else run.start.decoding
     tables = {PHONES: run.start.phones.symbols if run.start.phones is not None else [], SPEAKERS: list(run.start.speakers)}
-    extra = {table: "\n".join(symbols) + "\n" for table, symbols in tables.items() if symbols}
+    extra = {table: "\n".join(symbols) + "\n" for table, symbols in tables.items() if symbols} | dict(run.start.files)
     card = checkpoint.model_card(name, run.model, run.start.card["system"], run.start.card["task"])
     checkpoint.write_model(folder, Weights(weights), run.start.card, run.start.vocabulary, extra, card, decoding)
 

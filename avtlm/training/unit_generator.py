@@ -1,4 +1,4 @@
-"""What a run of a text-to-unit model starts with: its phones or characters, its lexicon, and the weights of another model for the same ones."""
+"""What a run of a text-to-unit model starts with: its phones or characters, its lexicon, and the weights of another model for them."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -57,9 +57,7 @@ def build_unit_generator(settings: "TrainConfig", vocabulary: Tokenizer | None =
 
 def _vocabulary(settings: "TrainConfig", pronunciation: PronunciationConfig | None) -> Tokenizer:
     """The phones of all training rows, also of those that a limit leaves out, or the characters of their transcripts."""
-    rows = [
-        (part, row) for part in settings.sources.values() for row in choose(read_manifest(part.manifest), replace(part, limit=None))
-    ]
+    rows = [(part, row) for part in settings.sources.values() for row in choose(read_manifest(part.manifest), replace(part, limit=None))]
     if pronunciation is None:
         return vocabulary_of([text for part, row in rows if (text := written(row, part.written)) is not None], settings)
     phones: Sequence[str] = [" ".join(row_phones(row)) for _, row in rows]

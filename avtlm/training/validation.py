@@ -27,7 +27,14 @@ if TYPE_CHECKING:
 
 MOST = 700.0  # nats of which a float can take the exponential
 # What says which model is best, the most telling first, and what it is multiplied by where more is better.
-MEASURED = {"valid_wer": 1.0, "valid_perplexity": 1.0, "valid_speaker_accuracy": -1.0, "valid_masked_loss": 1.0, "valid_loss": 1.0}
+MEASURED = {
+    "valid_wer": 1.0,
+    "valid_perplexity": 1.0,
+    "valid_speaker_accuracy": -1.0,
+    "valid_unit_accuracy": -1.0,
+    "valid_masked_loss": 1.0,
+    "valid_loss": 1.0,
+}
 
 
 def _writer(run: "Trainer") -> Transcriber | None:

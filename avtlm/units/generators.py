@@ -1,7 +1,7 @@
 """Texts to units, line by line: by a trained text-to-unit model, or as phones with silences and durations (SpeechLM-P).
 
-A generator takes some lines at a time and gives for each the numbers of its units, whose names are its ``symbols``. What it gives for a line
-depends on the line and its id alone: silences and durations are drawn from them and the seed.
+A generator takes some lines at a time and gives for each the numbers of its units, whose names are its ``symbols``. What it gives for a
+line depends on the line and its id alone: silences and durations are drawn from the id and the seed.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ from avtlm.decoding.beam import BeamOptions, attention_beam
 from avtlm.systems.fast_text2unit import FastText2Unit
 from avtlm.systems.text2unit import Text2Unit
 from avtlm.text.vocabulary import BOS, EOS, PAD, SPECIALS, UNKNOWN, Tokenizer
-from avtlm.units.phonemes import MOST_UPSAMPLED, MissingWords, Phonemizer, PronunciationConfig, add_silences, upsample
+from avtlm.units.phonemes import MOST_UPSAMPLED, MissingWords, Phonemizer, PronunciationConfig, add_silences, mono_phones, upsample
 
 BATCH_SYMBOLS = 3000  # read at once, padding among them
 
@@ -54,14 +54,10 @@ class TextToUnits(Protocol):
     def identity(self) -> str:
         """Says whether another generator would give the same."""
 
-    @property
-    def drops(self) -> bool:
-        """Whether it may leave lines out."""
-
     counts: Counts
 
     def __call__(self, texts: Sequence[str], ids: Sequence[str]) -> list[np.ndarray | None]:
-        """Units of every line, int32 (units,); None for one that is left out."""
+        """Units of every line, int32 (units,); None for one that is left out: with unknown words, if these are to be, or too long."""
 
 
 class PhonemeUnits:
@@ -80,7 +76,9 @@ class PhonemeUnits:
     def __init__(self, phonemizer: Phonemizer, symbols: Sequence[str] | None = None, seed: int = 0, durations: bool = True) -> None:
         found = phonemizer.symbols if symbols is None else list(symbols)
         if found is None:
-            raise ValueError("alphabet: phones in IPA have no numbers by themselves; give their list with --dictionary, or another alphabet.")
+            raise ValueError(
+                "alphabet: phones in IPA have no numbers by themselves; give their list with --dictionary, or another alphabet."
+            )
         self.symbols = found
         self.counts = Counts(phonemizer.missing)
         self._phonemizer, self._seed, self._durations = phonemizer, seed, durations
@@ -92,14 +90,10 @@ class PhonemeUnits:
         words = 0 if lexicon is None else hash_of("".join(f"{word} {phones}" for word, phones in lexicon.items()))
         return hash_of(json.dumps([asdict(self._phonemizer.config), words, self.symbols, self._seed, self._durations]))
 
-    @property
-    def drops(self) -> bool:
-        """Lines with unknown words, if these are to be, and lines of 2,800 units and more."""
-        return True
-
     def __call__(self, texts: Sequence[str], ids: Sequence[str]) -> list[np.ndarray | None]:
         self._phonemizer.missing = self.counts.missing
-        config, found = self._phonemizer.config, []
+        config = self._phonemizer.config
+        found: list[np.ndarray | None] = []
         for name, words in zip(ids, self._phonemizer(texts), strict=True):
             rng = np.random.default_rng(seed_for(self._seed, "phones", name))
             phones = None if not words else add_silences(words, rng, config.silence, config.silence_probability)
@@ -141,11 +135,6 @@ class ModelUnits:
         pronunciation = None if self._phonemizer is None else asdict(self._phonemizer.config)
         return hash_of(json.dumps([self._identity, pronunciation, self._seed, self._beam]))
 
-    @property
-    def drops(self) -> bool:
-        """Lines with unknown words, if these are to be."""
-        return self._phonemizer is not None and self._phonemizer.config.unknown == "drop" and self._phonemizer.lexicon is not None
-
     def __call__(self, texts: Sequence[str], ids: Sequence[str]) -> list[np.ndarray | None]:
         read = self._read(texts, ids)
         found: list[np.ndarray | None] = [None] * len(read)
@@ -163,7 +152,8 @@ class ModelUnits:
                 self.counts.unknown[symbol] += count
             return [[*self._vocabulary.encode(text), EOS] for text in texts]
         self._phonemizer.missing = self.counts.missing
-        config, found = self._phonemizer.config, []
+        config = self._phonemizer.config
+        found: list[list[int] | None] = []
         for name, words in zip(ids, self._phonemizer(texts), strict=True):
             if words is None:
                 found.append(None)
@@ -225,6 +215,8 @@ def open_generator(
     """
     given = {**(changes or {}), **({} if lexicon is None else {"lexicon": str(lexicon)})}
     if model is None:
+        if given.get("alphabet") == "arpabet" and lexicon is None:
+            given = {"silence": mono_phones()[1], **given}
         config = replace(PronunciationConfig(alphabet="kaldi"), **given)
         return PhonemeUnits(Phonemizer.open(config), dictionary, seed, durations)
     found, vocabulary = systems.load_text2unit(model)

@@ -17,8 +17,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-import numpy as np
-
 from avtlm.units import grapheme_to_phoneme
 from avtlm.units.grapheme_to_phoneme import VOWELS
 
@@ -114,7 +112,7 @@ class Lexicon(Mapping[str, tuple[str, ...]]):
                     raise ValueError(f"{path}, line {number}: is not UTF-8 text; convert the lexicon.") from None
                 if fields and not fields[0].startswith(";;;") and not re.fullmatch(r".+\(\d+\)", fields[0]):
                     entries.append((number, fields))
-        twice = bool(entries) and all(len(fields) > 1 and fields[0] == fields[1] for _, fields in entries)
+        twice = bool(entries) and all(len(fields) > 2 and fields[0] == fields[1] for _, fields in entries)
         words: dict[str, tuple[str, ...]] = {}
         for number, fields in entries:
             phones = fields[2:] if twice else fields[1:]

@@ -105,8 +105,8 @@ def text2units(text: str | Path, out: str | Path, generator: TextToUnits, reduce
 def _leave_out(labelled: bool, text: Path, number: int) -> None:
     if not labelled:
         raise ValueError(
-            f"{text}, line {number}: cannot be said in units (too long, or with words that the lexicon lacks), and a file without ids would "
-            "no longer agree with the text line by line; remove the line, or write NAME.units."
+            f"{text}, line {number}: cannot be said in units (too long, or with words that the lexicon lacks), and a file without ids "
+            "would no longer agree with the text line by line; remove the line, or write NAME.units."
         )
 
 

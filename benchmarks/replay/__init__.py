@@ -30,6 +30,7 @@ from benchmarks.replay import (
     transformers_models,
 )
 from benchmarks.replay.case import Case, CaseError, Check, Comparison, read_case
+    text_preparation,
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,7 @@ ADAPTERS = [
     for fits, replay in part.ADAPTERS
 ]
 
+        text_preparation,
 
 @dataclass(frozen=True)
 class Report:
