@@ -132,7 +132,7 @@ class ConvolutionLayer(nn.Module):
 def norm_over_time(x: Tensor, lengths: Tensor | None, norm: nn.GroupNorm) -> Tensor:
     """The group norm of single channels, (batch, time, channels), with statistics over each row's valid part; without lengths all of it."""
     if lengths is None:
-        if len(x) == 1 and x.device.type == "cpu":
+        if len(x) == 1 and x.is_contiguous() and x.device.type == "cpu":
             clip: Tensor = NormOverTime.apply(x[0], norm.weight, norm.bias, norm.eps)
             return clip[None]
         return norm(x.transpose(1, 2)).transpose(1, 2)

@@ -84,9 +84,10 @@ def test_gradients_that_nobody_wants_are_not_computed(frozen: str) -> None:
     assert (module.weight.grad is None) == (frozen == "kernel")
 
 
-def test_strided_convolutions_take_bfloat16_under_autocast() -> None:
-    module = StridedConvolution(8, 6, 3, 2, bias=True)
-    x = draw(2, 31, 8, seed=1, dtype=torch.float32)
+@pytest.mark.parametrize("channels", [1, 8])
+def test_strided_convolutions_take_bfloat16_under_autocast(channels: int) -> None:
+    module = StridedConvolution(channels, 6, 3, 2, bias=True)
+    x = draw(2, 31, channels, seed=1, dtype=torch.float32)
     with torch.autocast("cpu", torch.bfloat16):
         out = module(x)
     assert out.dtype == torch.bfloat16
