@@ -10,15 +10,13 @@ in place of chosen ones.
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from avtlm.decoding.result import Hypothesis
-from avtlm.nn.attention import padding_mask
-from avtlm.nn.transformer import Decoder, DecoderLayer
+from avtlm.nn.transformer import Decoder
 from avtlm.text.vocabulary import EOS, PAD
 
 MEDIAN = 7  # frames
@@ -61,27 +59,9 @@ def attention_weights(decoder: Decoder, tokens: Tensor, encoded: Tensor, lengths
     Returns:
         (layers, batch, heads, length, frames), summing to 1 over the valid frames, and the logits (batch, length, vocabulary).
     """
-    attentions = [layer.cross_attention for layer in decoder.layers if isinstance(layer, DecoderLayer)]
-    projected: dict[nn.Module, Tensor] = {}
-
-    def note(module: nn.Module, inputs: Any, output: Tensor) -> None:
-        del inputs
-        projected[module] = output
-
-    # The kernels of attention do not give their weights away, so queries and keys are caught and multiplied once more.
-    hooks = [part.register_forward_hook(note) for attention in attentions for part in (attention.query, attention.key)]
-    try:
-        logits = decoder(tokens, encoded, lengths)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    padded = padding_mask(lengths, encoded.shape[1])[:, None, None]
-    layers = []
-    for attention in attentions:
-        query, key = (attention.split(projected[part]).float() for part in (attention.query, attention.key))
-        scores = torch.einsum("bqhd,bkhd->bhqk", query, key) * key.shape[-1] ** -0.5
-        layers.append(scores.masked_fill(padded, float("-inf")).softmax(-1))
-    return torch.stack(layers), logits
+    weights: list[Tensor] = []
+    logits = decoder.predict(decoder.decode(decoder.embed(tokens), decoder.project_memory(encoded, lengths), weights=weights))
+    return torch.stack(weights), logits
 
 
 def _clear(weights: Tensor) -> Tensor:

@@ -27,10 +27,12 @@ def padding_mask(lengths: Tensor, frames: int) -> Tensor:
     return torch.arange(frames, device=lengths.device)[None, :] >= lengths[:, None]
 
 
-def attention_weights(query: Tensor, key: Tensor, lengths: Tensor | None = None) -> Tensor:
-    """Where attention looks, written out: query (batch, queries, heads, head_dim), key (batch, keys, heads, head_dim), valid keys (batch,)
-    -> (batch, heads, queries, keys), in float32."""
+def attention_weights(query: Tensor, key: Tensor, lengths: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
+    """Where attention looks, written out: query (batch, queries, heads, head_dim), key (batch, keys, heads, head_dim), valid keys (batch,),
+    additive bias like the result -> (batch, heads, queries, keys), in float32."""
     scores = torch.einsum("bqhd,bkhd->bhqk", query.float(), key.float()) / math.sqrt(query.shape[-1])
+    if bias is not None:
+        scores = scores + bias.float()
     if lengths is not None:
         scores = scores.masked_fill(padding_mask(lengths.clamp(min=1), key.shape[1])[:, None, None], -math.inf)
     return scores.softmax(-1)

@@ -30,6 +30,15 @@ def drop(x: Tensor, probability: float, training: bool = True) -> Tensor:
     return x * kept.to(x.dtype).mul_(scale)
 
 
+def drop_rows(x: Tensor, probability: float, training: bool = True) -> Tensor:
+    """Set whole rows of (batch, ...) to zero with a probability, and scale the others so that the mean stays: what a residual branch adds
+    for them is left out (stochastic depth, Huang et al., arXiv 1603.09382)."""
+    if not training or probability == 0.0:
+        return x
+    kept = torch.rand((len(x),) + (1,) * (x.dim() - 1), device=x.device) >= probability
+    return x * kept.to(x.dtype).div(1.0 - probability)
+
+
 class Dropout(nn.Dropout):
     """nn.Dropout with :func:`drop`."""
 

@@ -161,12 +161,29 @@ def _check_probabilities(config: object, *names: str) -> None:
 
 
 class Attention(nn.Module):
-    """Multi-head attention with separate projections, so that official checkpoints map key by key."""
+    """Multi-head attention with separate projections, so that official checkpoints map key by key.
 
-    def __init__(self, dim: int, heads: int, dropout: float = 0.0, memory_dim: int | None = None, gated: bool = False) -> None:
+    Args:
+        gated: see PositionGate.
+        query_scale: multiplies queries, besides head_dim ** -0.5 (OFA's decoder).
+        head_scales: multiply what each head puts out by a learned number, 1 at first (NormFormer, arXiv 2110.09456).
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        heads: int,
+        dropout: float = 0.0,
+        memory_dim: int | None = None,
+        gated: bool = False,
+        query_scale: float = 1.0,
+        head_scales: bool = False,
+    ) -> None:
         super().__init__()
         self.heads = heads
         self.dropout = dropout
+        self.query_scale = query_scale
+        self.head_scale = nn.Parameter(torch.ones(heads)) if head_scales else None
         self.gate = PositionGate(heads, dim // heads) if gated else None
         self.query = nn.Linear(dim, dim)
         self.key = nn.Linear(memory_dim or dim, dim)
@@ -205,9 +222,13 @@ class Attention(nn.Module):
         """The same with keys and values (batch, keys, heads, head_dim) already projected; see attend. ``distances``: vectors of distances,
         see KeyPositions; x is not packed then."""
         query, dropout = self.split(self.query(x)), self.dropout if self.training else 0.0
+        if self.query_scale != 1.0:
+            query = query * self.query_scale
         if distances is not None:
             bias = distance_bias(query, key.shape[1], distances)
         out = attend(query, key, value, lengths=lengths, bias=bias, bias_scale=bias_scale, causal=causal, dropout=dropout)
+        if self.head_scale is not None:
+            out = out * self.head_scale[:, None].to(out.dtype)
         return self.output(out.flatten(-2))
 
 
@@ -288,10 +309,18 @@ class Encoder(nn.Module):
             self.relative.apply(initialise_like_bert)
         self.distances = KeyPositions(config.dim // config.heads, config.key_distance) if config.key_distance else None
 
-    def forward(self, x: Tensor, lengths: Tensor | None, output_layer: int | None = None, routing: Routing | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        lengths: Tensor | None,
+        output_layer: int | None = None,
+        routing: Routing | None = None,
+        first_layer: int = 0,
+    ) -> Tensor:
         """Encode (batch, frames, dim) of the given lengths.
 
         Args:
+            first_layer: so many layers are passed by; what enters behind them has its positions already, and sees no dropout before it.
             routing: which experts the rows go through; the joint ones by default. Plain layers don't ask.
             output_layer: stop after this layer, counted from 1, and return what it puts out, without the final norm of a pre-norm encoder
                 (also for the last layer: this is what clustering uses).
@@ -299,7 +328,7 @@ class Encoder(nn.Module):
         Raises:
             ValueError: output_layer is not a layer of this encoder.
         """
-        states, packing = self._run(x, lengths, output_layer, None, routing, last_alone=True)
+        states, packing = self._run(x, lengths, output_layer, None, routing, first_layer, last_alone=True)
         return states[-1] if packing is None else packing.unpack(states[-1])
 
     def hidden_states(
@@ -309,15 +338,17 @@ class Encoder(nn.Module):
         output_layer: int | None = None,
         kept: list[Tensor] | None = None,
         routing: Routing | None = None,
+        first_layer: int = 0,
     ) -> list[Tensor]:
         """The input of the first layer, the output of every layer, and, for the whole pre-norm stack, the normed output in the last
         place.
 
         Args:
             kept: is appended what the feed-forward part of every layer puts out, before dropout and residual (data2vec's targets).
+            first_layer: see forward.
         """
         outputs: list[Tensor] | None = None if kept is None else []
-        states, packing = self._run(x, lengths, output_layer, outputs, routing)
+        states, packing = self._run(x, lengths, output_layer, outputs, routing, first_layer)
         if packing is not None:
             states = [packing.unpack(state) for state in states]
         if kept is not None and outputs is not None:
@@ -331,6 +362,7 @@ class Encoder(nn.Module):
         output_layer: int | None,
         kept: list[Tensor] | None,
         routing: Routing | None,
+        first_layer: int,
         last_alone: bool = False,
     ) -> tuple[list[Tensor], Packing | None]:
         """The states, or only the last one so that no memory is held for the others, and, if they are packed, how."""
@@ -354,9 +386,9 @@ class Encoder(nn.Module):
             x = x + self.positions(x, padding)
         if not config.norm_first:
             x = self.norm(x)
-        x = self.dropout(x)
+        x = x if first_layer else self.dropout(x)
         states = [x]
-        for layer in self.layers[:output_layer]:
+        for layer in self.layers[first_layer:output_layer]:
             # Dropping whole layers costs nothing to draw: one number per layer, from the global generator that dropout uses too.
             if not (self.training and config.layer_drop > 0 and torch.rand(()) < config.layer_drop):
                 x = layer(x, lengths, bias, kept, routing, distances)

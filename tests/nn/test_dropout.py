@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from avtlm.nn.dropout import Dropout, draw_kept, drop
+from avtlm.nn.dropout import Dropout, draw_kept, drop, drop_rows
 
 
 @pytest.mark.parametrize("probability", [0.0001, 0.1, 0.5, 0.99])
@@ -46,3 +46,13 @@ def test_types_stay_and_empty_input_is_allowed() -> None:
     assert drop(torch.ones(0, 4), 0.5).shape == (0, 4)
     assert drop(torch.ones(3), 1.0 - 1e-9).isfinite().all()
     assert F.dropout(torch.ones(3), 0.5).shape == drop(torch.ones(3), 0.5).shape
+
+
+def test_whole_rows_are_dropped_and_the_mean_stays() -> None:
+    torch.manual_seed(0)
+    out = drop_rows(torch.ones(20_000, 2, 3), 0.25)
+    assert out.unique().tolist() == pytest.approx([0.0, 4 / 3])
+    assert torch.equal(out.flatten(1).amin(1), out.flatten(1).amax(1))
+    assert out.mean().item() == pytest.approx(1.0, abs=0.03)
+    x = torch.randn(3, 2)
+    assert drop_rows(x, 0.25, training=False) is x

@@ -281,3 +281,22 @@ def test_impossible_sizes_are_refused(change: dict[str, float], message: str) ->
     for config in (ENCODER, DECODER):
         with pytest.raises(ValueError, match=message):
             replace(config, **change)  # type: ignore[type-var, arg-type]
+
+
+@pytest.mark.parametrize("norm_first", [True, False])
+def test_what_enters_behind_the_first_layers_passes_the_others_without_dropout_before_them(norm_first: bool) -> None:
+    torch.manual_seed(0)
+    settings = EncoderConfig(dim=8, layers=3, heads=2, feed_forward_dim=16, norm_first=norm_first, position_kernel=0, layer_drop=0.0)
+    model = Encoder(settings).eval()
+    x, lengths = torch.randn(2, 5, 8), torch.tensor([5, 3])
+    states = model.hidden_states(x, lengths, 3, first_layer=1)
+    assert len(states) == 3
+    expected = x if norm_first else model.norm(x)
+    assert torch.equal(states[0], expected)
+    for layer in list(model.layers)[1:]:
+        expected = layer(expected, lengths)
+    expected = model.norm(expected) if norm_first else expected
+    valid = torch.tensor([[True] * 5, [True] * 3 + [False] * 2])
+    torch.testing.assert_close(model(x, lengths, first_layer=1)[valid], expected[valid])
+    model.train()
+    assert torch.equal(model.hidden_states(x, lengths, 3, first_layer=1)[0], states[0])
