@@ -51,6 +51,7 @@ SYSTEMS = {
     "language_model": System("avtlm.systems.language_model", "LanguageModelConfig", "LanguageModel", units=False),
     "mt4ssl": System("avtlm.systems.mt4ssl", "MT4SSLConfig", "MT4SSL"),
     "speech2c": System("avtlm.systems.speech2c", "Speech2CConfig", "Speech2C"),
+    "speechlm": System("avtlm.systems.speechlm", "SpeechLMConfig", "SpeechLM", whole=True),
     "speecht5": System("avtlm.systems.speecht5", "SpeechT5Config", "SpeechT5", units=False, whole=True),
     "vatlm": System("avtlm.systems.vatlm", "VATLMConfig", "VATLM"),
     "wav2vec2": System("avtlm.systems.wav2vec2", "Wav2Vec2Config", "Wav2Vec2", units=False),

@@ -24,6 +24,8 @@ from benchmarks.replay import (
     preparation,
     speech2c,
     speech_encoders,
+    speechlm,
+    speechlm_data,
     speecht5,
     speecht5_data,
     speecht5_transformers,
@@ -59,6 +61,8 @@ ADAPTERS = [
         speecht5_data,
         speecht5_transformers,
         speech2c,
+        speechlm,
+        speechlm_data,
     )
     for fits, replay in part.ADAPTERS
 ]

@@ -6,6 +6,7 @@ A case is a folder with ``case.json`` (description, options, tolerance) and, whe
 
 import functools
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,14 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
+
+# What tolerances are called that a case states in words.
+STATED = {
+    "forward": r"forward tensors rtol (\S+)",
+    "forward_abs": r"forward tensors rtol \S+ atol (\S+)",
+    "loss_rel": r"loss rtol (\S+)",
+    "grad_rel": r"gradients rtol (\S+)",
+}
 
 
 class CaseError(ValueError):
@@ -42,6 +51,13 @@ class Case:
         return str(self.description.get("official_class", ""))
 
     @property
+    def stated(self) -> dict[str, float]:
+        """Tolerances that the case states in words, by our names; empty for those that state numbers."""
+        words = self.description.get("tolerance")
+        found = {name: re.search(pattern, words) for name, pattern in STATED.items()} if isinstance(words, str) else {}
+        return {name: float(match[1].rstrip(";,")) for name, match in found.items() if match}
+
+    @property
     def source(self) -> str:
         """Where it stands: repository and path in it."""
         return f"{self.description.get('repo', '')} {self.description.get('path', '')}"
@@ -52,7 +68,7 @@ class Case:
         Raises:
             CaseError: the case states none of them.
         """
-        tolerance = self.description.get("tolerance")
+        tolerance = self.stated or self.description.get("tolerance")
         if isinstance(tolerance, Mapping):
             found = [tolerance[name] for name in names if name in tolerance]
             tolerance = found[0] if found else None
@@ -101,9 +117,22 @@ class Check:
     comparisons: list[Comparison] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
 
-    def forward(self, name: str, ours: Tensor) -> None:
-        """Activations: max |a - b| / max(1, max |b|), or / max |b| where the case says that its tolerance is relative."""
+    def forward(self, name: str, ours: Tensor, where: Tensor | None = None) -> None:
+        """Activations: max |a - b| / max(1, max |b|), or / max |b| where the case says that its tolerance is relative; of a case that
+        states both an absolute and a relative tolerance in words, element by element.
+
+        Args:
+            where: bool like the first dimensions, the places to compare; None for all.
+        """
         expected = self._expected(name)
+        if expected is not None and where is not None and ours.shape == expected.shape:
+            ours, expected = ours[where], expected[where]
+        stated = self.case.stated
+        if expected is not None and "forward_abs" in stated:
+            floor = stated["forward_abs"] / stated["forward"]
+            error = _difference(ours.detach(), expected, floor)
+            self.comparisons.append(Comparison(name, error, stated["forward"], _difference(ours.detach(), expected)))
+            return
         tolerance = self.case.description.get("tolerance")
         floor = 1e-6 if isinstance(tolerance, Mapping) and "relative_to" in tolerance else 1.0
         if expected is not None:
@@ -163,12 +192,14 @@ def _size(tensor: Tensor) -> float:
     return float(values.max()) if values.numel() else 0.0
 
 
-def _difference(ours: Tensor, expected: Tensor) -> float:
-    """The largest absolute difference; infinite where shapes differ, one is nan, or only one is infinite."""
+def _difference(ours: Tensor, expected: Tensor, floor: float | None = None) -> float:
+    """The largest absolute difference, with a ``floor`` relative to that and |b|; infinite where shapes differ, one is nan, or only one is
+    infinite."""
     if ours.shape != expected.shape:
         return float("inf")
     if not expected.numel():
         return 0.0
     a, b = ours.double(), expected.double()
-    difference = (a - b).abs().masked_fill(a == b, 0.0)  # two equal infinities differ by nan
+    scale = torch.ones_like(b) if floor is None else floor + b.abs()
+    difference = ((a - b).abs() / scale).masked_fill(a == b, 0.0)  # two equal infinities differ by nan
     return float(torch.where(difference.isnan(), float("inf"), difference).max())
