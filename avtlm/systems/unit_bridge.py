@@ -5,7 +5,7 @@ What is unusual here:
   embeddings of units, and gives both positions of its own.
 - In pre-training some frames that are not hidden enter the unit encoder as the embeddings of their units.
 - Which frames the unit encoder takes as padding follows from the units of a batch, not from its samples; without units from the samples.
-- CTC looks at pairs of neighbouring frames through a convolution and puts out one frame more than it is given. The last one is not used.
+- CTC looks at pairs of neighbouring frames through a convolution and puts out one frame more than it is given. No loss looks at that one.
 - Vectors of units that frames are compared with are the embeddings themselves where both have the same width; then frames are projected
   before they enter the unit encoder. Released models have other widths, and frames enter as they are.
 
