@@ -160,6 +160,16 @@ def test_tiny_fine_tuning_starts_from_tiny_pre_training() -> None:
         ("speecht5/finetune_tts.yaml", 153_832_469 - 18 * 2 * 64 - 320 * 64),
         ("speecht5/finetune_vc.yaml", 153_832_469 - 18 * 2 * 64 - 320 * 64),
         ("speecht5/finetune_sid.yaml", 153_832_469 - 18 * 2 * 64 - 320 * 64 + 1251 * 768),
+        # SpeechUT's carry norms of distances in post-norm layers, which nothing uses.
+        ("speechut/base.yaml", 155_816_602 - 12 * 2 * 96 - 6 * 2 * 64),
+        ("speechut/large.yaml", 378_948_506 - 18 * 2 * 64),
+        ("speechut/base_st.yaml", 162_240_121 - 12 * 2 * 96 - 6 * 2 * 64 - (10_001 - 33) * 768),
+        ("speechut/finetune_100h.yaml", 155_816_602 - 12 * 2 * 96 - 6 * 2 * 64 - 505 * (256 + 2 * 768 + 1) - 256 * 769),
+        # SpeechLM's, too; large is pre-norm.
+        ("speechlm/base_h.yaml", 98_989_217 - 12 * 2 * 96),
+        ("speechlm/base_p.yaml", 98_815_137 - 12 * 2 * 96),
+        ("speechlm/large_p.yaml", 321_781_921),
+        ("speechlm/finetune_100h.yaml", 98_989_217 - 12 * 2 * 96 - 505 * (768 + 2 * 256) - 2 * 256 * 769),
     ],
 )
 def test_published_models_have_the_official_numbers_of_parameters(path: str, parameters: int) -> None:

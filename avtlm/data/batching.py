@@ -23,10 +23,12 @@ class Batch:
         audio: (batch, frames, 104) stacked log filter bank at 25 Hz, or waveforms (batch, samples) at 16 kHz, with ``audio_lengths``
             (batch,) in frames or samples.
         video: (batch, frames, size, size) uint8 (normalised by the model) or float (normalised already), with ``video_lengths``.
-        text: (batch, length) int phone ids at 100 Hz, or ids of symbols that are read, with ``text_lengths``.
+        text: (batch, length) int phone ids at 100 Hz, or ids of symbols that are read, with ``text_lengths``
+            (beside ``text_units``: of the text that they stand for, without an end).
         targets: by name: ``units`` (batch, frames) int padded with -1, ``tokens`` (batch, symbols) int, ``mel`` (batch, frames, bands) log
             mel spectrograms, ``voice`` (batch, width) in which they are written, ``speaker`` (batch,) int.
         target_lengths: by the same names, (batch,); of ``voice`` and ``speaker`` there are none.
+        text_units: (batch, length) int ids of units that are read, the end symbol behind them, with ``text_units_lengths``.
     """
 
     ids: tuple[str, ...]
@@ -39,15 +41,18 @@ class Batch:
     text_lengths: Tensor | None = None
     targets: Mapping[str, Tensor] = field(default_factory=dict)
     target_lengths: Mapping[str, Tensor] = field(default_factory=dict)
+    text_units: Tensor | None = None
+    text_units_lengths: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> "Batch":
         fields: dict[str, Any] = {}
-        for name in ("audio", "audio_lengths", "video", "video_lengths", "text", "text_lengths"):
-            value = getattr(self, name)
-            fields[name] = None if value is None else change(value)
+        for part in ("audio", "video", "text", "text_units"):
+            for name in (part, f"{part}_lengths"):
+                value = getattr(self, name)
+                fields[name] = None if value is None else change(value)
         for name in ("targets", "target_lengths"):
             fields[name] = {key: change(value) for key, value in getattr(self, name).items()}
         return dataclasses.replace(self, **fields)

@@ -68,7 +68,8 @@ class Source:
             and write both speech and text, see avtlm.data.spoken_clips.
         split: which split; None takes all rows, as do sentences of which none has a split.
         units: file of unit labels (pre-training), see avtlm.units.labels; ``shards`` takes those that lie in the shards.
-        written: the column of the manifest that is written, or read: ``transcript``, or a key of ``extra`` such as ``translation``.
+        written: the column of the manifest that is written, or read: ``transcript``, or a key of ``extra`` such as ``translation``;
+            null for ``units`` that stand alone.
         voices: file of speaker embeddings for models that write in a voice, see avtlm.data.voices.
         max_frames: bound of one batch of this source in place of the run's; of texts, symbols.
         further_units: files of labels of further inventories (cluster ensembles), for models that predict several at once.
@@ -99,7 +100,7 @@ class Source:
     shards: ShardConfig = field(default_factory=ShardConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     further_units: tuple[str, ...] = ()
-    written: str = TRANSCRIPT
+    written: str | None = TRANSCRIPT
     voices: str | None = None
     max_frames: int | None = None
 
@@ -116,6 +117,8 @@ class Source:
             raise ValueError(f"crop_frames: {self.crop_frames} for {self.task}; give at least 1, and only for clips without transcripts.")
         if self.voices is not None and self.task not in ("speech", "synthesis", "conversion"):
             raise ValueError(f"voices: {self.voices} for {self.task}; only speech, synthesis and conversion have a voice; leave it out.")
+        if self.written is None and self.task != "units":
+            raise ValueError(f"written: null for {self.task}; only units stand without a text, so name the column of the texts.")
         if self.max_frames is not None and self.max_frames < 1:
             raise ValueError(f"max_frames: {self.max_frames}; give at least 1, or null for the run's.")
 
@@ -142,8 +145,10 @@ def seconds(row: Utterance) -> float:
         return 0.0
 
 
-def written(row: Utterance, column: str = TRANSCRIPT) -> str | None:
-    """The text of a row: its transcript, or what its ``extra`` holds under another name."""
+def written(row: Utterance, column: str | None = TRANSCRIPT) -> str | None:
+    """The text of a row: its transcript, or what its ``extra`` holds under another name; no column holds none."""
+    if column is None:
+        return None
     text = row.transcript if column == TRANSCRIPT else row.extra.get(column)
     return text if isinstance(text, str) else None
 
@@ -155,7 +160,7 @@ def choose(manifest: Manifest, source: Source) -> Manifest:
         ValueError: no row is left.
     """
     sentences = source.task in OF_TEXT
-    if sentences:
+    if sentences and source.written is not None:
         manifest = manifest.filter(lambda u: bool(written(u, source.written)))
     whole = source.split is None or (sentences and all(row.split is None for row in manifest))
     rows = manifest if source.split is None or whole else manifest.split(source.split)
@@ -165,7 +170,8 @@ def choose(manifest: Manifest, source: Source) -> Manifest:
         kept = {rows[i].id for i in order}
         rows = rows.filter(lambda u: u.id in kept)
     if len(rows) == 0 and sentences:
-        raise ValueError(f"{source.manifest}: no {source.written} of split {source.split or 'any'}; check split.")
+        what = source.written or "row"
+        raise ValueError(f"{source.manifest}: no {what} of split {source.split or 'any'}; check split.")
     if len(rows) == 0:
         raise ValueError(
             f"{source.manifest}: no utterance of split {source.split or 'any'} "
@@ -205,7 +211,8 @@ class ClipDataset:
         self._reader = self._shard_reader()
         self.labels: UnitLabels | None = self._labels()
         self.further_labels = [read_labels(path) for path in source.further_units]
-        for labels in [] if self.labels is None else [self.labels, *self.further_labels]:
+        # Where units are read in place of a text, there are as many as there are.
+        for labels in [] if self.labels is None or source.task == "units" else [self.labels, *self.further_labels]:
             labels.check(self.manifest, self.inputs.label_rate)
         if self.inputs.waveform and (source.augment.frequency_masks or source.augment.frequency_warp):
             raise ValueError(
@@ -382,7 +389,7 @@ class ClipDataset:
             raise ValueError(
                 f"{self.source.manifest}: a pre-training source needs unit labels; set its key 'units' (see avtlm units --help)."
             )
-        found = [torch.from_numpy(labels[row.id]).long() for labels in (self.labels, *self.further_labels)]
+        found = [torch.from_numpy(labels[row.id]).long() + self.inputs.first_unit for labels in (self.labels, *self.further_labels)]
         return found if length is None else [fit(units, round(length * self.inputs.label_rate), -1) for units in found]
 
     def _tokens(self, row: Utterance) -> Tensor | None:

@@ -1,4 +1,4 @@
-"""Rows of speech, text and spectrograms to batches for models that write speech, as SpeechT5's data code makes them.
+"""Rows of speech, text, units and spectrograms to batches for models that read several of them, as SpeechT5's data code makes them.
 
 Source: SpeechT5 (arXiv 2110.07205), data/speech_dataset.py and its kin: in pre-training all clips of a batch are cut to the shortest
 one, and their spectrograms and units with them.
@@ -21,7 +21,8 @@ class Utterance:
 
     Attributes:
         wave: float (samples,) that is read.
-        text: ids (symbols,) that are read.
+        text: ids (symbols,) that are read, or that ``text_units`` stand for.
+        text_units: ids of units (units,) that are read, with the end symbol.
         tokens: ids (symbols,) that are written, without end symbol.
         units: (frames,), ids of units.
         mel: (frames, bands) that are written.
@@ -32,6 +33,7 @@ class Utterance:
     id: str
     wave: Tensor | None = None
     text: Tensor | None = None
+    text_units: Tensor | None = None
     tokens: Tensor | None = None
     units: Tensor | None = None
     mel: Tensor | None = None
@@ -82,7 +84,7 @@ def collate(utterances: Sequence[Utterance], task: str) -> Batch:
         ValueError: one lacks what another has.
     """
     parts: dict[str, tuple[Tensor, Tensor]] = {}
-    for name, value in (("wave", 0.0), ("text", PAD), ("tokens", PAD), ("units", -1), ("mel", 0.0)):
+    for name, value in (("wave", 0.0), ("text", PAD), ("text_units", PAD), ("tokens", PAD), ("units", -1), ("mel", 0.0)):
         rows = [getattr(each, name) for each in utterances]
         _all_or_none(utterances, rows, name)
         if rows[0] is not None:
@@ -96,7 +98,8 @@ def collate(utterances: Sequence[Utterance], task: str) -> Batch:
         targets["voice"] = torch.stack([voice for voice in voices if voice is not None])
     if speakers[0] is not None:
         targets["speaker"] = torch.tensor(speakers)
-    wave, text = parts.get("wave", (None, None)), parts.get("text", (None, None))
+    nothing = (None, None)
+    wave, text, read = parts.get("wave", nothing), parts.get("text", nothing), parts.get("text_units", nothing)
     return Batch(
         tuple(each.id for each in utterances),
         task,
@@ -106,6 +109,8 @@ def collate(utterances: Sequence[Utterance], task: str) -> Batch:
         text_lengths=text[1],
         targets=targets,
         target_lengths=lengths,
+        text_units=read[0],
+        text_units_lengths=read[1],
     )
 
 

@@ -1,9 +1,12 @@
-"""Clips and texts of a manifest for models that read and write both: what SpeechT5's pre-training and its six tasks are trained on.
+"""Clips and texts of a manifest for models that read and write both: what SpeechT5's pre-training and its six tasks are trained on, and the
+units of unpaired text from which SpeechLM and SpeechUT learn.
 
 The tasks of a source, and what their batches hold:
 
 - ``speech``: clips to learn from by themselves: sound, and what the model wants of units, log mel spectrogram and voice;
 - ``infilling``: transcripts alone, between their start and end symbols;
+- ``units``: unit sequences of texts that nobody spoke, with an end symbol, and the texts that they stand for, without one (masked units
+  alone need none: ``written: null``);
 - ``synthesis``: a transcript that is read, and the spectrogram of its clip in the voice of its speaker;
 - ``conversion``: sound, and the spectrogram of the clip that ``extra["target"]`` of its row names, in that one's voice: the id of another
   utterance of the manifest, or a file (whose speaker is ``extra["target_speaker"]``). Without one it is the clip's own, without the noise
@@ -19,10 +22,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from avtlm.data.batching import Batch
-from avtlm.data.dataset import ClipDataset, Source, seconds, written
-from avtlm.data.inputs import InputFormat
 from avtlm.data import text_units
+from avtlm.data.batching import Batch
+from avtlm.data.dataset import OF_TEXT, ClipDataset, Source, seconds, written
+from avtlm.data.inputs import InputFormat
 from avtlm.data.manifest import Utterance as Row
 from avtlm.data.manifest import read_manifest
 from avtlm.data.seeds import seed_for
@@ -32,9 +35,9 @@ from avtlm.frontends.filterbank import SAMPLE_RATE
 from avtlm.frontends.mel import BANDS, WINDOW, log_mel
 from avtlm.text.vocabulary import BOS, EOS, UNKNOWN, Tokenizer, Vocabulary
 
-SPOKEN = ("speech", "infilling", "synthesis", "conversion", "speaker")
+SPOKEN = ("speech", "infilling", "units", "synthesis", "conversion", "speaker")
 WRITTEN_AS_SPEECH = ("speech", "synthesis", "conversion")
-READ = ("infilling", "synthesis")  # whose texts are read
+READS = {"infilling": "text", "synthesis": "text", "units": "units"}  # what is read in place of speech
 LEAST_SAMPLES = WINDOW // 2 + 1  # of a spectrogram
 
 
@@ -81,14 +84,16 @@ class SpokenDataset(ClipDataset):
     # Before the first step ------------------------------------------------------------------------------------------------------------
 
     def _check(self, row: Row) -> int:
-        """Refuse a row that cannot be used; returns how many symbols its text has."""
+        """Refuse a row that cannot be used; returns how many symbols its text has, or units if there are more."""
         task, count = self.source.task, 0
-        if task != "infilling":
+        if task not in OF_TEXT:
             if row.audio is None:
                 raise self._wrong(row, f"has no audio, which {task} needs; leave it out")
             self._check_length(row, round(seconds(row) * SAMPLE_RATE))
-        if task in READ:
+        if task in READS and self.source.written is not None:
             count = len(self._ids(row))
+        if task == "units":
+            count = max(count, len(self._read_units(row)) - 2)
         if task == "conversion":
             self._check_target(row)
         if self._voices is not None:
@@ -121,6 +126,17 @@ class SpokenDataset(ClipDataset):
             raise self._wrong(row, f"has symbols that the vocabulary lacks ({lacking}); leave it out, or name vocabulary in fresh")
         return ids
 
+    def _read_units(self, row: Row) -> Tensor:
+        """Ids of the units that stand for a row's text, and their end."""
+        if self.labels is not None and row.id not in self.labels:
+            raise self._wrong(row, f"has no units in {self.labels.path}; run avtlm units text2units over the manifest again")
+        units = self._units(row, None)[0]
+        if not len(units):
+            raise self._wrong(row, "stands for no unit at all; leave it out")
+        if self.inputs.reduced_units:
+            units = torch.unique_consecutive(units)
+        return torch.cat([units, units.new_tensor([EOS])])
+
     def _check_target(self, row: Row) -> None:
         name = row.extra.get("target")
         if name is None:
@@ -136,8 +152,8 @@ class SpokenDataset(ClipDataset):
     # Examples -------------------------------------------------------------------------------------------------------------------------
 
     def frames(self, index: int) -> int:
-        """Length of a clip at the model's frame rate, as long as a batch may hold of it; of a text alone, its symbols."""
-        return self._symbols[index] + 2 if self.source.task == "infilling" else super().frames(index)
+        """Length of a clip at the model's frame rate, as long as a batch may hold of it; of a text alone, its symbols, or its units."""
+        return self._symbols[index] + 2 if self.source.task in OF_TEXT else super().frames(index)
 
     def batch(self, rows: Sequence[int], epoch: int = 0, progress: float = 1.0) -> Batch:
         """Several examples, in training cut as the source says."""
@@ -156,6 +172,9 @@ class SpokenDataset(ClipDataset):
         row, task = self.manifest[index], self.source.task
         if task == "infilling":
             return Utterance(row.id, text=torch.tensor([BOS, *self._ids(row), EOS]))
+        if task == "units":
+            spelled = None if self.source.written is None else torch.tensor(self._ids(row))
+            return Utterance(row.id, text=spelled, text_units=self._read_units(row))
         text = torch.tensor(self._ids(row)) if task == "synthesis" else None  # without an end, as in the official data code
         wave = self._heard(index, epoch, progress) if task != "synthesis" else None
         units = None

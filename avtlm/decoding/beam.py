@@ -118,6 +118,7 @@ def attention_beam(
     language_model: StepLanguageModel | None = None,
     ctc_log_probs: Tensor | None = None,
     hot_words: HotWords | None = None,
+    ctc_lengths: Tensor | None = None,
 ) -> list[list[Hypothesis]]:
     """The n-best lists of a batch, best first.
 
@@ -135,6 +136,7 @@ def attention_beam(
         language_model: adds to the scores; over the decoder's vocabulary.
         ctc_log_probs: (batch, frames, vocabulary) of the same frames; needed for a ctc_weight above 0.
         hot_words: their bonuses are added to the scores.
+        ctc_lengths: (batch,) valid frames of CTC where it has others.
 
     Raises:
         ValueError: the decoder gives nan, which means damaged weights or input; vocabularies differ; ctc_weight without CTC.
@@ -144,6 +146,7 @@ def attention_beam(
     if options.ctc_weight and ctc_log_probs is None:
         raise ValueError(f"ctc_weight {options.ctc_weight}: joint decoding needs CTC's log-probabilities; give them, or set it to 0.")
     frames = lengths.tolist()
+    ctc_frames = frames if ctc_lengths is None else ctc_lengths.tolist()
     limits = [int(options.max_len_a * length + options.max_len_b) for length in frames]
     if options.max_len is not None:
         limits = [min(limit, options.max_len) for limit in limits]
@@ -153,7 +156,8 @@ def attention_beam(
         rows = torch.tensor(owners, device=device)
         ctc = ctc_log_probs[rows] if ctc_log_probs is not None and options.ctc_weight else None
         smaller = options.convention == "speecht5"
-        others = (language_model, ctc, options.blank, smaller, hot_words, options.forbidden())
+        own = None if ctc_lengths is None else ctc_lengths.to(device)[rows]
+        others = (language_model, ctc, options.blank, smaller, hot_words, options.forbidden(), own)
         models = NextTokens(decoder, encoded[rows], lengths.to(device)[rows], width, *others)
         if width == 1 and isinstance(models.memory, Memory):
             models.memory = models.memory.heads_first()
@@ -164,7 +168,7 @@ def attention_beam(
         beams = _Beams(owners, torch.full((len(owners), width, 1), options.start, device=device), totals, parts)
         step = 0
         while beams.owners:
-            said, scores = _score(models, beams, step, [frames[owner] for owner in beams.owners], options)
+            said, scores = _score(models, beams, step, [ctc_frames[owner] for owner in beams.owners], options)
             _constrain(scores, said["attention"], beams.tokens, step, [step >= limits[owner] for owner in beams.owners], options)
             vocabulary = scores.shape[-1]
             flat = (beams.totals[:, :, -1:] + scores).flatten(1)
@@ -189,7 +193,7 @@ def attention_beam(
 
 
 def _score(models: NextTokens, beams: _Beams, step: int, frames: list[int], options: BeamOptions) -> tuple[dict[str, Tensor], Tensor]:
-    """What every model says of the next token, and all of it weighted: (A, W, V) each; frames are those of the A utterances."""
+    """What every model says of the next token, and all of it weighted: (A, W, V) each; ``frames`` are CTC's, of A utterances."""
     width = beams.tokens.shape[1]
     attention, language, bonus = models.step(beams.tokens[:, :, -1].flatten(), options.temperature)
     assert attention is not None

@@ -127,6 +127,7 @@ def joint_beam(
     options: JointOptions | None = None,
     language_model: StepLanguageModel | None = None,
     hot_words: HotWords | None = None,
+    ctc_lengths: Tensor | None = None,
 ) -> list[list[Hypothesis]]:
     """The n-best lists of a batch, best first.
 
@@ -142,6 +143,7 @@ def joint_beam(
         options: `JointOptions`.
         language_model: over the same vocabulary.
         hot_words: their bonuses are added to the scores.
+        ctc_lengths: (batch,) valid frames of CTC where it has others.
 
     Raises:
         ValueError: a beam larger than the vocabulary, vocabularies that differ, a model that is missing or gives nan.
@@ -167,6 +169,7 @@ def joint_beam(
         options.blank,
         hot_words=hot_words,
         never=options.never,
+        ctc_lengths=None if ctc_lengths is None else ctc_lengths.to(device)[rows],
     )
     heard = {"attention": models.decoder, "ctc": models.ctc, "lm": models.language_model, "length": options.length_bonus or None}
     heard["hot_words"] = hot_words

@@ -54,6 +54,7 @@ class NextTokens:
         smaller_language_model: let the language model lack any number of the last ids, for which it then gives 0.
         hot_words: None for none.
         never: ids that are never written; where they are the last ones, a language model may lack them.
+        ctc_lengths: (utterances,) valid frames of CTC where it has others than the decoder; see `heard_frames`.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class NextTokens:
         smaller_language_model: bool = False,
         hot_words: HotWords | None = None,
         never: Collection[int] = (),
+        ctc_lengths: Tensor | None = None,
     ) -> None:
         rows = len(lengths) * width
         self.decoder, self.language_model, self._smaller, self._never = decoder, language_model, smaller_language_model, never
@@ -76,7 +78,7 @@ class NextTokens:
         self._lm_state: Any = None if language_model is None else language_model.initial_state(rows)
         self.hot_words = hot_words
         self._places = None if hot_words is None else hot_words.initial_state(rows)
-        self.ctc = None if ctc is None else PrefixScorer(ctc, lengths, blank)
+        self.ctc = None if ctc is None else PrefixScorer(ctc, lengths if ctc_lengths is None else ctc_lengths, blank)
         owners = torch.arange(len(lengths), device=lengths.device).repeat_interleave(width)
         self.prefixes: PrefixState | None = None if self.ctc is None else self.ctc.start(owners)
         self.tokens = 0
@@ -149,6 +151,12 @@ class NextTokens:
                 "train it with the recogniser's vocabulary, or map its ids with MappedLanguageModel."
             )
         return F.pad(language, (0, lacks))
+
+
+def heard_frames(lengths: Tensor, encoded: Tensor, log_probs: Tensor) -> Tensor:
+    """Valid frames of CTC's log-probabilities (batch, frames, vocabulary) for those of the encoder's output (batch, frames, dim): as many,
+    or as many more as there are more of them in all (SpeechLM and SpeechUT, whose heads give one more)."""
+    return torch.where(lengths > 0, lengths + log_probs.shape[1] - encoded.shape[1], 0)
 
 
 def written(symbols: int, never: Collection[int]) -> int:

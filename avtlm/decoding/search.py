@@ -22,7 +22,7 @@ from avtlm.decoding.hot_words import HotWords
 from avtlm.decoding.joint import JointOptions, joint_beam
 from avtlm.decoding.language_model import NGramTokens, Unscored
 from avtlm.decoding.lexicon import LexiconOptions
-from avtlm.decoding.next_tokens import StepLanguageModel
+from avtlm.decoding.next_tokens import StepLanguageModel, heard_frames
 from avtlm.decoding.ngram import END, START, UNKNOWN, NGram
 from avtlm.decoding.rescoring import rescore_with_ctc, rescore_with_tokens, rescore_with_words
 from avtlm.decoding.result import Hypothesis
@@ -40,7 +40,7 @@ class Heads:
     """What a model writes with.
 
     Attributes:
-        ctc: gives CTC's logits of what the encoder says.
+        ctc: gives CTC's logits of what the encoder says, of as many frames or some more.
         vocabulary: symbols of the texts.
         blank: id of CTC's blank.
         never: ids that no text holds, whichever head gives them.
@@ -131,16 +131,17 @@ class Search:
 
     def _find(self, encoded: Tensor, lengths: Tensor, log_probs: Tensor | None, limit: Limit) -> list[list[Hypothesis]]:
         settings, decoder = self.settings, self.heads.decoder
+        heard = lengths if log_probs is None else heard_frames(lengths, encoded, log_probs)
         if settings.method == "attention" or (settings.method == "joint" and settings.convention != "espnet"):
             assert decoder is not None
             joint = log_probs if settings.method == "joint" else None
             options = self.beam_options(limit)
-            found = attention_beam(decoder, encoded, lengths, options, self.fused, joint, self.hot_words)
+            found = attention_beam(decoder, encoded, lengths, options, self.fused, joint, self.hot_words, heard)
             if settings.method == "attention" and settings.ctc_weight:
                 assert log_probs is not None
                 others = {"lm": options.lm_weight} if self.fused is not None else {}
                 others |= {"hot_words": 1.0} if self.hot_words is not None else {}
-                found = rescore_with_ctc(found, log_probs, lengths, settings.ctc_weight, self.heads.blank, others)
+                found = rescore_with_ctc(found, log_probs, heard, settings.ctc_weight, self.heads.blank, others)
             return found
         if settings.method == "transducer":
             assert self.heads.transducer is not None
@@ -149,7 +150,8 @@ class Search:
             return transducer_beam(self.heads.transducer, encoded, lengths, settings.beam, nbest=self._kept)
         assert log_probs is not None
         if settings.method == "joint":
-            return joint_beam(decoder, encoded, lengths, log_probs, self.joint_options(limit), self.fused, self.hot_words)
+            return joint_beam(decoder, encoded, lengths, log_probs, self.joint_options(limit), self.fused, self.hot_words, heard)
+        lengths = heard
         blank, unwritten = self.heads.blank, [index for index in self.heads.never if index != self.heads.blank]
         if unwritten:
             log_probs = log_probs.index_fill(2, torch.tensor(unwritten, device=log_probs.device), -math.inf)
@@ -184,7 +186,7 @@ class Search:
             replace(each, token_scores=()) if {"lm", "hot_words"} & set(each.components) and not each.timesteps else each for each in best
         ]
         if log_probs is not None:
-            rows = zip(best, log_probs, lengths.tolist(), strict=True)
+            rows = zip(best, log_probs, heard_frames(lengths, encoded, log_probs).tolist(), strict=True)
             best = [each if each.timesteps else add_times([each], frames[:length], self.heads.blank)[0] for each, frames, length in rows]
         left = [row for row, each in enumerate(best) if each.tokens and not each.timesteps]  # without CTC, or without a path through it
         if left and self.heads.decoder is not None:

@@ -5,7 +5,7 @@ logits. The comparison is one matrix product of normed vectors, not the broadcas
 projected.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -101,7 +101,7 @@ def units_of_frames(units: Tensor, frames: int, rate: float = 1.0) -> Tensor:
 
 
 def masked_prediction_loss(
-    predictor: UnitPredictor,
+    predictor: Callable[[Tensor, int], Tensor],
     encoded: Tensor,
     units: Tensor | Sequence[Tensor],
     hidden: Tensor,
@@ -112,6 +112,7 @@ def masked_prediction_loss(
     """``masked_weight`` times the cross-entropy summed over hidden frames, plus ``visible_weight`` times that over the others.
 
     Args:
+        predictor: gives logits (n, units) of frames (n, dim), over the inventory of this number: a UnitPredictor.
         encoded: (batch, frames, dim).
         units: (batch, frames) int; -1 where a frame has no unit. Of several inventories, whose losses are added, one such tensor each.
         hidden: bool (batch, frames), True where the input was masked.

@@ -88,7 +88,8 @@ class Vocabulary:
         self._symbols = list(symbols)
         self._ids = {symbol: index for index, symbol in enumerate(symbols)}
         self.spelling = spelling
-        lower = next((symbol for symbol in symbols[len(SPECIALS) :] if spelling == LETTERS and symbol != symbol.upper()), None)
+        written = [symbol for symbol in symbols[len(SPECIALS) :] if not (symbol.startswith("<") and symbol.endswith(">"))]
+        lower = next((symbol for symbol in written if spelling == LETTERS and symbol != symbol.upper()), None)
         if lower is not None:
             raise VocabularyError(f"The symbol {lower!r} is in lower case; letters are written in upper case.")
         if len(self._ids) != len(self._symbols):

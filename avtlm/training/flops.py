@@ -116,6 +116,9 @@ class UsefulWork:
         inputs = [(part, lengths) for part, lengths in ((batch.audio, batch.audio_lengths), (batch.video, batch.video_lengths))]
         text = _share(batch.text, batch.text_lengths)
         tokens, ends = batch.targets.get("tokens"), batch.target_lengths.get("tokens")
+        if batch.text_units is not None:  # which are read in place of frames, while the text is written
+            inputs.append((batch.text_units, batch.text_units_lengths))
+            tokens, ends = batch.text, batch.text_lengths
         # Every transcript has its end behind it.
         said = 1.0 if tokens is None or ends is None else float((ends + 1).sum()) / (len(batch) * (tokens.shape[1] + 1))
         frames = max(

@@ -58,7 +58,7 @@ RUNS: dict[str, tuple[str, ...]] = {
     "conversion": ("generation",),
     "speaker": ("speaker",),
 }
-UNPAIRED = ("speech", "infilling")  # what systems that are trained whole pre-train on
+UNPAIRED = ("speech", "infilling", "units")  # what systems that are trained whole pre-train on
 
 
 def check_sources(settings: "TrainConfig") -> None:
@@ -75,15 +75,13 @@ def check_sources(settings: "TrainConfig") -> None:
         )
     if settings.task in systems.WHOLE and not system.whole:
         raise ValueError(f"task: {settings.task} for {settings.system}, which is not trained whole; fine-tune it with recognition.")
-    if system.whole and settings.task != "recognition" and settings.vocabulary == LETTERS:
-        raise ValueError(f"vocabulary: letters for {settings.system}, whose symbols are not letters alone; choose characters, or subwords.")
     for key, part in {**{f"sources.{name}": part for name, part in settings.sources.items()}, "validation": settings.validation}.items():
         if part is None:
             continue
         if settings.task not in RUNS.get(part.task, ("pretrain",)):
             raise ValueError(f"{key}.task: {part.task!r} gives no batches for a run whose task is {settings.task!r}; change one of them.")
         if settings.task == "pretrain" and (part.task in UNPAIRED) != system.whole:
-            kinds = " and ".join(UNPAIRED) if system.whole else "audio_video, audio, audio_text and text"
+            kinds = ", ".join(UNPAIRED) if system.whole else "audio_video, audio, audio_text and text"
             raise ValueError(f"{key}.task: {part.task!r} gives no batches that {settings.system} learns from; choose among {kinds}.")
         if settings.task == "pretrain" and part.units is None and system.units:
             raise ValueError(f"{key}.units: missing; a pre-training source needs unit labels (see avtlm units --help).")
@@ -102,12 +100,12 @@ def build(settings: "TrainConfig", vocabulary: Tokenizer | None = None) -> Start
     system = systems.find(settings.system)
     if system.whole and settings.task != "recognition":
         from avtlm.training.whole_system import build_whole  # which builds on this module
+
+        return build_whole(settings, vocabulary)
     if settings.task == "text_to_units":
         from avtlm.training.unit_generator import build_unit_generator  # which builds on this module
 
         return build_unit_generator(settings, vocabulary)
-
-        return build_whole(settings, vocabulary)
     phones = phone_table(settings.sources.values(), settings.initialise)
     if settings.task == "pretrain":
         model_config = config.load(system.config_class(), dict(settings.model))
@@ -241,10 +239,12 @@ def check_inventory(model: nn.Module, datasets: Mapping[str, ClipDataset], phone
             if key not in model.inventory:
                 raise ValueError(f"{name}.further_units: {len(keys)} inventories, but the model predicts fewer; set model.further_units.")
             highest = -1 if labels is None else max((int(row.max()) for row in labels.values() if len(row)), default=-1)
-            if highest >= model.inventory[key]:
+            first = dataset.inputs.first_unit
+            told = f" and {first + 1} special symbols" if first else ""
+            if highest + first >= model.inventory[key]:
                 raise ValueError(
                     f"{name}.{which}: has unit {highest}, but the model predicts {model.inventory[key]} units, "
-                    f"counted from 0; set model.{which} to the number of clusters."
+                    f"counted from 0; set model.{which} to the number of clusters{told}."
                 )
     if phones is not None and len(phones) > model.inventory["phones"]:
         raise ValueError(

@@ -18,23 +18,24 @@ from avtlm.frontends.mel import mel_frames
 from avtlm.frontends.text import DOWNSAMPLING
 from avtlm.nn.transformer import DecoderStack, Encoder
 from avtlm.protocols import PredictsUnits
-from avtlm.text.vocabulary import SPECIALS, Tokenizer, Vocabulary
+from avtlm.text.vocabulary import EOS, SPECIALS, Tokenizer, Vocabulary
 from avtlm.training.initial import Start, build
 from avtlm.training.loop import TrainConfig
 
 KINDS = ("audio_video", "audio", "audio_text", "text", "recognition", "sentences", *SPOKEN)
-SILENT = ("text", "infilling", "synthesis")  # what is read
+SILENT = ("text", "infilling", "units", "synthesis")  # what is read
 LABELLED = ("audio_video", "audio", "audio_text", "text", "speech")  # with units
 # Symbols of a transcript per second of speech: LibriSpeech has about 14.5 letters and spaces, and 4 of 1000 word pieces.
 LETTERS_PER_SECOND, PIECES_PER_SECOND, MANY = 14.5, 4.0, 200
+LETTERS_PER_UNIT = 0.5  # of sequences of units without their repeats
 CLIP_SECONDS, SENTENCE = 10.0, 100  # of clips that are not there, and tokens of a sentence
 
 
 def made_start(settings: TrainConfig, assumed: list[str]) -> tuple[dict[str, float | None], Start]:
     """Mean seconds of the clips of every source, None where there are no data, and the model that a training would start with."""
-    changes: dict[str, Any] = {"model": undropped(settings)}
     if settings.task == "text_to_units":
         raise ValueError("task: there are no made-up batches of text_to_units; its log.jsonl tells how fast such a training is.")
+    changes: dict[str, Any] = {"model": undropped(settings)}
     if settings.initialise is not None and not Path(settings.initialise).exists():
         if settings.task != "pretrain":
             raise ValueError(
@@ -120,6 +121,13 @@ def made_batch(source: Source, start: Start, rows: int, frames: int, generator: 
     if task in ("infilling", "synthesis"):
         symbols = frames if task == "infilling" else max(1, round(length * LETTERS_PER_SECOND))
         parts |= {"text": _tokens(start, rows, symbols, generator), "text_lengths": torch.full((rows,), symbols)}
+    if task == "units":
+        units = torch.randint(inputs.first_unit, sizes["units"], (rows, frames), generator=generator)
+        units[:, -1] = EOS
+        parts |= {"text_units": units, "text_units_lengths": lengths}
+        if source.written is not None:
+            symbols = max(1, round(frames * LETTERS_PER_UNIT))
+            parts |= {"text": _tokens(start, rows, symbols, generator), "text_lengths": torch.full((rows,), symbols)}
     targets, ends = _spoken(task, start, rows, length, generator), {}
     if task == "recognition":
         assert start.vocabulary is not None

@@ -132,6 +132,8 @@ def frames_of(batch: Batch, inputs: InputFormat) -> int:
     lengths = [part for part in (batch.video_lengths, batch.audio_lengths) if part is not None]
     if lengths:
         return int(torch.stack(lengths).amax(0).sum())
+    if batch.text_units_lengths is not None:
+        return int(batch.text_units_lengths.sum())
     return int((batch.text_lengths.sum() + 3) // 4) if batch.text_lengths is not None else 0
 
 

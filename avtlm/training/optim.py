@@ -22,6 +22,7 @@ class OptimConfig:
         hold: share of the steps (tri_stage only).
         decay: share of the steps that the decay takes (tri_stage only); ``final_ratio`` holds for what is left, and a decay longer than
             that is cut off. Null takes all the steps after the hold.
+        floor: share of the rate at which ``linear`` and ``polynomial`` end.
         power: polynomial only. triangles, shrink: triangular only, which has no warm-up besides.
         clip_norm: bound on the norm of the gradient; null sets none.
         encoder_lr_ratio: learning rate of a recogniser's encoder relative to its heads.
@@ -38,6 +39,7 @@ class OptimConfig:
     hold: float = 0.0
     decay: float | None = None
     final_ratio: float = 0.05
+    floor: float = 0.0
     power: float = 1.0
     triangles: float = 1.0
     shrink: float = 1.0
@@ -54,6 +56,8 @@ class OptimConfig:
             raise ValueError(f"clip_norm: {self.clip_norm}; give a bound above 0, or null for none.")
         if self.decay is not None and (self.decay <= 0 or self.schedule != "tri_stage"):
             raise ValueError(f"decay: {self.decay}; give a share of the steps above 0, and schedule tri_stage, or null.")
+        if not 0 <= self.floor < 1 or (self.floor and self.schedule not in ("linear", "polynomial")):
+            raise ValueError(f"floor: {self.floor} with schedule {self.schedule}; give a share below 1, with linear or polynomial only.")
         for name, kind in (("power", "polynomial"), ("triangles", "triangular"), ("shrink", "triangular")):
             value = getattr(self, name)
             if value <= 0 or (value != 1 and self.schedule != kind):
@@ -83,7 +87,7 @@ def schedule(config: OptimConfig, step: int, steps: int) -> float:
     decay = steps - warm - hold if config.decay is None else round(config.decay * steps)
     share = min(1.0, max(0, step - warm - hold) / max(1, decay))
     if config.schedule in ("linear", "polynomial"):
-        return float((1.0 - share) ** config.power)
+        return float(config.floor + (1.0 - config.floor) * (1.0 - share) ** config.power)
     if config.schedule == "cosine":
         return config.final_ratio + (1.0 - config.final_ratio) * 0.5 * (1.0 + math.cos(math.pi * share))
     return float(config.final_ratio**share)

@@ -17,7 +17,7 @@ from torch import nn
 from avtlm import config, systems
 from avtlm.data.dataset import Source, choose, written
 from avtlm.data.manifest import Utterance, read_manifest
-from avtlm.data.spoken_clips import READ
+from avtlm.data.spoken_clips import READS
 from avtlm.decoding.settings import DecodingConfig
 from avtlm.decoding.synthesis import LONGEST_OF_SPEECH, SynthesisOptions
 from avtlm.protocols import DropsHeads, WholeConfig
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from avtlm.training.loop import TrainConfig
 
 SPEAKERS = "speakers.txt"
-OF_TEXT = ("recognition", "infilling", "synthesis")  # sources whose transcripts are read or written
+OF_TEXT = ("recognition", "infilling", "units", "synthesis")  # sources whose transcripts are read or written
 VOCABULARY = "vocabulary"  # in the key fresh
 log = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ def build_whole(settings: "TrainConfig", vocabulary: Tokenizer | None = None) ->
     base = {} if given is None or settings.task == "pretrain" else config.to_dict(given.config)
     model_config = config.load(kind, model_settings(settings, base, counted))
     for name, part in settings.sources.items():
-        read = "text" if part.task in READ else "speech"
+        read = READS.get(part.task, "speech")
         if read not in model_config.inputs:
             has = ", ".join(model_config.inputs)
             raise ValueError(
@@ -72,7 +72,9 @@ def build_whole(settings: "TrainConfig", vocabulary: Tokenizer | None = None) ->
             anew += _parts(model, kind.vocabulary_parts)
         if speakers and read_speakers(settings.initialise) != speakers:
             anew += _parts(model, kind.speaker_parts)
-        load_except(model, given.state_dict(), anew)
+        unwanted = tuple(f"{name}." for name in kind.optional_parts if not _parts(model, (name,)))
+        taken = {name: tensor for name, tensor in given.state_dict().items() if not name.startswith(unwanted)}
+        load_except(model, taken, anew)
     card = {"system": settings.system, "task": settings.task, "model": config.to_dict(model_config)}
     return Start(model, card, systems.input_format(model), vocabulary, None, speakers, decoding_of(settings))
 

@@ -29,10 +29,11 @@ from benchmarks.replay import (
     speecht5,
     speecht5_data,
     speecht5_transformers,
+    speechut,
+    text_preparation,
     transformers_models,
 )
 from benchmarks.replay.case import Case, CaseError, Check, Comparison, read_case
-    text_preparation,
 
 
 @dataclass(frozen=True)
@@ -63,11 +64,12 @@ ADAPTERS = [
         speech2c,
         speechlm,
         speechlm_data,
+        speechut,
+        text_preparation,
     )
     for fits, replay in part.ADAPTERS
 ]
 
-        text_preparation,
 
 @dataclass(frozen=True)
 class Report:

@@ -17,6 +17,7 @@ from avtlm.data.media import write_wav
 from avtlm.data.spoken_clips import SpokenDataset, open_source
 from avtlm.frontends.mel import log_mel, mel_frames
 from avtlm.text.vocabulary import BOS, EOS, Vocabulary
+from avtlm.units.labels import read_labels, write_labels
 from tests.made_corpus import MadeCorpus, make_corpus
 from tests.training.made_runs import with_units_at_50_hz
 
@@ -88,6 +89,43 @@ def test_texts_stand_between_start_and_end_and_are_as_long_as_that(corpus: MadeC
         ids = LETTERS.encode(rows.manifest[place].transcript or "")
         assert batch.text[place, : batch.text_lengths[place]].tolist() == [BOS, *ids, EOS]
         assert rows.frames(place) == batch.text_lengths[place] == len(ids) + 2
+
+
+def test_units_of_texts_come_with_their_end_and_with_the_text(corpus: MadeCorpus) -> None:
+    rows = dataset(corpus, "units", manifest=corpus.text, units=str(corpus.units), form=replace(FORM, first_unit=4))
+    labels = read_labels(corpus.units)
+    batch = rows.batch([0, 1])
+    assert batch.audio is None
+    assert batch.text is not None
+    assert batch.text_lengths is not None
+    assert batch.text_units is not None
+    assert batch.text_units_lengths is not None
+    for place in range(2):
+        row = rows.manifest[place]
+        units = batch.text_units[place, : batch.text_units_lengths[place]].tolist()
+        assert units == [*(labels[row.id] + 4).tolist(), EOS]
+        assert batch.text[place, : batch.text_lengths[place]].tolist() == LETTERS.encode(row.transcript or "")
+        assert rows.frames(place) == len(units)
+    assert batch.to("cpu").text_units is not None
+
+
+def test_reduced_units_have_no_repeats(corpus: MadeCorpus) -> None:
+    form = replace(FORM, first_unit=4, reduced_units=True)
+    rows = dataset(corpus, "units", manifest=corpus.text, units=str(corpus.units), form=form)
+    batch = rows.batch([0])
+    spelled = rows.manifest[0].transcript or ""
+    runs = [letter for place, letter in enumerate(spelled) if letter != spelled[place - 1 : place]]
+    assert batch.text_units is not None
+    assert batch.text_units[0].tolist() == [*(4 + "abcdef".index(letter) for letter in runs), EOS]
+    assert rows.frames(0) == max(len(runs) + 1, len(spelled) + 2)
+
+
+def test_units_alone_need_no_text_and_may_be_those_of_speech(corpus: MadeCorpus) -> None:
+    rows = dataset(corpus, "units", units=str(corpus.units), written=None)
+    batch = rows.batch([0, 2])
+    assert batch.text is None
+    assert batch.text_units is not None
+    assert batch.audio is None
 
 
 def test_synthesis_reads_the_transcript_and_writes_its_clip(corpus: MadeCorpus) -> None:
@@ -220,3 +258,24 @@ def test_texts_may_stand_in_another_column(corpus: MadeCorpus, tmp_path: Path) -
     assert batch.text[0].tolist() == LETTERS.encode("fe")
     with pytest.raises(ValueError, match="has no translation; leave it out"):
         dataset(corpus, "synthesis", written="translation")
+
+
+def test_units_that_cannot_be_used_are_refused_by_their_row(corpus: MadeCorpus, tmp_path: Path) -> None:
+    labels = dict(read_labels(corpus.units).items())
+    first = read_manifest(corpus.text)[0].id
+    write_labels(tmp_path / "short.units", {name: row for name, row in labels.items() if name != first})
+    with pytest.raises(ValueError, match=rf"utterance '{first}' has no units in .*short\.units; run avtlm units text2units"):
+        dataset(corpus, "units", manifest=corpus.text, units=str(tmp_path / "short.units"))
+    write_labels(tmp_path / "empty.units", labels | {first: labels[first][:0]})
+    with pytest.raises(ValueError, match=rf"utterance '{first}' stands for no unit at all; leave it out"):
+        dataset(corpus, "units", manifest=corpus.text, units=str(tmp_path / "empty.units"))
+    source = Source(str(corpus.text), "units", units=str(corpus.units))
+    with pytest.raises(ValueError, match="symbols that the vocabulary lacks"):
+        open_source(source, 1, FORM, Vocabulary.characters(["ab"]))
+
+
+def test_only_units_stand_without_a_text() -> None:
+    with pytest.raises(ValueError, match="written: null for recognition; only units stand without a text"):
+        Source("manifest.jsonl", "recognition", written=None)
+    with pytest.raises(ValueError, match="crop_frames: 40 for units"):
+        Source("manifest.jsonl", "units", crop_frames=40)

@@ -152,6 +152,8 @@ def test_letters_are_those_of_the_official_fine_tuning(tmp_path: Path) -> None:
     ids = letters.encode("the cat's  hat")
     assert [letters.symbols[index] for index in ids] == list("THE|CAT'S|HAT|")
     assert letters.decode(ids) == "THE CAT'S HAT"
+    further = Vocabulary([*letters.symbols, "<mask>"], "letters")  # no letter, in whatever case
+    assert further.encode("the cat's  hat") == ids
     assert [(span.text, span.first, span.end) for span in letters.words(ids)] == [("THE", 0, 3), ("CAT'S", 4, 9), ("HAT", 10, 13)]
     assert letters.unknown_report(["naïve 7"]).symbols == {"Ï": 1, "7": 1}
     letters.save(tmp_path)

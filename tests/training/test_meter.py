@@ -38,6 +38,8 @@ def test_waveforms_count_at_their_rate_and_video_alone_has_seconds_too() -> None
     assert (frames_of(lips, InputFormat()), seconds_of(lips, InputFormat())) == (50, 2.0)
     text = Batch(("a",), "text", text=torch.zeros(1, 400), text_lengths=torch.tensor([400]))
     assert (frames_of(text, InputFormat()), seconds_of(text, InputFormat())) == (100, 0.0)
+    units = Batch(("a",), "units", text=torch.zeros(1, 9), text_units=torch.zeros(1, 30), text_units_lengths=torch.tensor([30]))
+    assert (frames_of(units, speech), seconds_of(units, speech)) == (30, 0.0)
 
 
 def test_rates_are_per_second_and_pauses_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:

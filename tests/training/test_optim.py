@@ -29,6 +29,8 @@ def test_every_schedule_warms_up_to_one_and_then_never_rises() -> None:
 def test_schedules_end_where_they_should() -> None:
     end = OptimConfig(warmup=0.1, final_ratio=0.05)
     assert schedule(dataclasses.replace(end, schedule="linear"), 100, 100) == pytest.approx(0.0)
+    assert schedule(dataclasses.replace(end, schedule="linear", floor=0.3), 100, 100) == pytest.approx(0.3)
+    assert schedule(dataclasses.replace(end, schedule="linear", floor=0.3), 55, 100) == pytest.approx(0.65)
     assert schedule(dataclasses.replace(end, schedule="cosine"), 100, 100) == pytest.approx(0.05)
     assert schedule(dataclasses.replace(end, schedule="tri_stage"), 100, 100) == pytest.approx(0.05)
     assert set(factors("constant")[10:]) == {1.0}
@@ -87,6 +89,12 @@ def test_triangles_rise_and_fall_and_shrink_as_fairseq_has_them() -> None:
 def test_settings_of_other_schedules_are_refused(name: str, value: float) -> None:
     with pytest.raises(ValueError, match=f"{name}: {value} with schedule linear"):
         OptimConfig(**{name: value})  # type: ignore[arg-type]
+
+
+def test_a_floor_is_a_share_of_a_schedule_that_falls_in_a_line() -> None:
+    for changes in ({"floor": 1.0}, {"floor": 0.3, "schedule": "cosine"}):
+        with pytest.raises(ValueError, match="give a share below 1, with linear or polynomial only"):
+            OptimConfig(**changes)  # type: ignore[arg-type]
 
 
 def test_a_bound_on_the_gradient_is_positive_or_none() -> None:

@@ -236,7 +236,6 @@ def test_every_task_also_starts_from_scratch_and_goes_on_where_it_was(corpus: Ma
     ("change", "message"),
     [
         ({"task": "transcription"}, r"sources\.speech\.task: 'speech' gives no batches for a run whose task is 'transcription'"),
-        ({"vocabulary": "letters"}, "vocabulary: letters for speecht5, whose symbols are not letters alone"),
         ({"decoding": {"beam": 3}}, "decoding: pretrain has none here; only transcription and generation have"),
         ({"model": {"vocabulary": 81}}, r"model\.vocabulary: 81, but this run makes it 13; leave the key out"),
         ({"model": {"task": "speaker"}}, r"model\.task: speaker, but this run makes it pretrain; leave the key out"),

@@ -1,0 +1,292 @@
+"""What does unpaired text bring SpeechLM and SpeechUT? Pre-training with and without it at equal steps, small, on the synthetic corpus.
+
+    python -m benchmarks.unpaired_text [--out runs/unpaired_text] [--json FILE] [--plot PNG] [--size small|smoke]
+
+For every seed a text-to-unit model learns from the few transcripts of recognition, and gives the units of sentences that nobody reads.
+Both systems are pre-trained with the tasks of text (units to letters; for SpeechUT masked units besides) and without them, on the same
+speech with the same seeds and steps; or not at all. Each is fine-tuned for recognition on those transcripts and for translation into
+German, and measured on what was held out. A step with text has its batches besides that of speech. Finished stages are kept, a stopped one
+goes on: give the same command again.
+"""
+
+import argparse
+import dataclasses
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from avtlm.files import atomic_path
+from demos.parallel import Job, train_together
+from demos.stages import Stages, finish, machine, restart_tuned, write_json
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+# The sources of each system that hold text.
+SYSTEMS = {"speechlm": ("text",), "speechut": ("text", "masked")}
+NAMES = {"speechlm": "SpeechLM", "speechut": "SpeechUT"}
+WITH, WITHOUT, SCRATCH = "with", "without", "scratch"
+STARTS = {WITH: "speech and text", WITHOUT: "speech alone", SCRATCH: "no pre-training"}
+# The configuration of each task, the column that it writes, and what is measured.
+TASKS = {"asr": ("tiny_asr", "transcript", "WER, %"), "st": ("tiny_st", "translation", "BLEU")}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much of everything: ``labels`` transcripts, and translations, of the reader. Clips are cut to ``crop`` frames of 20 ms in
+    pre-training; ``steps`` are those of recognition and of translation."""
+
+    corpus: str
+    clusters: int
+    crop: int
+    generator_steps: int
+    pretrain_steps: int
+    labels: tuple[int, int]
+    steps: tuple[int, int]
+    seeds: int
+
+
+PLANS = {
+    "small": Plan("default", 100, 125, 600, 800, (300, 1500), (800, 1500), 3),
+    "smoke": Plan("smoke", 10, 50, 40, 2, (12, 16), (2, 2), 2),
+}
+
+
+class Comparison:
+    """One run in one folder.
+
+    Args:
+        out: folder for everything that is made.
+        changes: to the trainings of both systems, as ``key=value``.
+    """
+
+    def __init__(self, out: Path, plan: Plan, console: Console, changes: tuple[str, ...] = ()) -> None:
+        self.out, self.plan, self.console, self.changes = out, plan, console, changes
+        seeds = range(1, plan.seeds + 1)
+        kinds = ("generator", "text", "pretrain", "finetune")
+        afresh = {f"{kind}_{seed}": (f"{kind}_{seed}",) for kind in kinds for seed in seeds}
+        # More seeds leave what is there as it is.
+        asked = {key: value for key, value in dataclasses.asdict(plan).items() if key != "seeds"}
+        asked = json.loads(json.dumps(asked)) | {"changes": list(changes)}
+        self.stages = Stages(out, console, 2 + 5 * plan.seeds, afresh | {"units": ("units", "reader_units")}, **asked)
+        self.corpus = out / "corpus"
+
+    def run(self) -> dict[str, Any]:
+        """All stages; returns the report."""
+        stage = self.stages.run
+        stage("corpus", "have sentences read aloud", self.make_corpus)
+        stage("units", "cluster the sound into units", self.label)
+        for seed in range(1, self.plan.seeds + 1):
+            stage(f"generator_{seed}", f"seed {seed}: text to units, from few transcripts", lambda seed=seed: self.generator(seed))
+            stage(f"text_{seed}", f"seed {seed}: units of sentences that nobody reads", lambda seed=seed: self.label_text(seed))
+            stage(f"pretrain_{seed}", f"seed {seed}: pre-train with and without text", lambda seed=seed: self.pretrain(seed))
+            stage(f"finetune_{seed}", f"seed {seed}: recognition and translation", lambda seed=seed: self.finetune(seed))
+            stage(f"evaluate_{seed}", f"seed {seed}: what was held out", lambda seed=seed: self.evaluate(seed))
+        return self.report()
+
+    # Stages --------------------------------------------------------------------------------------------------------------------------
+
+    def make_corpus(self) -> None:
+        from preprocess.corpora.read_aloud import generate
+
+        generate(self.corpus, self.plan.corpus)
+
+    def label(self) -> None:
+        """Units of the speech without transcripts, and by the same clusters of the reader's."""
+        from avtlm.units.discovery import units
+        from avtlm.units.kmeans import KMeansConfig
+
+        config = KMeansConfig(clusters=self.plan.clusters, restarts=3, seed=1)
+        shared: dict[str, Any] = {"modality": "a", "mfcc_rate": 50.0}
+        made = units(self._part("unpaired"), self.out / "units", config=config, fraction=0.5, **shared)
+        units(self._part("reader"), self.out / "reader_units", clusters_from=made.clusters, splits=("train",), **shared)
+
+    def _part(self, name: str) -> Path:
+        return self.corpus / name / "manifest.jsonl"
+
+    def _labelled(self, source: str, task: int, seed: int) -> tuple[str, ...]:
+        """The reader's clips that a training of this seed may know the text of."""
+        return f"sources.{source}.limit={self.plan.labels[task]}", f"sources.{source}.limit_seed={seed}"
+
+    def generator(self, seed: int) -> None:
+        changes = (
+            f"steps={self.plan.generator_steps}",
+            f"save_every={self.plan.generator_steps}",
+            "validate_every=0",
+            f"seed={seed}",
+            f"model.units={self.plan.clusters}",
+            f"sources.paired.manifest={self._part('reader')}",
+            f"sources.paired.units={self.out / 'reader_units' / 'manifest.units'}",
+            *self._labelled("paired", 0, seed),
+        )
+        job = Job(CONFIGS / "text2unit" / "tiny_fast.yaml", changes, self.out / f"generator_{seed}")
+        train_together("text to units", [job], self.plan.generator_steps)
+
+    def label_text(self, seed: int) -> None:
+        """Units of all sentences, and a manifest of those that have any."""
+        from avtlm.data.manifest import Manifest, read_manifest, write_manifest
+        from avtlm.units.generators import open_generator
+        from avtlm.units.labels import read_labels
+        from avtlm.units.text_stream import text2units
+
+        folder = self.out / f"text_{seed}"
+        folder.mkdir(parents=True, exist_ok=True)
+        generator = open_generator(self.out / f"generator_{seed}" / "model", seed=seed)
+        made = text2units(self._part("text"), folder / "manifest.units", generator)
+        labels, text = read_labels(made.out), read_manifest(self._part("text"))
+        rows = tuple(row for row in text if row.id in labels and len(labels[row.id]))
+        write_manifest(folder / "manifest.jsonl", Manifest(folder, rows))
+
+    def pretrain(self, seed: int) -> None:
+        steps, text = self.plan.pretrain_steps, self.out / f"text_{seed}"
+        jobs = []
+        for system, sources in SYSTEMS.items():
+            common = (
+                f"steps={steps}",
+                f"save_every={steps}",
+                f"seed={seed}",
+                f"model.units={self.plan.clusters + 5}",
+                f"sources.speech.manifest={self._part('unpaired')}",
+                f"sources.speech.units={self.out / 'units' / 'manifest.units'}",
+                f"sources.speech.crop_frames={self.plan.crop}",
+                *self.changes,
+            )
+            given = [(f"{name}.manifest={text / 'manifest.jsonl'}", f"{name}.units={text / 'manifest.units'}") for name in sources]
+            kinds = {
+                WITH: tuple(f"sources.{change}" for pair in given for change in pair),
+                WITHOUT: tuple(f"sources.{name}=null" for name in sources),
+            }
+            for start, changes in kinds.items():
+                folder = self.out / f"pretrain_{seed}" / f"{system}_{start}"
+                jobs.append(Job(CONFIGS / system / "tiny_pretrain.yaml", (*common, *changes), folder))
+        train_together("pre-training", jobs, steps * len(jobs))
+
+    def finetune(self, seed: int) -> None:
+        jobs = []
+        for system in SYSTEMS:
+            for start in STARTS:
+                initial = self.out / f"pretrain_{seed}" / f"{system}_{WITH if start == SCRATCH else start}" / "model"
+                for task, (config, column, _) in enumerate(TASKS.values()):
+                    steps = self.plan.steps[task]
+                    changes = (
+                        f"initialise={initial}",
+                        # From scratch the sizes come from a pre-trained model's configuration, not its weights.
+                        f"initialise_weights={str(start != SCRATCH).lower()}",
+                        f"steps={steps}",
+                        f"save_every={steps}",
+                        f"seed={seed}",
+                        f"sources.labelled.manifest={self._part('reader')}",
+                        f"sources.labelled.written={column}",
+                        f"validation.manifest={self._part('reader')}",
+                        "validate_every=0",
+                        *self._labelled("labelled", task, seed),
+                        *self.changes,
+                    )
+                    folder = self.out / f"finetune_{seed}" / f"{system}_{start}_{list(TASKS)[task]}"
+                    jobs.append(Job(CONFIGS / system / f"{config}.yaml", changes, folder))
+        train_together("fine-tuning", jobs, sum(self.plan.steps) * len(SYSTEMS) * len(STARTS))
+
+    def evaluate(self, seed: int) -> None:
+        from avtlm.evaluation.evaluate import evaluate
+        from avtlm.evaluation.translation import evaluate_translation
+
+        found: dict[str, dict[str, dict[str, float]]] = {}
+        greedy = ["method=ctc_greedy", "convention=espnet", "ctc_weight=0"]
+        for system in SYSTEMS:
+            for start in STARTS:
+                models = {task: self.out / f"finetune_{seed}" / f"{system}_{start}_{task}" / "model" for task in TASKS}
+                words = evaluate(self._part("reader"), models["asr"], ("a",), decoding=greedy).conditions[0].rate.percent
+                bleu = evaluate_translation(self._part("reader"), models["st"], decoding=["beam=5"]).score.bleu
+                found.setdefault(system, {})[start] = {"asr": round(words, 2), "st": round(bleu, 2)}
+        write_json(self.out / "results" / f"{seed}.json", found)
+
+    # Report --------------------------------------------------------------------------------------------------------------------------
+
+    def report(self) -> dict[str, Any]:
+        """Figures of every system, start and seed, and their means."""
+        each = [json.loads((self.out / "results" / f"{seed}.json").read_text()) for seed in range(1, self.plan.seeds + 1)]
+        results: dict[str, Any] = {}
+        for system in SYSTEMS:
+            for start in STARTS:
+                rows = {task: [one[system][start][task] for one in each] for task in TASKS}
+                cells = {task: {"mean": round(float(np.mean(row)), 3), "seeds": row} for task, row in rows.items()}
+                results.setdefault(system, {})[start] = cells
+        seconds = self.stages.seconds | {"total": round(sum(self.stages.seconds.values()), 1)}
+        plan = dataclasses.asdict(self.plan) | {"changes": list(self.changes)}
+        return {"results": results, "plan": plan, "seconds": seconds, "machine": machine()}
+
+
+def table(report: Mapping[str, Any]) -> Table:
+    """A row for every system and start: means over seeds, with the lowest and the highest."""
+    title = f"Mean of {report['plan']['seeds']} seeds (lowest to highest)"
+    result = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    result.add_column("system")
+    result.add_column("pre-training")
+    for *_, measure in TASKS.values():
+        result.add_column(measure, justify="right")
+    for system, name in NAMES.items():
+        for start, words in STARTS.items():
+            cells = [report["results"][system][start][task] for task in TASKS]
+            shown = [f"{cell['mean']:.2f} ({min(cell['seeds']):.2f}-{max(cell['seeds']):.2f})" for cell in cells]
+            result.add_row(name, words, *shown, end_section=start == SCRATCH)
+    return result
+
+
+def draw(report: Mapping[str, Any], path: Path) -> None:
+    """A panel for every task, with a dot for every seed."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9.0, 3.4), dpi=160, facecolor="white")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(1, len(TASKS), sharey=True)
+    rows = [(system, start) for system in SYSTEMS for start in STARTS]
+    for axes, (task, (*_, measure)) in zip(panels, TASKS.items(), strict=True):
+        for place, (system, start) in enumerate(rows):
+            cell = report["results"][system][start][task]
+            colour = "#1261a6" if start == WITH else "#6b7280"
+            axes.barh(place, cell["mean"], color=colour, alpha=0.35, height=0.65)
+            axes.plot(cell["seeds"], [place] * len(cell["seeds"]), "o", color=colour, markersize=4)
+        axes.set_title(measure, fontsize=10, loc="left")
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(axis="x", color="#e4e7eb", linewidth=0.8)
+        axes.set_axisbelow(True)
+        axes.tick_params(labelsize=8)
+    panels[0].set_yticks(range(len(rows)), [f"{NAMES[system]}: {STARTS[start]}" for system, start in rows])
+    panels[0].invert_yaxis()
+    figure.tight_layout()
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format="png", metadata={"Software": None})
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.unpaired_text", description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default="runs/unpaired_text", metavar="DIR", help="folder for everything that is made")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results to this file")
+    parser.add_argument("--plot", type=Path, metavar="PNG", help="draw them (default: unpaired_text.png in the folder of the run)")
+    parser.add_argument("--size", choices=list(PLANS), default="small", help="smoke: minutes, to see that all works (default: small)")
+    parser.add_argument("--seeds", type=int, metavar="N", help="how many (default: 3)")
+    parser.add_argument("changes", nargs="*", metavar="KEY=VALUE", help="settings of the trainings of both systems: max_rows=4")
+    options = parser.parse_args(arguments)
+    restart_tuned("benchmarks.unpaired_text", sys.argv[1:] if arguments is None else arguments)
+    plan = PLANS[options.size]
+    plan = dataclasses.replace(plan, seeds=options.seeds or plan.seeds)
+
+    def compare() -> None:
+        report = Comparison(options.out, plan, Console(stderr=True), tuple(options.changes)).run()
+        Console(width=110).print(table(report))
+        if options.json is not None:
+            write_json(options.json, report)
+        draw(report, options.plot or options.out / "unpaired_text.png")
+
+    return finish("unpaired_text", compare)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
