@@ -1,4 +1,5 @@
-"""A model that is used whole to write down what it hears: its own encoder, and its own decoder, CTC or both (SpeechT5, SpeechLM, SpeechUT).
+"""A model that is used whole to write down what it hears: its own encoder, and its own decoder, CTC or both (SpeechT5, SpeechLM, SpeechUT,
+MMSpeech).
 
 What is unusual here:
 - Its ids are those of a dictionary with more symbols behind: a hole (``<mask>``) and, in SpeechT5, CTC's blank, which is the last one. No
@@ -9,6 +10,7 @@ What is unusual here:
 Source: SpeechT5 (arXiv 2110.07205, section 4.1) and its sequence generator; SpeechLM (arXiv 2209.15329).
 """
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from torch import Tensor, nn
@@ -17,7 +19,7 @@ from avtlm.data.batching import Batch
 from avtlm.data.inputs import InputFormat
 from avtlm.decoding.search import Heads, check_heads
 from avtlm.decoding.settings import DecodingConfig
-from avtlm.text.vocabulary import Tokenizer
+from avtlm.text.vocabulary import EOS, Tokenizer
 from avtlm.transcriber import Transcriber
 
 LONGEST = 620.0  # tokens
@@ -97,9 +99,10 @@ class WholeModel(Transcriber):
         config: TextConfig = whole.config
         ctc = None if config.ctc_head == "none" else whole.ctc_logits
         never = tuple(index for index in (config.mask_id, config.blank) if index is not None)
-        return Heads(whole.decoder, ctc, self.vocabulary, blank=config.blank, never=never, size=config.vocabulary)
+        start = getattr(config, "start", EOS)
+        return Heads(whole.decoder, ctc, self.vocabulary, blank=config.blank, never=never, size=config.vocabulary, start=start)
 
     def encode(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """The encoder's output, see Transcriber.encode."""
-        encoded: tuple[Tensor, Tensor] = self.model.encode(batch)  # type: ignore[operator]
-        return encoded
+        """What the decoder attends to: the encoder's output, see Transcriber.encode, or what the model makes of it (``remember``)."""
+        hear: Callable[[Batch], tuple[Tensor, Tensor]] = getattr(self.model, "remember", None) or self.model.encode  # type: ignore[assignment]
+        return hear(batch)

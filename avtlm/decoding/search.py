@@ -44,6 +44,7 @@ class Heads:
         vocabulary: symbols of the texts.
         blank: id of CTC's blank.
         never: ids that no text holds, whichever head gives them.
+        start: what stands before a text.
         size: ids that the heads know; those behind the vocabulary's are among ``never``. None for as many as it has.
     """
 
@@ -54,6 +55,7 @@ class Heads:
     blank: int = BLANK
     never: tuple[int, ...] = ()
     size: int | None = None
+    start: int = EOS
 
     @property
     def symbols(self) -> int:
@@ -192,7 +194,7 @@ class Search:
         if left and self.heads.decoder is not None:
             chosen = torch.tensor(left, device=encoded.device)
             timed = add_attention_times(
-                self.heads.decoder, encoded[chosen], lengths[chosen.to(lengths.device)], [best[row] for row in left]
+                self.heads.decoder, encoded[chosen], lengths[chosen.to(lengths.device)], [best[row] for row in left], self.heads.start
             )
             for row, each in zip(left, timed, strict=True):
                 best[row] = each
@@ -244,6 +246,7 @@ class Search:
             no_repeat_ngram=settings.no_repeat_ngram,
             end_threshold=settings.end_threshold,
             length_penalty=self._length_penalty,
+            start=self.heads.start,
             blank=self.heads.blank,
             never=(self.heads.blank, PAD, *self.heads.never),
         )

@@ -49,14 +49,15 @@ SYSTEMS = {
     "fast_text2unit": System("avtlm.systems.fast_text2unit", "FastText2UnitConfig", "FastText2Unit", units=False, task="text_to_units"),
     "hubert": System("avtlm.systems.hubert", "HubertConfig", "Hubert"),
     "language_model": System("avtlm.systems.language_model", "LanguageModelConfig", "LanguageModel", units=False),
+    "mmspeech": System("avtlm.systems.mmspeech", "MMSpeechConfig", "MMSpeech", units=False, whole=True),
     "mt4ssl": System("avtlm.systems.mt4ssl", "MT4SSLConfig", "MT4SSL"),
     "speech2c": System("avtlm.systems.speech2c", "Speech2CConfig", "Speech2C"),
     "speechlm": System("avtlm.systems.speechlm", "SpeechLMConfig", "SpeechLM", whole=True),
     "speecht5": System("avtlm.systems.speecht5", "SpeechT5Config", "SpeechT5", units=False, whole=True),
-    "vatlm": System("avtlm.systems.vatlm", "VATLMConfig", "VATLM"),
-    "wav2vec2": System("avtlm.systems.wav2vec2", "Wav2Vec2Config", "Wav2Vec2", units=False),
     "speechut": System("avtlm.systems.speechut", "SpeechUTConfig", "SpeechUT", whole=True),
     "text2unit": System("avtlm.systems.text2unit", "Text2UnitConfig", "Text2Unit", units=False, task="text_to_units"),
+    "vatlm": System("avtlm.systems.vatlm", "VATLMConfig", "VATLM"),
+    "wav2vec2": System("avtlm.systems.wav2vec2", "Wav2Vec2Config", "Wav2Vec2", units=False),
     "wavlm": System("avtlm.systems.wavlm", "WavLMConfig", "WavLM"),
 }
 

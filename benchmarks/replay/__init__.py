@@ -21,6 +21,7 @@ from benchmarks.replay import (
     fine_tuned,
     lips,
     metrics,
+    mmspeech,
     preparation,
     speech2c,
     speech_encoders,
@@ -66,6 +67,7 @@ ADAPTERS = [
         speechlm_data,
         speechut,
         text_preparation,
+        mmspeech,
     )
     for fits, replay in part.ADAPTERS
 ]
