@@ -5,6 +5,7 @@ Several processes take turns with the batches, and all of them know the result, 
 
 import math
 import shutil
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -12,6 +13,7 @@ import torch
 from avtlm.data.batching import Batch, plan_batches
 from avtlm.data.dataset import ClipDataset, written
 from avtlm.data.seeds import seed_for
+from avtlm.errors import MissingExtra
 from avtlm.objectives.loss import Loss
 from avtlm.recognizer import Recognizer, transcribe_all
 from avtlm.text.normalize import normalize
@@ -68,7 +70,8 @@ class Validation:
 
     @torch.no_grad()
     def results(self) -> dict[str, float]:
-        """Losses and, of a model that writes down speech, the word error rate, or of a language model, the perplexity of a token with ends.
+        """Losses and, of a model that writes down speech, the word error rate, or BLEU where it translates and sacreBLEU is installed; of a
+        language model, the perplexity of a token with ends.
 
         Where nothing else says which model is best, ``valid_loss`` does: the sum of all losses over all that they count.
         """
@@ -84,10 +87,8 @@ class Validation:
             meter.add("", {**losses, "": Loss(total, count, {"loss": (total, count)})})
         results = {f"valid_{name}": value for name, value in meter.merged(run.processes).means().items()}
         if self.writer is not None:
-            from avtlm.evaluation.wer import corpus_wer
-
             said = self._understood(self.writer)
-            results["valid_wer"] = corpus_wer([(normalize(each.reference), normalize(each.text)) for each in said]).rate
+            results |= _word_errors(said) if self.dataset.source.written == "transcript" else _bleu(said)
             self.samples = sorted(said, key=lambda each: seed_for("samples", each.id))[: run.settings.samples]
         if run.settings.task == "language_model":
             results["valid_perplexity"] = math.exp(min(results["valid_nll"], MOST))
@@ -124,3 +125,19 @@ class Validation:
                 shutil.rmtree(folder / f"step{step}", ignore_errors=True)
         if state.step == run.settings.steps and len(candidates) > 1 and run.processes.first:
             average([folder / f"step{step}" for step in sorted(candidates)], run.folder / "average")
+
+
+def _word_errors(said: Sequence[Sample]) -> dict[str, float]:
+    from avtlm.evaluation.wer import corpus_wer
+
+    return {"valid_wer": corpus_wer([(normalize(each.reference), normalize(each.text)) for each in said]).rate}
+
+
+def _bleu(said: Sequence[Sample]) -> dict[str, float]:
+    """Nothing without sacreBLEU, which no training is to wait for."""
+    from avtlm.evaluation.bleu import corpus_bleu
+
+    try:
+        return {"valid_bleu": corpus_bleu([each.text for each in said], [[each.reference for each in said]]).bleu}
+    except MissingExtra:
+        return {}
