@@ -2,7 +2,7 @@
 
 Exit codes: 0 done, 1 failed, 2 wrong use (arguments or configuration), 130 stopped by Ctrl-C. Results go to standard output; errors (one
 sentence) and progress to standard error. The library is imported inside the verbs, so that the help is there at once. All verbs but those
-of two words (cli_units.py) share one file, whatever its number of lines, so that the surface is read in one place.
+of two words (unit_verbs.py) share one file, whatever its number of lines, so that the surface is read in one place.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from avtlm import __version__, cli_units
+from avtlm import __version__, unit_verbs
 from avtlm.files import DEFAULT_MODEL
 from avtlm.memory import use_huge_pages
 
@@ -67,7 +67,7 @@ def parse(given: Sequence[str], parser: argparse.ArgumentParser | None = None) -
     """Arguments as options. Raises SystemExit for those that no verb has."""
     # A list such as -10,-5,0 begins like an option; one with a space before it does not.
     words = [f" {part}" if re.match(r"-[\d.]+,", part) else part for part in given]
-    if " ".join(words[:2]) in cli_units.VERBS:
+    if " ".join(words[:2]) in unit_verbs.VERBS:
         words[:2] = [" ".join(words[:2])]
     return (parser or _parser()).parse_args(words)
 
@@ -687,7 +687,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     convert.add_argument("--vocabulary", metavar="FILE", help="SentencePiece model or dict.txt, if a fine-tuned checkpoint holds none")
 
-    cli_units.add_verbs(verb)
+    unit_verbs.add_verbs(verb)
 
     info = verb("info", _info, "show what a model folder, a manifest or a media file holds")
     info.add_argument("path", metavar="PATH")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from avtlm import cli, cli_units
+from avtlm import cli, unit_verbs
 from avtlm.units.labels import read_labels
 from tests.test_cli import failure
 from tests.units.made_text2unit import lines, save_fast
@@ -21,7 +21,7 @@ def text(folder: Path, *more: str) -> str:
     return str(path)
 
 
-@pytest.mark.parametrize("verb", cli_units.VERBS)
+@pytest.mark.parametrize("verb", unit_verbs.VERBS)
 def test_every_verb_explains_itself(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         cli.main([*verb.split(), "--help"])
