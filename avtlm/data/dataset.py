@@ -189,7 +189,7 @@ class ClipDataset:
         inputs: what the model takes in.
         vocabulary: turns transcripts into ``tokens`` (tasks ``recognition`` and ``sentences``).
         phones: symbol table for frame-level phones (tasks with text).
-        training: augment; otherwise clips are given clean and centred.
+        training: augment; otherwise clips are given centred, and clean unless the source asks for noise, which is the same every time.
     """
 
     def __init__(
@@ -218,7 +218,7 @@ class ClipDataset:
             raise ValueError(
                 f"{source.manifest}: augment.frequency_masks and frequency_warp work on filter banks, not on this model's waveforms; set 0."
             )
-        noise = source.augment.noise if training else None
+        noise = source.augment.noise
         self.noises = read_noise_files(noise.lists, noise.kinds, source.split or "train") if noise and noise.lists else None
         self._waves, self._crops = self._memories()
         self._noted: set[str] = set()
@@ -343,11 +343,10 @@ class ClipDataset:
 
     def _audio(self, index: int, frames: int | None, rng: np.random.Generator | None, progress: float) -> Tensor:
         wave, config = self.wave(index), self.source.augment
-        warp = 1.0
-        if rng is not None:
-            if config.noise is not None:
-                wave = add_noise(wave, lambda rng: self._noise(index, rng), config.noise, progress, rng)
-            warp = draw_warp(config, rng)
+        if config.noise is not None:
+            drawing = np.random.default_rng(seed_for("validation noise", self.manifest[index].id)) if rng is None else rng
+            wave = add_noise(wave, lambda rng: self._noise(index, rng), config.noise, progress, drawing)
+        warp = 1.0 if rng is None else draw_warp(config, rng)
         features = self.features(index, wave, frames, warp)
         if rng is not None and not self.inputs.waveform:
             features = torch.from_numpy(mask_frequencies(features.numpy(), config, rng))

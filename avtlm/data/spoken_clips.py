@@ -191,7 +191,7 @@ class SpokenDataset(ClipDataset):
         )
 
     def _heard(self, index: int, epoch: int, progress: float) -> Tensor:
-        """float (samples,), in training with noise."""
+        """float (samples,), with the noise that the source asks for."""
         rng = np.random.default_rng(seed_for(self.seed, "item", epoch, self.manifest[index].id)) if self.training else None
         return self._audio(index, None, rng, progress)
 

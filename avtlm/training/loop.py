@@ -65,7 +65,7 @@ class TrainConfig:
             null starts from scratch.
         sources: training data by name.
         mixing: how the sources share the steps; by default every step takes one batch of each source that is drawn (see Source.weight).
-        validation: data for validation, clean and unaugmented.
+        validation: data for validation, unaugmented but for the noise that it asks for itself (``augment.noise``).
         max_frames, max_rows: bounds of one batch (padded frames at the model's rate, 25 or 50 Hz; utterances).
         buckets: utterances are sorted by length within windows of this many times max_rows; more pads less and shuffles less.
         precision: ``fp32`` or ``bf16`` (autocast; norms, softmax and losses stay in float32).

@@ -159,7 +159,14 @@ def test_enhancement_hears_noise_and_writes_the_clip_without_it(corpus: MadeCorp
     clean = torch.from_numpy(rows.wave(0).astype(np.float32) / 32768)
     assert not torch.equal(batch.audio[0], clean)
     assert torch.equal(batch.targets["mel"][0], log_mel(clean))
-    still = open_source(source, 1, replace(FORM, voice_dim=0), LETTERS, training=False).batch([0])
+    # Validation hears the noise that its own source asks for, the same in every run.
+    held_out = [open_source(source, seed, replace(FORM, voice_dim=0), LETTERS, training=False).batch([0]).audio for seed in (1, 2)]
+    assert held_out[0] is not None
+    assert held_out[1] is not None
+    assert not torch.equal(held_out[0][0], clean)
+    assert torch.equal(held_out[0], held_out[1])
+    quiet = replace(source, augment=replace(source.augment, noise=None))
+    still = open_source(quiet, 1, replace(FORM, voice_dim=0), LETTERS, training=False).batch([0])
     assert still.audio is not None
     assert torch.equal(still.audio[0], clean)
 
