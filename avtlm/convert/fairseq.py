@@ -17,7 +17,7 @@ from typing import Any
 from torch import nn
 
 from avtlm import config, systems
-from avtlm.convert import speech_encoders, speechlm, speecht5, text2unit
+from avtlm.convert import mmspeech, speech_encoders, speechlm, speecht5, text2unit
 from avtlm.convert.container import MISSING, Container, group, read_container
 from avtlm.convert.model import TITLES, ConversionError, Converted, Stored, build_empty, card, fill, write
 from avtlm.convert.names.vatlm import FINE_TUNED, official_key, rename_key
@@ -80,7 +80,15 @@ def converted(
 ) -> Converted:
     """The same in memory; arguments and errors are those of `convert`."""
     file = read_container(path)
-    known = (*MODELS, *speech_encoders.MODELS, *speech_encoders.CTC, *speecht5.MODELS, *speechlm.MODELS, *text2unit.MODELS)
+    known = (
+        *MODELS,
+        *speech_encoders.MODELS,
+        *speech_encoders.CTC,
+        *speecht5.MODELS,
+        *speechlm.MODELS,
+        *text2unit.MODELS,
+        *mmspeech.MODELS,
+    )
     if file.name not in known and speechlm.system_of(file) not in known:
         raise ConversionError(f"{path} holds a model of the kind {file.name!r}; avtlm converts {', '.join(known)}.")
     if system is not None and system not in TITLES:
@@ -92,6 +100,15 @@ def converted(
 
 
 def _converted(file: Container, system: str | None, pretrained: str | Path | None, vocabulary: str | Path | None) -> Converted:
+    if file.name in mmspeech.MODELS:
+        if system not in (None, mmspeech.SYSTEM):
+            raise ConversionError(
+                f"{file.path} holds {TITLES[mmspeech.SYSTEM]} ({file.name}), not {TITLES[str(system)]}; convert it with --system "
+                f"{mmspeech.SYSTEM}."
+            )
+        if pretrained is not None:
+            raise OptionError("its file says all about the model; --pretrained is for others.")
+        return mmspeech.converted(file, vocabulary)
     if file.name in text2unit.MODELS:
         if system not in (None, text2unit.SYSTEM):
             raise ConversionError(

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from avtlm import config, systems
-from avtlm.convert import speecht5_huggingface
+from avtlm.convert import mmspeech, speecht5_huggingface
 from avtlm.convert.model import TITLES, ConversionError, Converted, Rows, Stored, build_empty, card, fill, write
 from avtlm.convert.names.wav2vec2 import System, hugging_face_key, hugging_face_name
 from avtlm.convert.options import OptionError, Options
@@ -64,6 +64,8 @@ def converted_folder(folder: str | Path, system: str | None = None) -> Converted
         values = read_json(folder / CONFIG)
         if speecht5_huggingface.reads(values):
             return speecht5_huggingface.converted(folder, values, system, read_weights(folder))
+        if mmspeech.reads(values):
+            return mmspeech.converted_port(folder, values, system, read_weights(folder))
         found = _system(values, system)
         weights = read_weights(folder)
         return _converted(folder, values, found, weights)

@@ -27,6 +27,7 @@ TITLES = {
     "fast_text2unit": "the text-to-unit model of SpeechLM",
     "speechlm": "SpeechLM",
     "speechut": "SpeechUT",
+    "mmspeech": "MMSpeech",
     "hifigan": "HiFi-GAN",
 }
 

@@ -229,8 +229,13 @@ def read_description(folder: str | Path) -> dict[str, object]:
 
 def load_vocabulary(folder: str | Path) -> Tokenizer:
     """The vocabulary of a model folder, whichever kind it is. Raises VocabularyError if it is missing or damaged."""
-    if read_description(folder).get("kind") == "subwords":
+    kind = read_description(folder).get("kind")
+    if kind == "subwords":
         from avtlm.text.subwords import Subwords  # sentencepiece is needed for this kind only
 
         return Subwords.load(folder)
+    if kind == "wordpieces":
+        from avtlm.text.wordpieces import WordPieces  # which builds on this module
+
+        return WordPieces.load(folder)
     return Vocabulary.load(folder)

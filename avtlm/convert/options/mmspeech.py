@@ -183,6 +183,7 @@ PORT_DEFAULTS = {
     "decoder_normalize_before": True,
     "layernorm_embedding": True,
     "share_decoder_input_output_embed": True,
+    "audio_mask_prob": 0.65,
     "phone_vocab_size": 141,
     "phone_dict_size": 124,
     "use_ofasys": False,
