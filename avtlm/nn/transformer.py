@@ -225,7 +225,8 @@ class Attention(nn.Module):
         if self.query_scale != 1.0:
             query = query * self.query_scale
         if distances is not None:
-            bias = distance_bias(query, key.shape[1], distances)
+            away = distance_bias(query, key.shape[1], distances)
+            bias = away if bias is None else away + bias
         out = attend(query, key, value, lengths=lengths, bias=bias, bias_scale=bias_scale, causal=causal, dropout=dropout)
         if self.head_scale is not None:
             out = out * self.head_scale[:, None].to(out.dtype)
@@ -316,10 +317,13 @@ class Encoder(nn.Module):
         output_layer: int | None = None,
         routing: Routing | None = None,
         first_layer: int = 0,
+        bias: Tensor | None = None,
     ) -> Tensor:
         """Encode (batch, frames, dim) of the given lengths.
 
         Args:
+            bias: what attention of all layers adds besides, such as minus infinity at frames that it passes over (see attend); encoders
+                with relative_buckets have their own.
             first_layer: so many layers are passed by; what enters behind them has its positions already, and sees no dropout before it.
             routing: which experts the rows go through; the joint ones by default. Plain layers don't ask.
             output_layer: stop after this layer, counted from 1, and return what it puts out, without the final norm of a pre-norm encoder
@@ -328,7 +332,7 @@ class Encoder(nn.Module):
         Raises:
             ValueError: output_layer is not a layer of this encoder.
         """
-        states, packing = self._run(x, lengths, output_layer, None, routing, first_layer, last_alone=True)
+        states, packing = self._run(x, lengths, output_layer, None, routing, first_layer, bias, last_alone=True)
         return states[-1] if packing is None else packing.unpack(states[-1])
 
     def hidden_states(
@@ -339,16 +343,17 @@ class Encoder(nn.Module):
         kept: list[Tensor] | None = None,
         routing: Routing | None = None,
         first_layer: int = 0,
+        bias: Tensor | None = None,
     ) -> list[Tensor]:
         """The input of the first layer, the output of every layer, and, for the whole pre-norm stack, the normed output in the last
         place.
 
         Args:
             kept: is appended what the feed-forward part of every layer puts out, before dropout and residual (data2vec's targets).
-            first_layer: see forward.
+            first_layer, bias: see forward.
         """
         outputs: list[Tensor] | None = None if kept is None else []
-        states, packing = self._run(x, lengths, output_layer, outputs, routing, first_layer)
+        states, packing = self._run(x, lengths, output_layer, outputs, routing, first_layer, bias)
         if packing is not None:
             states = [packing.unpack(state) for state in states]
         if kept is not None and outputs is not None:
@@ -363,16 +368,18 @@ class Encoder(nn.Module):
         kept: list[Tensor] | None,
         routing: Routing | None,
         first_layer: int,
+        bias: Tensor | None,
         last_alone: bool = False,
     ) -> tuple[list[Tensor], Packing | None]:
         """The states, or only the last one so that no memory is held for the others, and, if they are packed, how."""
         config = self.config
         if output_layer is not None and not 1 <= output_layer <= len(self.layers):
             raise ValueError(f"output_layer: {output_layer} is not between 1 and {len(self.layers)}, the number of encoder layers.")
-        dense = config.compute_padding or config.key_distance > 0
+        assert bias is None or self.relative is None
+        dense = config.compute_padding or config.key_distance > 0 or bias is not None
         mode: PackingMode = "never" if config.packing == "auto" and dense else config.packing
         packing = choose_packing(mode, lengths, x, biased=self.relative is not None)
-        bias = None if self.relative is None else self.relative(x.shape[1])
+        bias = bias if self.relative is None else self.relative(x.shape[1])
         distances = None if self.distances is None else self.distances.table.weight
         if packing is not None:
             x = packing.pack(x)

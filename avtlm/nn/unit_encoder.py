@@ -5,6 +5,7 @@ What is unusual here:
 - CTC looks at pairs of neighbouring frames through a convolution and puts out one frame more than it is given.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -78,27 +79,41 @@ class UnitEncoder(nn.Module):
         if self.encoder.distances is not None:
             nn.init.normal_(self.encoder.distances.table.weight)
 
-    def place(self, x: Tensor, lengths: Tensor) -> Tensor:
-        """Embeddings (batch, frames, dim) with their positions, normed; zeros behind the lengths."""
+    def place(self, x: Tensor, lengths: Tensor, gaps: Tensor | None = None) -> Tensor:
+        """Embeddings (batch, frames, dim) with their positions, normed; zeros behind the lengths and at ``gaps``, which have no place."""
         if self.config.scale_embedding:
             x = x * self.config.dim**0.5
-        padding = padding_mask(lengths, x.shape[1])[..., None]
+        padding = padding_mask(lengths, x.shape[1])
+        padding = padding if gaps is None else padding | gaps
         if self.positions is not None:
-            places = torch.arange(x.shape[1], device=x.device)
+            places = torch.arange(x.shape[1], device=x.device) if gaps is None else ((~padding).cumsum(1) - 1).clamp(min=0)
             if isinstance(self.positions, LearnedPositions):
                 places = places.clamp(max=self.config.max_positions - 1)
-            x = x + (self.positions(places) * ~padding).to(x.dtype)
+            x = x + (self.positions(places) * ~padding[..., None]).to(x.dtype)
         normed: Tensor = self.norm(x)
-        return normed.masked_fill(padding, 0.0)
+        return normed.masked_fill(padding[..., None], 0.0)
 
-    def forward(self, x: Tensor, lengths: Tensor, output_layer: int | None = None) -> Tensor:
-        """(batch, frames, dim) of the given lengths -> the same; ``output_layer`` see Encoder.forward."""
-        out: Tensor = self.encoder(self.place(x, lengths), lengths, output_layer)
+    def forward(self, x: Tensor, lengths: Tensor, output_layer: int | None = None, gaps: Tensor | None = None) -> Tensor:
+        """(batch, frames, dim) of the given lengths -> the same.
+
+        Args:
+            output_layer: see Encoder.forward.
+            gaps: frames among the others that are padding all the same, bool (batch, frames); None for none.
+        """
+        out: Tensor = self.encoder(self.place(x, lengths, gaps), lengths, output_layer, bias=_pass_over(gaps, x))
         return out
 
-    def hidden_states(self, x: Tensor, lengths: Tensor) -> list[Tensor]:
+    def hidden_states(self, x: Tensor, lengths: Tensor, gaps: Tensor | None = None) -> list[Tensor]:
         """What enters the layers, and what each of them puts out, without the final norm of a pre-norm stack."""
-        return self.encoder.hidden_states(self.place(x, lengths), lengths, len(self.encoder.layers))
+        placed = self.place(x, lengths, gaps)
+        return self.encoder.hidden_states(placed, lengths, len(self.encoder.layers), bias=_pass_over(gaps, x))
+
+
+def _pass_over(gaps: Tensor | None, x: Tensor) -> Tensor | None:
+    """What keeps attention from gaps: a bias (batch, 1, 1, frames)."""
+    if gaps is None:
+        return None
+    return torch.zeros(gaps.shape, dtype=x.dtype, device=x.device).masked_fill(gaps, -math.inf)[:, None, None]
 
 
 class LetterHead(nn.Module):

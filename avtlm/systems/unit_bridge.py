@@ -190,7 +190,7 @@ class Crossing:
         spoken: what the first encoder says, (batch, frames, dim).
         tokens: the units that frames may enter as, int (batch, frames), PAD where there is none.
         swapped: frames that they replaced, bool (batch, frames).
-        entered: what the unit encoder is given, ``entered_lengths`` (batch,) of it valid.
+        entered: what the unit encoder is given, ``entered_lengths`` (batch,) of it valid but for ``gaps``, see UnitEncoder.forward.
         encoded: what it says.
         distance: see BridgeLosses; a mean over hidden frames.
     """
@@ -203,6 +203,7 @@ class Crossing:
     swapped: Tensor
     entered: Tensor
     entered_lengths: Tensor
+    gaps: Tensor | None
     encoded: Tensor
     distance: Tensor
 
@@ -377,8 +378,11 @@ class UnitBridge(SpeechEncoder):
             distance = ((entered[hidden].float() - unit).square().mean(-1) / unit.square().sum(-1)).mean()
         swapped = torch.zeros_like(hidden) if drawn.swap is None else drawn.swap[:, : hidden.shape[1]].to(hidden.device) & ~hidden
         entered = torch.where(swapped[..., None], embedded.to(entered.dtype), entered).masked_fill(heard.padding[..., None], 0.0)
-        lengths = (tokens != PAD).sum(1)
-        return Crossing(heard, units, hidden, spoken, tokens, swapped, entered, lengths, self.unit_encoder(entered, lengths), distance)
+        predicted = self.config.swap_predicted  # among which padding may stand anywhere
+        lengths = heard.lengths if predicted else (tokens != PAD).sum(1)
+        gaps = (tokens == PAD) & ~heard.padding & (tokens != PAD).any(1, keepdim=True) if predicted else None
+        encoded = self.unit_encoder(entered, lengths, gaps=gaps)
+        return Crossing(heard, units, hidden, spoken, tokens, swapped, entered, lengths, gaps, encoded, distance)
 
     def _taken_for(self, spoken: Tensor, heard: Heard) -> Tensor:
         """The units that the first depth takes frames for, PAD at padding."""

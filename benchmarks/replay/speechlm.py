@@ -91,14 +91,15 @@ def speech_stages(check: Check, prefix: str, model: UnitBridge, batch: Batch, ma
     return spoken
 
 
-def unit_stages(check: Check, prefix: str, model: UnitBridge, entered: Tensor, lengths: Tensor) -> Tensor:
+def unit_stages(check: Check, prefix: str, model: UnitBridge, entered: Tensor, lengths: Tensor, gaps: Tensor | None = None) -> Tensor:
     """Compare what the unit encoder makes of embeddings; returns what it says."""
     there = ~padding_mask(lengths, entered.shape[1])
+    there = there if gaps is None else there & ~gaps
     check.forward(f"{prefix}unit_encoder_emb_in", entered, there)
-    check.forward(f"{prefix}unit_encoder_emb_ln", model.unit_encoder.place(entered, lengths), there)
-    for index, state in enumerate(model.unit_encoder.hidden_states(entered, lengths)[1:]):
+    check.forward(f"{prefix}unit_encoder_emb_ln", model.unit_encoder.place(entered, lengths, gaps), there)
+    for index, state in enumerate(model.unit_encoder.hidden_states(entered, lengths, gaps)[1:]):
         check.forward(f"{prefix}unit_layer_{index}", state, there)
-    encoded = model.unit_encoder(entered, lengths)
+    encoded = model.unit_encoder(entered, lengths, gaps=gaps)
     check.forward(f"{prefix}unit_encoder_out", encoded, there)
     return encoded
 
@@ -168,7 +169,7 @@ def crossing_of(check: Check, model: UnitBridge, batch: Batch, drawn: Drawn) -> 
     speech_stages(check, "speech.", model, batch, drawn.mask, frames)
     check.equal("speech.unit_encoder_tokens", crossing.tokens)
     check.equal("speech.swap_indices", crossing.swapped)
-    unit_stages(check, "speech.", model, crossing.entered, crossing.entered_lengths)
+    unit_stages(check, "speech.", model, crossing.entered, crossing.entered_lengths, crossing.gaps)
     return crossing
 
 

@@ -87,3 +87,19 @@ def test_longer_kernels_leave_frames_out(kernel: int, frames: list[int]) -> None
     head = LetterHead(16, 7, kernel)
     assert head.frames(torch.tensor([9, 5])).tolist() == frames
     assert head(torch.randn(1, 9, 16)).shape[1] >= frames[0]
+
+
+@pytest.mark.parametrize("key_distance", [0, 3])
+def test_gaps_are_passed_over_and_take_no_place(key_distance: int) -> None:
+    model, x = made(replace(UNIT_ENCODER, key_distance=key_distance)), torch.randn(1, 6, 16)
+    gaps = torch.tensor([[False, False, True, False, False, False]])
+    rest = [0, 1, 3, 4, 5]
+    with torch.no_grad():
+        out = model(x, torch.tensor([6]), gaps=gaps)
+        moved = model.place(x, torch.tensor([6]), gaps)[:, rest]
+        torch.testing.assert_close(moved, model.place(x[:, rest], torch.tensor([5])))
+        x[:, 2] += 1.0
+        assert torch.equal(model(x, torch.tensor([6]), gaps=gaps)[:, rest], out[:, rest])
+        assert torch.equal(model.hidden_states(x, torch.tensor([6]), gaps)[-1][:, rest], out[:, rest])
+        if not key_distance:  # then attention does not see where frames stand
+            torch.testing.assert_close(model(x[:, rest], torch.tensor([5])), out[:, rest])
