@@ -97,7 +97,8 @@ class PredictsUnits(Protocol):
 
     @property
     def inventory(self) -> Mapping[str, int]:
-        """Sizes of its tables: ``units`` and ``phones`` (special symbols among them; 0 without text)."""
+        """Sizes of its tables: ``units`` and ``phones`` (special symbols among them; 0 without text), and ``text_units`` where units of
+        texts are others than those of speech."""
         ...
 
 

@@ -35,8 +35,8 @@ def add_verbs(verb: AddVerb) -> None:
     text2units.add_argument("--beam", type=int, default=1, metavar="N", help="of a model that writes unit after unit (default: 1)")
     text2units.add_argument("--seed", type=int, default=0, help="of silences and durations (default: 0)")
     phones = text2units.add_argument_group("phones as units", "Without --model.")
-    kinds = "alphabet without a lexicon: kaldi (stress and positions, default), arpabet or ipa"
-    phones.add_argument("--alphabet", choices=["kaldi", "arpabet", "ipa"], help=kinds)
+    kinds = "alphabet without a lexicon: kaldi (stress and positions, default), arpabet or ipa; or mandarin, by pinyin or a lexicon"
+    phones.add_argument("--alphabet", choices=["kaldi", "arpabet", "ipa", "mandarin"], help=kinds)
     phones.add_argument("--dictionary", metavar="FILE", help="the phones in their order (dict.phn.txt); default: Kaldi's, or the lexicon's")
     phones.add_argument("--no-durations", action="store_true", help="do not repeat phones for their durations")
 
@@ -78,6 +78,8 @@ def _text2units(options: argparse.Namespace) -> int:
         return _wrong("--alphabet, --dictionary and --no-durations are for phones as units; leave them out, or --model.")
     if options.beam < 1:
         return _wrong(f"--beam {options.beam}: give at least 1.")
+    if options.alphabet == "mandarin":
+        return _mandarin(options)
     changes = {key: getattr(options, key) for key in ("unknown", "alphabet") if getattr(options, key) is not None}
     symbols = None if options.dictionary is None else list(read_dictionary(options.dictionary))
     generator = open_generator(
@@ -93,6 +95,20 @@ def _text2units(options: argparse.Namespace) -> int:
         some = ", ".join(f"{symbol!r} {count}x" for symbol, count in done.counts.unknown.most_common(10))
         print(f"avtlm: the model does not know {sum(done.counts.unknown.values())} symbols: {some}.", file=sys.stderr)
     print(f"units: {done.out}\ndictionary: {done.dictionary}")
+    return 0
+
+
+def _mandarin(options: argparse.Namespace) -> int:
+    from avtlm.text.mandarin import MandarinConfig
+    from avtlm.units.mandarin import MandarinUnits
+    from avtlm.units.text_stream import text2units
+
+    if options.unknown in ("espeak", "spn") or options.dictionary or options.reduced:
+        return _wrong("--alphabet mandarin goes with --lexicon and --unknown drop alone; leave the others out.")
+    kept = MandarinConfig(options.lexicon)
+    config = kept if options.unknown is None else MandarinConfig(options.lexicon, traditional="convert", digits="read", unknown="drop")
+    done = text2units(options.text, options.out, MandarinUnits(config))
+    print(f"{done.kept} of {done.lines} lines, {done.units} phonemes\nunits: {done.out}\ndictionary: {done.dictionary}")
     return 0
 
 

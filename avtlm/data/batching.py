@@ -25,8 +25,9 @@ class Batch:
         video: (batch, frames, size, size) uint8 (normalised by the model) or float (normalised already), with ``video_lengths``.
         text: (batch, length) int phone ids at 100 Hz, or ids of symbols that are read, with ``text_lengths``
             (beside ``text_units``: of the text that they stand for, without an end).
-        targets: by name: ``units`` (batch, frames) int padded with -1, ``tokens`` (batch, symbols) int, ``mel`` (batch, frames, bands) log
-            mel spectrograms, ``voice`` (batch, width) in which they are written, ``speaker`` (batch,) int.
+        targets: by name: ``units`` (batch, frames) int padded with -1, ``tokens`` (batch, symbols) int, ``phones`` of these (batch,
+            symbols) int, ``mel`` (batch, frames, bands) log mel spectrograms, ``voice`` (batch, width) in which they are written,
+            ``speaker`` (batch,) int.
         target_lengths: by the same names, (batch,); of ``voice`` and ``speaker`` there are none.
         text_units: (batch, length) int ids of units that are read, the end symbol behind them, with ``text_units_lengths``.
     """

@@ -70,6 +70,7 @@ class Source:
         units: file of unit labels (pre-training), see avtlm.units.labels; ``shards`` takes those that lie in the shards.
         written: the column of the manifest that is written, or read: ``transcript``, or a key of ``extra`` such as ``translation``;
             null for ``units`` that stand alone.
+        phonemes: file of labels with the phonemes of the transcripts, for ``recognition`` by models that name these, too (MMSpeech).
         voices: file of speaker embeddings for models that write in a voice, see avtlm.data.voices.
         max_frames: bound of one batch of this source in place of the run's; of texts, symbols.
         further_units: files of labels of further inventories (cluster ensembles), for models that predict several at once.
@@ -103,6 +104,7 @@ class Source:
     written: str | None = TRANSCRIPT
     voices: str | None = None
     max_frames: int | None = None
+    phonemes: str | None = None
 
     def __post_init__(self) -> None:
         if self.further_units and self.units is None:
@@ -119,6 +121,8 @@ class Source:
             raise ValueError(f"voices: {self.voices} for {self.task}; only speech, synthesis and conversion have a voice; leave it out.")
         if self.written is None and self.task != "units":
             raise ValueError(f"written: null for {self.task}; only units stand without a text, so name the column of the texts.")
+        if self.phonemes is not None and self.task != "recognition":
+            raise ValueError(f"phonemes: {self.phonemes} for {self.task}; only recognition names them; leave it out.")
         if self.max_frames is not None and self.max_frames < 1:
             raise ValueError(f"max_frames: {self.max_frames}; give at least 1, or null for the run's.")
 
@@ -134,6 +138,7 @@ class Item:
     units: Tensor | None = None
     tokens: Tensor | None = None
     further_units: tuple[Tensor, ...] = ()
+    phones: Tensor | None = None
 
 
 def seconds(row: Utterance) -> float:
@@ -211,6 +216,12 @@ class ClipDataset:
         self._reader = self._shard_reader()
         self.labels: UnitLabels | None = self._labels()
         self.further_labels = [read_labels(path) for path in source.further_units]
+        self.phonemes = None if source.phonemes is None else read_labels(source.phonemes)
+        unsaid = [row.id for row in self.manifest if self.phonemes is not None and not len(self.phonemes.get(row.id, ()))]
+        if unsaid:
+            raise ValueError(
+                f"{source.phonemes}: no phonemes of utterance {unsaid[0]!r}; run avtlm units text2units over the manifest again."
+            )
         # Where units are read in place of a text, there are as many as there are.
         for labels in [] if self.labels is None or source.task == "units" else [self.labels, *self.further_labels]:
             labels.check(self.manifest, self.inputs.label_rate)
@@ -333,7 +344,8 @@ class ClipDataset:
         text = self._phones(row) if self.source.task == "audio_text" else None
         length = frames / FRAME_RATE if frames is not None else self.inputs.seconds(audio) if audio is not None else 0.0
         units = [] if self.labels is None else self._units(row, length)
-        return Item(row.id, audio, video, text, units[0] if units else None, self._tokens(row), tuple(units[1:]))
+        said = None if self.phonemes is None else torch.from_numpy(self.phonemes[row.id]).long() + self.inputs.first_unit
+        return Item(row.id, audio, video, text, units[0] if units else None, self._tokens(row), tuple(units[1:]), said)
 
     def _video(self, index: int, rng: np.random.Generator | None) -> Tensor:
         crops = self.crops(index)
@@ -458,7 +470,7 @@ def collate(items: Sequence[Item], task: str) -> Batch:
     video, video_lengths = _optional([item.video for item in items])
     text, text_lengths = _optional([item.text for item in items])
     targets, target_lengths = {}, {}
-    for name, value in (("units", -1), ("tokens", PAD)):
+    for name, value in (("units", -1), ("tokens", PAD), ("phones", PAD)):
         rows = [getattr(item, name) for item in items]
         if all(row is not None for row in rows):
             targets[name], target_lengths[name] = pad(rows, value)

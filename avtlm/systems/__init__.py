@@ -24,6 +24,7 @@ class System:
         units: every clip that it pre-trains on has unit labels.
         whole: it is trained and used with its own decoder and vocabulary (avtlm.protocols.WholeConfig).
         task: the only one that it is trained for, where that is not pre-training.
+        paired: it pre-trains on speech with transcripts, too.
     """
 
     module: str
@@ -32,6 +33,7 @@ class System:
     units: bool = True
     whole: bool = False
     task: str | None = None
+    paired: bool = False
 
     def config_class(self) -> type[Any]:
         cls: type[Any] = getattr(importlib.import_module(self.module), self.config)
@@ -49,7 +51,7 @@ SYSTEMS = {
     "fast_text2unit": System("avtlm.systems.fast_text2unit", "FastText2UnitConfig", "FastText2Unit", units=False, task="text_to_units"),
     "hubert": System("avtlm.systems.hubert", "HubertConfig", "Hubert"),
     "language_model": System("avtlm.systems.language_model", "LanguageModelConfig", "LanguageModel", units=False),
-    "mmspeech": System("avtlm.systems.mmspeech", "MMSpeechConfig", "MMSpeech", units=False, whole=True),
+    "mmspeech": System("avtlm.systems.mmspeech", "MMSpeechConfig", "MMSpeech", units=False, whole=True, paired=True),
     "mt4ssl": System("avtlm.systems.mt4ssl", "MT4SSLConfig", "MT4SSL"),
     "speech2c": System("avtlm.systems.speech2c", "Speech2CConfig", "Speech2C"),
     "speechlm": System("avtlm.systems.speechlm", "SpeechLMConfig", "SpeechLM", whole=True),

@@ -263,8 +263,8 @@ class MMSpeech(nn.Module):
 
     @property
     def inventory(self) -> dict[str, int]:
-        """Codes that speech is written in, counted behind special symbols as labels are; there are no phones at fixed rates."""
-        return {"units": FIRST_PHONE + self.config.codes, "phones": 0}
+        """Codes that speech is written in and phonemes of texts, counted behind special symbols as labels are; none is given with times."""
+        return {"units": FIRST_PHONE + self.config.codes, "text_units": self.config.phone_mask, "phones": 0}
 
     def drop_heads(self) -> None:
         """Remove what only pre-training needs: codes."""
@@ -385,7 +385,7 @@ class MMSpeech(nn.Module):
         if weights.pp:
             if "phones" not in batch.targets:
                 raise ValueError(
-                    f"{batch.ids[0]}: no phonemes beside its transcript; name their labels in its source (phones), or set losses.pp to 0."
+                    f"{batch.ids[0]}: no phonemes beside its transcript; name their labels in its source (phonemes), or set losses.pp to 0."
                 )
             phones, counts = batch.targets["phones"], batch.target_lengths["phones"]
             # Classes begin with the blank, in the row before the first phoneme's.

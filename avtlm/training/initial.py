@@ -76,7 +76,7 @@ def check_sources(settings: "TrainConfig") -> None:
     if settings.task in systems.WHOLE and not system.whole:
         raise ValueError(f"task: {settings.task} for {settings.system}, which is not trained whole; fine-tune it with recognition.")
     for key, part in {**{f"sources.{name}": part for name, part in settings.sources.items()}, "validation": settings.validation}.items():
-        if part is None:
+        if part is None or (settings.task == "pretrain" and part.task == "recognition" and system.paired):
             continue
         if settings.task not in RUNS.get(part.task, ("pretrain",)):
             raise ValueError(f"{key}.task: {part.task!r} gives no batches for a run whose task is {settings.task!r}; change one of them.")
@@ -240,12 +240,20 @@ def check_inventory(model: nn.Module, datasets: Mapping[str, ClipDataset], phone
                 raise ValueError(f"{name}.further_units: {len(keys)} inventories, but the model predicts fewer; set model.further_units.")
             highest = -1 if labels is None else max((int(row.max()) for row in labels.values() if len(row)), default=-1)
             first = dataset.inputs.first_unit
+            size = model.inventory.get("text_units" if dataset.source.task == "units" else key, model.inventory[key])
             told = f" and {first + 1} special symbols" if first else ""
-            if highest + first >= model.inventory[key]:
+            if highest + first >= size:
                 raise ValueError(
-                    f"{name}.{which}: has unit {highest}, but the model predicts {model.inventory[key]} units, "
+                    f"{name}.{which}: has unit {highest}, but the model predicts {size} units, "
                     f"counted from 0; set model.{which} to the number of clusters{told}."
                 )
+        said, rows = dataset.phonemes, model.inventory.get("text_units", 0)
+        highest = -1 if said is None else max(int(row.max()) for row in said.values() if len(row))
+        if highest + dataset.inputs.first_unit >= rows and said is not None:
+            raise ValueError(
+                f"{name}.phonemes: has phoneme {highest}, but the model knows {max(rows - dataset.inputs.first_unit, 0)}; set "
+                "model.phones, or leave the key out."
+            )
     if phones is not None and len(phones) > model.inventory["phones"]:
         raise ValueError(
             f"model.frontends.phones: {model.inventory['phones']} is too few for the {len(phones)} symbols of the texts "
