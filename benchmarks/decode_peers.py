@@ -10,7 +10,8 @@
 
 import importlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from avtlm.decoding.joint import JointOptions
+from avtlm.decoding.lexicon import LexiconOptions
 from avtlm.nn.attention import attend, padding_mask
 from avtlm.nn.transformer import Decoder, DecoderLayer
 
@@ -212,6 +214,33 @@ def torchaudio_search(symbols: int) -> Callable[[Tensor, Tensor, int], Texts]:
         )
         found = decoder(log_probs.float(), lengths.int())
         return [tuple(row[0].tokens.tolist()[1:-1]) for row in found]
+
+    return search
+
+
+def torchaudio_words(names: Sequence[str], lexicon: Path, model: Path, options: LexiconOptions) -> Callable[[Tensor, Tensor], list[str]]:
+    """flashlight's search over words through torchaudio, with KenLM: (log_probs, lengths) -> the best text of every row.
+
+    Raises:
+        PeerError: flashlight-text is missing.
+    """
+    _imported("flashlight.lib.text.decoder")
+    decoder = _imported("torchaudio.models.decoder").ctc_decoder(
+        lexicon=str(lexicon),
+        tokens=list(names),
+        lm=str(model),
+        nbest=1,
+        beam_size=options.beam,
+        beam_threshold=options.threshold,
+        lm_weight=options.lm_weight,
+        word_score=options.word_score,
+        blank_token=names[0],
+        sil_token="|",
+        unk_word="<unk>",
+    )
+
+    def search(log_probs: Tensor, lengths: Tensor) -> list[str]:
+        return [" ".join(row[0].words) for row in decoder(log_probs.float(), lengths.int())]
 
     return search
 

@@ -7,14 +7,17 @@ What is unusual here:
 - While a word is spelled, the best that may become of it counts already (smearing by the maximum of the words' scores at the start of a
   sentence, those of words spelled alike taken together); that only steers the pruning.
 
-Written for exactness and small vocabularies: every step is a loop over dictionaries. Recognisers come here through word_search.py.
+Written for exactness and small vocabularies: every step is a loop over dictionaries. flashlight_search.py is the same in C++. Recognisers
+come here through word_search.py.
 """
 
+import abc
 import functools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -102,14 +105,39 @@ def read_lexicon(path: str | Path, ids: Mapping[str, int], end: str | None = Non
     return found
 
 
-class LexiconDecoder:
+class WordDecoder(abc.ABC):
+    """What a search over words is given, whoever does it.
+
+    Args:
+        model: scores words, an NGram or what has its interface; None lets any word follow any other alike.
+        blank, silence: symbols of CTC's blank and of the space between words.
+        hot_words: their bonuses are added when a word is complete.
+    """
+
+    def __init__(self, model: Any, options: LexiconOptions, blank: int, silence: int, hot_words: HotWords | None = None) -> None:
+        self.model, self.options, self.blank, self.silence, self.hot_words = model, options, blank, silence, hot_words
+        self._hot = functools.lru_cache(maxsize=100_000)(self._find_hot)
+
+    @abc.abstractmethod
+    def decode(self, emissions: Tensor) -> list[Spelled]:
+        """The best word sequences of one utterance, best first; emissions (frames, symbols), log-probabilities or logits."""
+
+    def bonus(self, words: tuple[str, ...], word: str) -> float:
+        """What hot words add when a word is said behind others."""
+        return 0.0 if self.hot_words is None else self._hot((*words, word))[1]
+
+    def _find_hot(self, words: tuple[str, ...]) -> tuple[int, float]:
+        """The state behind these words, and the bonus of the last one."""
+        assert self.hot_words is not None
+        return self.hot_words.word(self._hot(words[:-1])[0], words[-1]) if words else (self.hot_words.start, 0.0)
+
+
+class LexiconDecoder(WordDecoder):
     """A lexicon as a tree, and the search over it.
 
     Args:
         lexicon: words with spellings; a word may have several.
-        model: scores words; None lets any word follow any other alike.
-        blank, silence: symbols of CTC's blank and of the space between words.
-        hot_words: their bonuses are added when a word is complete.
+        model, blank, silence, hot_words: see WordDecoder.
     """
 
     def __init__(
@@ -121,8 +149,7 @@ class LexiconDecoder:
         silence: int,
         hot_words: HotWords | None = None,
     ) -> None:
-        self.model, self.options, self.blank, self.silence, self.hot_words = model, options, blank, silence, hot_words
-        self._hot = functools.lru_cache(maxsize=100_000)(self._find_hot)
+        super().__init__(model, options, blank, silence, hot_words)
         # Hypotheses that are alive share their last words, so the same words are asked for again and again.
         self.log10 = functools.lru_cache(maxsize=100_000)(self._log10)
         self.root = _Node()
@@ -182,15 +209,6 @@ class LexiconDecoder:
             score = at.score + frame[symbol] + (options.silence_score if symbol == self.silence else 0.0)
             yield _Hypothesis(score, at.node, symbol, False, at.words, at)
         yield _Hypothesis(at.score + frame[self.blank], at.node, self.blank, True, at.words, at)
-
-    def bonus(self, words: tuple[str, ...], word: str) -> float:
-        """What hot words add when a word is said behind others."""
-        return 0.0 if self.hot_words is None else self._hot((*words, word))[1]
-
-    def _find_hot(self, words: tuple[str, ...]) -> tuple[int, float]:
-        """The state behind these words, and the bonus of the last one."""
-        assert self.hot_words is not None
-        return self.hot_words.word(self._hot(words[:-1])[0], words[-1]) if words else (self.hot_words.start, 0.0)
 
     def _last(self, words: tuple[str, ...]) -> tuple[str, ...]:
         """The words that can matter to the next one."""

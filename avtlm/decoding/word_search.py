@@ -7,18 +7,22 @@ the clip: the search is given one more frame, in which that symbol costs nothing
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from avtlm.decoding.align import add_times
+from avtlm.decoding.flashlight_search import FlashlightDecoder, KenModel, takes
 from avtlm.decoding.hot_words import HotWords
-from avtlm.decoding.lexicon import LexiconDecoder, LexiconOptions, Spelled, read_lexicon
+from avtlm.decoding.lexicon import LexiconDecoder, LexiconOptions, Spelled, WordDecoder, read_lexicon
 from avtlm.decoding.ngram import END, NGram
 from avtlm.decoding.ranking import check_log_probs
 from avtlm.decoding.result import Hypothesis
 from avtlm.decoding.summed_words import SummedOptions, ctc_word_beam
 from avtlm.text.vocabulary import BLANK, LETTERS, SPACE, Tokenizer, Vocabulary
+
+LARGE = 50_000_000  # bytes of a language model that Python's dictionaries are too slow for
 
 
 class WordSearch:
@@ -31,7 +35,7 @@ class WordSearch:
             takes the best one.
     """
 
-    def __init__(self, decoder: LexiconDecoder, ended: bool, summed: Sequence[tuple[str, tuple[int, ...]]] | None = None) -> None:
+    def __init__(self, decoder: WordDecoder, ended: bool, summed: Sequence[tuple[str, tuple[int, ...]]] | None = None) -> None:
         self.decoder, self.ended, self.summed = decoder, ended, summed
 
     @classmethod
@@ -49,7 +53,8 @@ class WordSearch:
 
         Args:
             lexicon: lines ``word <tab> symbols``, every spelling ending in ``|``.
-            language_model: ARPA file; None lets any word follow any other.
+            language_model: ARPA file, or where flashlight is installed and the file is large, anything that KenLM reads; None lets any word
+                follow any other.
             summed: let a text count by all of its alignments; threshold and silence_score then have no meaning.
             blank: CTC's.
 
@@ -66,7 +71,9 @@ class WordSearch:
                 raise ValueError(f"decoding.{name}: there is no file {path}, neither here nor in the model's folder.")
         ids = {symbol: index for index, symbol in enumerate(vocabulary.symbols)}
         words = read_lexicon(lexicon, ids, SPACE)
-        model = None if language_model is None else NGram.read(language_model)
+        compiled = hot_words is None and not summed and takes(words)
+        large = compiled and language_model is not None and language_model.stat().st_size > LARGE
+        model: Any = None if language_model is None or large else NGram.read(language_model)
         if model is not None and not any((word,) in model.probabilities for word, _ in words):
             raise ValueError(f"{language_model}: has none of the words of {lexicon}, such as {words[0][0]!r}; is the case the same?")
         names = {word for word, _ in words}
@@ -77,7 +84,13 @@ class WordSearch:
         ended = vocabulary.spelling == LETTERS
         if summed and ended:
             raise ValueError("alignments: summed is defined for texts without '|' behind their last word; this model writes one; set best.")
-        decoder = LexiconDecoder(words, model, options, blank, ids[SPACE], hot_words)
+        if compiled and language_model is not None:
+            model = KenModel(language_model, [word for word, _ in words])
+        decoder: WordDecoder = (
+            FlashlightDecoder(words, model, options, blank, ids[SPACE], len(ids))
+            if compiled
+            else LexiconDecoder(words, model, options, blank, ids[SPACE], hot_words)
+        )
         return cls(decoder, ended, [(word, spelling[:-1]) for word, spelling in words] if summed else None)
 
     @torch.no_grad()
@@ -122,9 +135,9 @@ class WordSearch:
             words, inside = words + silent, not silent
             tokens.append(symbol)
             times.append((start, end))
-        scores = [emissions[start:end, symbol].mean().item() for symbol, (start, end) in zip(tokens, times, strict=True)]
-        spelled = emissions[range(len(path)), list(path)].sum().item() if path else 0.0
-        components = {"ctc": spelled}
+        along: list[float] = emissions[range(len(path)), list(path)].tolist() if path else []
+        scores = [math.fsum(along[start:end]) / (end - start) for start, end in times]
+        components = {"ctc": math.fsum(along)}
         if self.decoder.model is not None:
             components["lm"] = math.log(10) * self._sentence(found.words)
         if self.decoder.hot_words is not None:
