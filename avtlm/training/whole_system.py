@@ -51,9 +51,14 @@ def build_whole(settings: "TrainConfig", vocabulary: Tokenizer | None = None) ->
     if vocabulary is None:
         vocabulary = _vocabulary(settings, kind, known)
     speakers = speaker_table(settings) if settings.task == "speaker" else ()
-    counted = {} if vocabulary is None else {"vocabulary": symbols_of(vocabulary, kind)}
+    kept = vocabulary is not None and known is not None and known.symbols == vocabulary.symbols
+    counted: dict[str, Any] = {} if vocabulary is None else {"vocabulary": symbols_of(vocabulary, kind)}
+    if kept and given is not None:
+        counted["vocabulary"] = config.to_dict(given.config)["vocabulary"]
     counted |= {"speakers": len(speakers)} if speakers else {}
     base = {} if given is None or settings.task == "pretrain" else config.to_dict(given.config)
+    if not kept:
+        base.pop("text_mask", None)  # vocabularies that are made here have one
     model_config = config.load(kind, model_settings(settings, base, counted))
     for name, part in settings.sources.items():
         read = READS.get(part.task, "speech")
@@ -67,7 +72,7 @@ def build_whole(settings: "TrainConfig", vocabulary: Tokenizer | None = None) ->
         if settings.task != "pretrain" and isinstance(given, DropsHeads):
             given.drop_heads()
         anew = [name for name in settings.fresh if name != VOCABULARY]
-        if vocabulary is not None and (known is None or known.symbols != vocabulary.symbols):
+        if vocabulary is not None and not kept:
             log.info("initialise: %s has another vocabulary; what belongs to it starts from scratch", settings.initialise)
             anew += _parts(model, kind.vocabulary_parts)
         if speakers and read_speakers(settings.initialise) != speakers:

@@ -8,12 +8,14 @@ import pytest
 import torch
 
 from avtlm import checkpoint, config, systems
+from avtlm.convert.fairseq import convert
 from avtlm.data.manifest import Manifest, read_manifest, write_manifest
 from avtlm.evaluation.evaluate import evaluate
 from avtlm.plan import plan
 from avtlm.text.vocabulary import load_vocabulary
 from avtlm.training.loop import TrainConfig, Trainer, train
 from avtlm.units.labels import read_labels, write_labels
+from tests.convert.made_bridge import WRITER, fine_tuned_file, made
 from tests.made_corpus import MadeCorpus, make_corpus
 from tests.training.made_runs import broken_and_resumed, journal, run, same, weights, with_units_at_50_hz
 
@@ -255,3 +257,19 @@ def test_a_text_without_units_is_named(corpus: MadeCorpus, tmp_path: Path) -> No
     settings["sources"]["text"]["units"] = str(tmp_path / "few.units")
     with pytest.raises(ValueError, match=r"utterance 'text00' has no units in .*few\.units"):
         trainer(settings)
+
+
+def test_an_official_translator_keeps_its_symbols_or_gets_others(corpus: MadeCorpus, tmp_path: Path) -> None:
+    """Its dictionary has no <mask>; vocabularies that are made here have one."""
+    (tmp_path / "dict.txt").write_text("".join(f"{symbol} 1\n" for symbol in ("\u2581", *"abcdef")), encoding="utf-8")
+    decoder = replace(WRITER, max_positions=1024)
+    official = made("speechlm", task="recognition", vocabulary=11, text_mask=False, decoder=decoder, ctc_head="none")
+    folder = convert(fine_tuned_file(tmp_path, "speechlm_st_legacy", official), None, tmp_path / "model", vocabulary=tmp_path / "dict.txt")
+    changes: dict[str, Any] = {"initialise": str(folder), "decoding": {"method": "attention", "beam": 2}}
+    kept = trainer(finetuning(corpus, tmp_path / "run", "speechlm", **changes)).start
+    assert (kept.model.config.vocabulary, kept.model.config.text_mask) == (11, False)  # type: ignore[union-attr]
+    assert torch.equal(kept.model.state_dict()["decoder.embedding.weight"], official.state_dict()["decoder.embedding.weight"])
+    made_anew = trainer(finetuning(corpus, tmp_path / "other", "speechlm", **changes, fresh=["vocabulary"])).start
+    assert (made_anew.model.config.vocabulary, made_anew.model.config.text_mask) == (SYMBOLS, True)  # type: ignore[union-attr]
+    assert made_anew.vocabulary is not None
+    assert made_anew.vocabulary.symbols[-1] == "<mask>"
