@@ -331,6 +331,7 @@ def _evaluate(options: argparse.Namespace) -> int:
         seed=options.seed,
         noise_dir=options.noise_dir,
         decoding=options.decoding,
+        characters=options.characters,
     )
     if options.plot is not None:
         from avtlm.evaluation.plots import wer_against_snr, wer_by_noise
@@ -622,6 +623,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--noise", metavar="KINDS", help=noises)
     lists = "recorded noise: folder of lists KIND/SPLIT.tsv, as python -m preprocess.noise writes it"
     evaluate.add_argument("--noise-dir", metavar="DIR", help=lists)
+    evaluate.add_argument("--characters", action="store_true", help="count characters without spaces in place of words (Mandarin)")
     evaluate.add_argument("--plot", metavar="PNG", help="draw the rates against the ratios")
     evaluate.add_argument("--decoding", metavar="KEY=VALUE", action="append", default=[], help=search)
     evaluate.add_argument("--limit", type=int, metavar="N", help="only the first N utterances")

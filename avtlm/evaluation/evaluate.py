@@ -16,7 +16,7 @@ from avtlm.decoding.settings import DecodingConfig
 from avtlm.evaluation.noises import Noise, make_noise
 from avtlm.evaluation.robustness import mean_of_noises, means_over_ratios, rate_table
 from avtlm.evaluation.tables import as_text
-from avtlm.evaluation.wer import ErrorRate, corpus_wer
+from avtlm.evaluation.wer import ErrorRate, corpus_cer, corpus_wer
 from avtlm.text.normalize import normalize
 from avtlm.training.progress import bar
 from avtlm.transcribe import changed_decoding, load_recognizer
@@ -55,10 +55,11 @@ class Evaluation:
     conditions: tuple[Condition, ...]
     noise_dir: str | None = None
     decoding: tuple[str, ...] = ()
+    characters: bool = False
 
     @property
     def wer(self) -> dict[str, dict[str, float]]:
-        """Word error rate in percent: modality -> ``clean`` or SNR -> rate, the mean of the kinds of noise if there are several."""
+        """Error rate of words (or characters) in percent: modality -> ``clean`` or SNR -> rate, the mean of several kinds of noise."""
         if len(self.noises) < 2:
             return self._by_cell(_percent)
         return mean_of_noises({noise: self._by_cell(_percent, noise) for noise in self.noises})
@@ -73,6 +74,7 @@ class Evaluation:
         origin = {"model": self.model, "manifest": self.manifest, "split": self.split, "noise": noise, "seed": self.seed}
         origin |= {"noise_dir": self.noise_dir} if self.noise_dir is not None else {}
         origin |= {"decoding": list(self.decoding)} if self.decoding else {}
+        origin |= {"unit": "characters"} if self.characters else {}
         counts = {"utterances": first.utterances, "words": first.words}
         if len(self.noises) < 2:
             return origin | counts | {"wer": self.wer, "interval_95": self._by_cell(_interval)}
@@ -112,6 +114,7 @@ def evaluate(
     seed: int = 0,
     noise_dir: str | Path | None = None,
     decoding: Sequence[str] = (),
+    characters: bool = False,
 ) -> Evaluation:
     """Transcribe a manifest of lip crops and sound and count the wrong words. Case does not count.
 
@@ -127,6 +130,7 @@ def evaluate(
         seed: of the noise.
         noise_dir: lists of recorded noise, ``<kind>/<split>.tsv``.
         decoding: changes to the model's decoding settings: ``("method=ctc_beam", "beam=20")``.
+        characters: count characters without spaces in place of words, as tables of Mandarin do.
 
     Raises:
         ManifestError, MediaError, CheckpointError: something cannot be read.
@@ -167,11 +171,12 @@ def evaluate(
     for modality in modalities:
         for cell in cells:
             found = texts[modality, cell if "a" in modality else CLEAN]  # noise does not change what is seen
-            rate = corpus_wer([(reference, normalize(found[name])) for name, reference in references.items()])
+            pairs = [(reference, normalize(found[name])) for name, reference in references.items()]
+            rate = corpus_cer(pairs, spaces=False) if characters else corpus_wer(pairs)
             conditions.append(Condition(modality, cell[1], rate, found, cell[0]))
     name = "loaded model" if isinstance(model, Transcriber) else str(model)
     lists = None if noise_dir is None else str(noise_dir)
-    return Evaluation(name, str(manifest), split, kinds, seed, tuple(conditions), lists, tuple(decoding))
+    return Evaluation(name, str(manifest), split, kinds, seed, tuple(conditions), lists, tuple(decoding), characters)
 
 
 def transcribe_rows(

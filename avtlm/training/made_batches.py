@@ -122,7 +122,7 @@ def made_batch(source: Source, start: Start, rows: int, frames: int, generator: 
         symbols = frames if task == "infilling" else max(1, round(length * LETTERS_PER_SECOND))
         parts |= {"text": _tokens(start, rows, symbols, generator), "text_lengths": torch.full((rows,), symbols)}
     if task == "units":
-        units = torch.randint(inputs.first_unit, sizes["units"], (rows, frames), generator=generator)
+        units = torch.randint(inputs.first_unit, sizes.get("text_units", sizes["units"]), (rows, frames), generator=generator)
         units[:, -1] = EOS
         parts |= {"text_units": units, "text_units_lengths": lengths}
         if source.written is not None:
@@ -133,8 +133,10 @@ def made_batch(source: Source, start: Start, rows: int, frames: int, generator: 
         assert start.vocabulary is not None
         per_second = PIECES_PER_SECOND if len(start.vocabulary) > MANY else LETTERS_PER_SECOND
         targets["tokens"] = _tokens(start, rows, max(1, round(length * per_second)), generator)
+        if "text_units" in sizes:
+            targets["phones"] = torch.randint(inputs.first_unit, sizes["text_units"], targets["tokens"].shape, generator=generator)
     for name, size in sizes.items() if task in LABELLED else ():
-        if name != "phones" and size:
+        if name not in ("phones", "text_units") and size:
             targets[name] = torch.randint(size, (rows, round(length * inputs.label_rate)), generator=generator)
     for name, target in targets.items():
         if name not in ("voice", "speaker"):

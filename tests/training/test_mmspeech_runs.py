@@ -10,6 +10,7 @@ import torch
 from avtlm import cli, config, systems
 from avtlm.data.manifest import read_manifest
 from avtlm.evaluation.evaluate import evaluate
+from avtlm.plan import plan
 from avtlm.text.vocabulary import load_vocabulary
 from avtlm.training.initial import build
 from avtlm.training.loop import TrainConfig, Trainer
@@ -182,3 +183,19 @@ def test_the_command_line_says_mandarin_lines_in_phonemes(tmp_path: Path, capsys
     )
     assert cli.main([*command, "--unknown", "drop"]) == 0
     assert cli.main([*command, "--reduced"]) == 2
+
+
+def test_characters_are_counted_in_place_of_words(corpus: MadeCorpus, pretrained: Path, tmp_path: Path) -> None:
+    model = run(finetuning(corpus, tmp_path / "run", initialise=str(pretrained), steps=1, save_every=1))
+    shared: dict[str, Any] = {"split": "valid", "limit": 2}
+    [words], [characters] = (evaluate(corpus.sound, model, ("a",), **shared, characters=kind).conditions for kind in (False, True))
+    rows = [row for row in read_manifest(corpus.sound) if row.split == "valid"][:2]
+    assert words.rate.words == 2
+    assert characters.rate.words == sum(len(row.transcript or "") for row in rows)
+    assert evaluate(corpus.sound, model, ("a",), **shared, characters=True).to_json()["unit"] == "characters"
+
+
+def test_a_pretraining_can_be_planned(corpus: MadeCorpus, tmp_path: Path) -> None:
+    planned = plan(config.load(TrainConfig, pretraining(corpus, tmp_path / "run")))
+    assert planned.parameters > 0
+    assert planned.round_work > 0
