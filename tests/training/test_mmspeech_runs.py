@@ -10,12 +10,14 @@ import torch
 from avtlm import cli, config, systems
 from avtlm.data.manifest import read_manifest
 from avtlm.evaluation.evaluate import evaluate
+from avtlm.plain_yaml import read_yaml
 from avtlm.plan import plan
 from avtlm.text.vocabulary import load_vocabulary
-from avtlm.training.initial import build
+from avtlm.training.initial import build, merged
 from avtlm.training.loop import TrainConfig, Trainer
 from avtlm.units.labels import read_labels, write_labels
 from tests.made_corpus import LETTERS, MadeCorpus, make_corpus
+from tests.test_configs import ROOT, read
 from tests.training.made_runs import broken_and_resumed, journal, run, same, weights, with_units_at_50_hz
 
 SIZES = {"dim": 16, "heads": 2, "feed_forward_dim": 24}
@@ -199,3 +201,33 @@ def test_a_pretraining_can_be_planned(corpus: MadeCorpus, tmp_path: Path) -> Non
     planned = plan(config.load(TrainConfig, pretraining(corpus, tmp_path / "run")))
     assert planned.parameters > 0
     assert planned.round_work > 0
+
+
+def shrunk(path: Path, corpus: MadeCorpus, output: Path) -> dict[str, Any]:
+    """A published configuration with the sizes and the data of these tests; all else as it stands."""
+    small = {"steps": 2, "log_every": 1, "save_every": 2, "workers": 0, "threads": 1, "precision": "fp32", "max_rows": 2, "accumulate": 2}
+    settings: dict[str, Any] = merged(read_yaml(path), small | {"output": str(output)})
+    if settings["task"] == "pretrain":
+        settings["model"] = merged(settings["model"], MODEL)
+    for source in [*settings["sources"].values(), *([settings["validation"]] if "validation" in settings else [])]:
+        of_text = source["task"] == "units"
+        source |= {"manifest": str(corpus.text if of_text else corpus.sound), "min_seconds": 0.2}
+        if "units" in source:
+            source["units"] = phonemes(corpus) if of_text else str(corpus.units)
+        if "phonemes" in source:
+            source["phonemes"] = phonemes(corpus)
+    if settings["task"] == "transcription":
+        settings |= {"validate_every": 1, "decoding": settings["decoding"] | {"max_length_extra": 10.0}}
+    return settings
+
+
+def test_every_published_configuration_runs_from_the_model_it_names(corpus: MadeCorpus, tmp_path: Path) -> None:
+    found: dict[str, Path] = {}
+    paths = {path.stem: path for path in (ROOT / "mmspeech").glob("*.yaml")}
+    assert set(paths) == {"base_text", "base", "large", "finetune_aishell1"}
+    for name in ("base_text", "base", "large", "finetune_aishell1"):
+        settings = shrunk(paths[name], corpus, tmp_path / name)
+        if "initialise" in settings:
+            settings["initialise"] = str(found[settings["initialise"]])
+        found[f"{read(paths[name]).output}/model"] = run(settings)
+    assert systems.load(found["runs/mmspeech_finetune_aishell1/model"]).decoding.no_repeat_ngram == 5
