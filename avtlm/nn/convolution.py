@@ -92,7 +92,7 @@ class _StridedProducts(torch.autograd.Function):
         for first, kernel in _pieces(weight, stride):
             for clip, written in zip(x, out, strict=True):
                 rows = _rows(clip, len(written), first, len(kernel), stride)
-                torch.mm(rows, kernel, out=written) if first == 0 else written.addmm_(rows, kernel)
+                torch.mm(rows, kernel, out=written) if first == 0 else torch.addmm(written, rows, kernel, out=written)
         return out
 
     @staticmethod
@@ -106,7 +106,8 @@ class _StridedProducts(torch.autograd.Function):
             taps = slice(first, first + stride)
             for index, received in enumerate(gradient):
                 if for_x is not None:
-                    _rows(for_x[index], len(received), first, len(kernel), stride).addmm_(received, kernel.T)
+                    rows = _rows(for_x[index], len(received), first, len(kernel), stride)
+                    torch.addmm(rows, received, kernel.T, out=rows)
                 if for_weight is not None:
                     found = _rows(x[index], len(received), first, len(kernel), stride).T @ received
                     for_weight[:, :, taps] += found.view(-1, *weight.shape[1::-1]).permute(2, 1, 0)
