@@ -18,3 +18,7 @@ class Loss:
     value: Tensor
     count: Tensor
     logs: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
+
+    def named(self, prefix: str) -> dict[str, tuple[Tensor, Tensor]]:
+        """What is logged, under names of its own."""
+        return {f"{prefix}{name}": value for name, value in self.logs.items()}

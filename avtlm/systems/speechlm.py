@@ -8,7 +8,6 @@ What is unusual here:
 - In recognition the same CTC head writes what speech says. A translation is written by a decoder that pre-training does not know.
 """
 
-import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +16,7 @@ from torch import Tensor
 
 from avtlm.data.batching import Batch
 from avtlm.objectives.loss import Loss
-from avtlm.objectives.masked_prediction import UnitPredictor, masked_prediction_loss
+from avtlm.objectives.masked_prediction import UnitPredictor
 from avtlm.systems.unit_bridge import BridgeConfig, Crossing, Drawn, UnitBridge
 
 
@@ -95,20 +94,8 @@ class SpeechLM(UnitBridge):
 
     def speech_losses(self, crossing: Crossing) -> dict[str, Loss]:
         """Units of hidden frames at both depths (UMLM), which count alike, and the extra losses."""
-        assert self.predictor is not None, "a model without its heads cannot be trained further"
-        assert self.shared_predictor is not None
-        weights = self.config.losses
-        shares, where = (weights.masked, weights.visible), (crossing.hidden, crossing.heard.padding)
-        first = masked_prediction_loss(self.predictor, crossing.spoken, crossing.units[0], *where, *shares)
-        second = masked_prediction_loss(self.shared_predictor, crossing.encoded, crossing.units[-1], *where, *shares)
-        # Where visible frames count as well, sums are divided by the mean of both numbers of frames.
-        count = first.count / 2 if weights.masked > 0 and weights.visible > 0 else first.count
-        logs = {f"shared_{name}": value for name, value in second.logs.items()}
-        return {
-            "masked_prediction": dataclasses.replace(first, count=count),
-            "shared_masked_prediction": Loss(second.value, torch.zeros_like(count), logs),
-            **self.extra_losses(crossing, count),
-        }
+        assert self.shared_predictor is not None, "a model without its heads cannot be trained further"
+        return self.frame_losses(crossing, self.shared_predictor)
 
     def text_losses(self, batch: Batch, hidden: Tensor | None) -> dict[str, Loss]:
         """The letters that a text's units stand for (UCTC), some of the units hidden: bool like ``batch.text_units``, None for none.

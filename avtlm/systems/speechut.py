@@ -150,19 +150,8 @@ class SpeechUT(UnitBridge):
 
     def speech_losses(self, batch: Batch, drawn: Drawn) -> dict[str, Loss]:
         """Speech to units: those of hidden frames, behind both encoders; before the second one some others gave way to their units."""
-        assert self.predictor is not None, "a model without its heads cannot be trained further"
-        assert self.unit_output is not None
-        weights, crossing = self.config.losses, self.cross(batch, drawn)
-        frames = (crossing.hidden, crossing.heard.padding, weights.masked, weights.visible)
-        first = masked_prediction_loss(self.predictor, crossing.spoken, crossing.units[0], *frames)
-        second = masked_prediction_loss(self.unit_output, crossing.encoded, crossing.units[-1], *frames)
-        # Where visible frames count as well, sums are divided by the mean of both numbers of frames.
-        count = first.count / 2 if weights.masked > 0 and weights.visible > 0 else first.count
-        return {
-            "masked_prediction": dataclasses.replace(first, count=count),
-            "shared_masked_prediction": Loss(second.value, torch.zeros_like(count), _named(second, "shared_")),
-            **self.extra_losses(crossing, count),
-        }
+        assert self.unit_output is not None, "a model without its heads cannot be trained further"
+        return self.frame_losses(self.cross(batch, drawn), self.unit_output)
 
     def text_losses(self, batch: Batch, hidden: Tensor | None = None) -> dict[str, Loss]:
         """Units to text: ``batch.text`` by CTC behind the unit encoder, and by the decoder.
@@ -199,9 +188,4 @@ class SpeechUT(UnitBridge):
         encoded, _ = self.read_units(units, hidden)
         loss = masked_prediction_loss(self.unit_output, encoded, units, hidden, units == PAD, weights.masked, weights.visible)
         count = loss.count / 2 if weights.masked > 0 and weights.visible > 0 else loss.count
-        return {"masked_units": Loss(weights.units * loss.value, count, _named(loss, "units_"))}
-
-
-def _named(loss: Loss, prefix: str) -> dict[str, tuple[Tensor, Tensor]]:
-    """What a loss tells the log, under names of its own."""
-    return {f"{prefix}{name}": value for name, value in loss.logs.items()}
+        return {"masked_units": Loss(weights.units * loss.value, count, loss.named("units_"))}

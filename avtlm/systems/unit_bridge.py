@@ -29,7 +29,7 @@ from avtlm.nn.transformer import Decoder, DecoderConfig, EncoderConfig
 from avtlm.nn.unit_encoder import LetterHead, UnitEncoder, UnitEncoderConfig
 from avtlm.objectives.ctc import ctc_loss
 from avtlm.objectives.loss import Loss
-from avtlm.objectives.masked_prediction import UnitPredictor, inventories
+from avtlm.objectives.masked_prediction import UnitPredictor, inventories, masked_prediction_loss
 from avtlm.objectives.masking import SpanMaskConfig, span_mask
 from avtlm.objectives.seq2seq import seq2seq_loss, shift_right
 from avtlm.systems.speech_encoder import Heard, SpeechEncoder, SpeechEncoderConfig
@@ -390,6 +390,25 @@ class UnitBridge(SpeechEncoder):
         with torch.no_grad():
             found = self.predictor(spoken.flatten(0, 1)).argmax(-1).view(spoken.shape[:2])
         return found.masked_fill(heard.padding, PAD)
+
+    def frame_losses(self, crossing: Crossing, predictor: nn.Module) -> dict[str, Loss]:
+        """Units of hidden frames at both depths, which count alike, and the extra losses.
+
+        Args:
+            predictor: of the second depth; the first one has `predictor`.
+        """
+        assert self.predictor is not None, "a model without its heads cannot be trained further"
+        weights = self.config.losses
+        frames = (crossing.hidden, crossing.heard.padding, weights.masked, weights.visible)
+        first = masked_prediction_loss(self.predictor, crossing.spoken, crossing.units[0], *frames)
+        second = masked_prediction_loss(predictor, crossing.encoded, crossing.units[-1], *frames)
+        # Where visible frames count as well, sums are divided by the mean of both numbers of frames.
+        count = first.count / 2 if weights.masked > 0 and weights.visible > 0 else first.count
+        return {
+            "masked_prediction": dataclasses.replace(first, count=count),
+            "shared_masked_prediction": Loss(second.value, torch.zeros_like(count), second.named("shared_")),
+            **self.extra_losses(crossing, count),
+        }
 
     def extra_losses(self, crossing: Crossing, count: Tensor) -> dict[str, Loss]:
         """The penalty on the size of features, and how far frames are from their units, times ``count`` frames."""
