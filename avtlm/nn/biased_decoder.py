@@ -156,22 +156,22 @@ class BiasedDecoderLayer(DecoderLayer):
         self.buckets = config.distance_buckets
         self.drop_path = drop_path
 
-    def step(
+    def forward(  # type: ignore[override]
         self,
         x: Tensor,
-        memory: PlacedMemory,
-        layer: int,
+        memory_key: Tensor,
+        memory_value: Tensor,
+        memory_lengths: Tensor,
         own: Tensor,
         cross: Tensor,
         away: Tensor,
-        extend: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None,
-        lengths: Tensor | None,
-        weights: list[Tensor] | None,
+        extend: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None,
+        lengths: Tensor | None = None,
+        weights: list[Tensor] | None = None,
     ) -> Tensor:
-        """x (rows, new tokens, dim) -> the same; see DecoderLayer for ``extend``, ``lengths`` and ``weights``.
+        """x (rows, new tokens, dim) -> the same; see DecoderLayer for what is not named here.
 
         Args:
-            layer: whose keys and values of the memory are looked at.
             own: bias of positions (heads, new tokens, tokens).
             cross: bias (rows of the memory, heads, new tokens or 1, keys).
             away: bucket of every pair, (new tokens, tokens).
@@ -185,11 +185,11 @@ class BiasedDecoderLayer(DecoderLayer):
         x = x + self._branch(self.self_output_norm(self.self_attention.weigh(y, key, value, lengths, bias, causal=x.shape[1] > 1)))
         x = x if before else self.self_attention_norm(x)
         y = self.cross_attention_norm(x) if before else x
-        queries = y.reshape(len(memory.lengths), -1, y.shape[-1])
+        queries = y.reshape(len(memory_key), -1, y.shape[-1])
         if weights is not None:
             look = self.cross_attention.split(self.cross_attention.query(queries)) * self.cross_attention.query_scale
-            weights.append(attention_weights(look, memory.keys[layer], memory.lengths, cross))
-        seen = self.cross_attention.weigh(queries, memory.keys[layer], memory.values[layer], memory.lengths, cross)
+            weights.append(attention_weights(look, memory_key, memory_lengths, cross))
+        seen = self.cross_attention.weigh(queries, memory_key, memory_value, memory_lengths, cross)
         x = x + self._branch(self.cross_output_norm(seen.view(x.shape)))
         x = x if before else self.cross_attention_norm(x)
         x = x + self._branch(self.feed_forward(self.feed_forward_norm(x) if before else x))
@@ -292,7 +292,7 @@ class BiasedDecoder(Decoder):
                 continue
             assert isinstance(layer, BiasedDecoderLayer)
             extend = None if cache is None else functools.partial(cache.append, index)
-            x = layer.step(x, memory, index, own, cross, away, extend, lengths, weights)
+            x = layer(x, memory.keys[index], memory.values[index], memory.lengths, own, cross, away, extend, lengths, weights)
             if kept is not None:
                 kept.append(x)
         if cache is not None:
