@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from avtlm.nn.attention import padding_mask
-from avtlm.nn.dropout import Dropout
+from avtlm.nn.dropout import Dropout, drop
 from avtlm.nn.positions import ScaledPositions
 
 
@@ -91,7 +91,7 @@ class SpectrogramPrenet(nn.Module):
         x, share = frames, self.config.prenet_dropout
         for index, layer in enumerate(self.layers):
             x = F.relu(layer(x))
-            x = F.dropout(x, share, training=True) if keep is None else x * keep[index] / (1.0 - share)
+            x = drop(x, share) if keep is None else x * keep[index] / (1.0 - share)
         out: Tensor = self.project(x)
         return out
 
@@ -152,7 +152,7 @@ class SpectrogramHead(nn.Module):
         half = config.postnet_kernel // 2
         self.convolutions = nn.ModuleList(nn.Conv1d(*pair, config.postnet_kernel, padding=half, bias=False) for pair in pairs)
         self.norms = nn.ModuleList(nn.BatchNorm1d(after) for _, after in pairs)
-        self.dropout = nn.Dropout(config.postnet_dropout)
+        self.dropout = Dropout(config.postnet_dropout)
 
     def write(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The decoder's output (batch, steps, dim) -> frames (batch, steps x reduction, bands), not refined yet, and logits of the end."""

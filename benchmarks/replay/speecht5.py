@@ -134,10 +134,10 @@ def reads(given: Given, check: Check, prefix: str, batch: Batch, mask: InputMask
     model = given.model
     if batch.audio is not None:
         assert batch.audio_lengths is not None
-        x = batch.audio[:, None]
+        x = batch.audio[..., None]
         for index, layer in enumerate(model.frontend.layers):
             x = layer(x, None)
-            check.forward(f"{prefix}conv_layer_{index}", x)
+            check.forward(f"{prefix}conv_layer_{index}", x.transpose(1, 2))
         heard = model.hear(batch, frames)
         check.forward(f"{prefix}conv_features", heard.convolved.transpose(1, 2))
         check.forward(f"{prefix}features_ln", heard.normed)
