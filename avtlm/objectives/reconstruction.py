@@ -62,9 +62,11 @@ def guided_attention_loss(weights: Sequence[Tensor], steps: Tensor, keys: Tensor
     """Mean of attention times 1 - exp(-(key / keys - step / steps)^2 / (2 width^2)).
 
     Args:
-        weights: of every layer, (batch, heads, steps, keys).
+        weights: of every layer, (batch, heads, steps, keys); 0 comes of none, as of a step in which all layers were dropped.
         steps, keys: valid ones of each row, (batch,).
     """
+    if not weights:
+        return torch.zeros((), device=steps.device)
     guided = torch.cat([each[:, : config.guided_heads] for each in weights], 1)
     place = torch.arange(guided.shape[2], device=steps.device) / steps[:, None]
     source = torch.arange(guided.shape[3], device=keys.device) / keys[:, None]

@@ -28,6 +28,7 @@ def test_attention_along_the_diagonal_costs_nothing() -> None:
     lengths = torch.tensor([6])
     assert guided_attention_loss([along], lengths, lengths, ReconstructionConfig()) == 0
     assert guided_attention_loss([across, across], lengths, lengths, ReconstructionConfig()) > 0.05
+    assert guided_attention_loss([], lengths, lengths, ReconstructionConfig()) == 0  # all layers were dropped
 
 
 def test_attention_behind_the_ends_is_left_out() -> None:
