@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from avtlm.data.dataset import Source
 from avtlm.data.inputs import InputFormat
 from avtlm.frontends.multimodal import InputMask
 from avtlm.objectives.masked_prediction import units_of_frames
@@ -71,7 +72,8 @@ def test_impossible_settings_are_refused(wrong: dict[str, float], message: str) 
 def test_units_of_a_source_have_to_be_those_that_the_model_predicts() -> None:
     def of(**labels: list[int]) -> SimpleNamespace:
         first, *further = ({"a": np.array(row, dtype=np.int32)} for row in labels.values())
-        return SimpleNamespace(labels=first, further_labels=further, inputs=InputFormat())
+        source = Source("manifest.jsonl", "audio")
+        return SimpleNamespace(labels=first, further_labels=further, inputs=InputFormat(), source=source, phonemes=None)
 
     model = tiny("hubert", further_units=(3,))
     check_inventory(model, {"sources.fits": of(units=[6], more=[2])}, None)  # type: ignore[dict-item]
