@@ -11,7 +11,6 @@ the digits, in pre-training and clustering as well. Finished stages are kept, a 
 import argparse
 import dataclasses
 import json
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +23,8 @@ from rich.table import Table
 from avtlm.evaluation.wer import character_errors, word_errors
 from avtlm.files import atomic_path
 from benchmarks.labelled_speech import Speech, Voices, gather, hours, write_lexicon
-from demos.stages import Stages, finish, machine, restart_tuned, write_json
+from benchmarks.over_seeds import cell, command
+from demos.stages import Stages, machine, write_json
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "mt4ssl"
 # What each start learns from; the names are those of the published systems whose targets these are.
@@ -272,7 +272,7 @@ def table(report: Mapping[str, Any]) -> Table:
     for test, title in TESTS.items():
         for start in STARTS:
             row = report["results"][test][start]
-            cells = [f"{row[name]['mean']:.1f} ({min(row[name]['seeds']):.1f}-{max(row[name]['seeds']):.1f})" for name in MEASURES]
+            cells = [cell(row[name], 1) for name in MEASURES]
             worse = row.get("minus_mt4ssl")
             cells.append("" if worse is None else "{:+.1f} ({:+.1f} to {:+.1f})".format(worse["mean"], *worse["interval_95"]))
             result.add_row(title if start == "scratch" else "", TITLES[start], *cells, end_section=start == "mt4ssl")
@@ -290,9 +290,9 @@ def draw(report: Mapping[str, Any], path: Path) -> None:
     colours = dict(zip(STARTS, ("#6b7280", "#c2571a", "#2e7d32", "#1261a6"), strict=True))
     for axes, (test, title) in zip(panels, TESTS.items(), strict=True):
         for place, start in enumerate(STARTS):
-            cell = report["results"][test][start]["wer_lexicon"]
-            axes.bar(place, cell["mean"], color=colours[start], alpha=0.35, width=0.65)
-            axes.plot([place] * len(cell["seeds"]), cell["seeds"], "o", color=colours[start], markersize=5)
+            rate = report["results"][test][start]["wer_lexicon"]
+            axes.bar(place, rate["mean"], color=colours[start], alpha=0.35, width=0.65)
+            axes.plot([place] * len(rate["seeds"]), rate["seeds"], "o", color=colours[start], markersize=5)
         axes.set_xticks(range(len(STARTS)), [TITLES[start].replace(" (", "\n(") for start in STARTS], fontsize=7.5)
         axes.set_title(title, fontsize=10, loc="left")
         axes.set_ylim(bottom=0)
@@ -312,28 +312,15 @@ def draw(report: Mapping[str, Any], path: Path) -> None:
         figure.savefig(temporary, format="png", metadata={"Software": None})
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.self_supervised", description=__doc__.splitlines()[0])
+def add_speech(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--speech", type=Path, required=True, metavar="DIR", help="folder of recordings: digits and other speech")
-    parser.add_argument("--out", type=Path, default="runs/self_supervised", metavar="DIR", help="folder for everything that is made")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results to this file")
-    parser.add_argument("--plot", type=Path, metavar="PNG", help="draw them (default: comparison.png in the folder of the run)")
-    parser.add_argument("--size", choices=list(PLANS), default="small", help="smoke: seconds, to see that all works (default: small)")
-    parser.add_argument("--seeds", type=int, metavar="N", help="how many (default: 3)")
-    parser.add_argument("changes", nargs="*", metavar="KEY=VALUE", help="settings of all pre-trainings: model.encoder.layers=2")
-    options = parser.parse_args(arguments)
-    restart_tuned("benchmarks.self_supervised", sys.argv[1:] if arguments is None else arguments)
-    plan = PLANS[options.size]
-    plan = dataclasses.replace(plan, seeds=options.seeds or plan.seeds)
 
-    def compare() -> None:
-        report = Comparison(options.speech, options.out, plan, Console(stderr=True), tuple(options.changes)).run()
-        Console(width=150).print(table(report))
-        if options.json is not None:
-            write_json(options.json, report)
-        draw(report, options.plot or options.out / "comparison.png")
 
-    return finish("self_supervised", compare)
+def main(arguments: list[str] | None = None) -> int:
+    def compare(options: argparse.Namespace, plan: Plan, console: Console) -> dict[str, Any]:
+        return Comparison(options.speech, options.out, plan, console, tuple(options.changes)).run()
+
+    return command("self_supervised", __doc__.splitlines()[0], PLANS, compare, table, draw, arguments, 150, add_speech)
 
 
 if __name__ == "__main__":

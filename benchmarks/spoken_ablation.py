@@ -11,7 +11,6 @@ same command again.
 import argparse
 import dataclasses
 import json
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,9 +21,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from avtlm.files import atomic_path
+from benchmarks.over_seeds import cell, command, draw_rates
 from demos.parallel import Job, train_together
-from demos.stages import Stages, finish, machine, restart_tuned, write_json
+from demos.stages import Stages, machine, write_json
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "speecht5"
 SCRATCH = "scratch"
@@ -195,59 +194,22 @@ def table(report: Mapping[str, Any]) -> Table:
     for *_, measure in TASKS.values():
         result.add_column(measure, justify="right")
     for start, title in TITLES.items():
-        cells = [report["results"][start][task] for task in TASKS]
-        shown = [f"{cell['mean']:.2f} ({min(cell['seeds']):.2f}-{max(cell['seeds']):.2f})" for cell in cells]
-        result.add_row(title, *shown, end_section=start == "units")
+        cells = [cell(report["results"][start][task]) for task in TASKS]
+        result.add_row(title, *cells, end_section=start == "units")
     return result
 
 
 def draw(report: Mapping[str, Any], path: Path) -> None:
     """A panel for every task, with a dot for every seed."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(11.0, 3.6), dpi=160, facecolor="white")
-    FigureCanvasAgg(figure)
-    panels = figure.subplots(1, len(TASKS), sharey=True)
-    for axes, (task, (*_, measure)) in zip(panels, TASKS.items(), strict=True):
-        for place, start in enumerate(TITLES):
-            cell = report["results"][start][task]
-            colour = "#1261a6" if start == "whole" else "#6b7280"
-            axes.barh(place, cell["mean"], color=colour, alpha=0.35, height=0.65)
-            axes.plot(cell["seeds"], [place] * len(cell["seeds"]), "o", color=colour, markersize=4)
-        axes.set_title(measure, fontsize=10, loc="left")
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(axis="x", color="#e4e7eb", linewidth=0.8)
-        axes.set_axisbelow(True)
-        axes.tick_params(labelsize=8)
-    panels[0].set_yticks(range(len(TITLES)), list(TITLES.values()))
-    panels[0].invert_yaxis()
-    figure.tight_layout()
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png", metadata={"Software": None})
+    panels = {measure: [report["results"][start][task] for start in TITLES] for task, (*_, measure) in TASKS.items()}
+    draw_rates(panels, list(TITLES.values()), [start == "whole" for start in TITLES], path)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.spoken_ablation", description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default="runs/spoken_ablation", metavar="DIR", help="folder for everything that is made")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results to this file")
-    parser.add_argument("--plot", type=Path, metavar="PNG", help="draw them (default: ablation.png in the folder of the run)")
-    parser.add_argument("--size", choices=list(PLANS), default="small", help="smoke: minutes, to see that all works (default: small)")
-    parser.add_argument("--seeds", type=int, metavar="N", help="how many (default: 3)")
-    parser.add_argument("changes", nargs="*", metavar="KEY=VALUE", help="settings of all trainings: max_rows=4")
-    options = parser.parse_args(arguments)
-    restart_tuned("benchmarks.spoken_ablation", sys.argv[1:] if arguments is None else arguments)
-    plan = PLANS[options.size]
-    plan = dataclasses.replace(plan, seeds=options.seeds or plan.seeds)
+    def compare(options: argparse.Namespace, plan: Plan, console: Console) -> dict[str, Any]:
+        return Ablation(options.out, plan, console, tuple(options.changes)).run()
 
-    def compare() -> None:
-        report = Ablation(options.out, plan, Console(stderr=True), tuple(options.changes)).run()
-        Console(width=110).print(table(report))
-        if options.json is not None:
-            write_json(options.json, report)
-        draw(report, options.plot or options.out / "ablation.png")
-
-    return finish("spoken_ablation", compare)
+    return command("spoken_ablation", __doc__.splitlines()[0], PLANS, compare, table, draw, arguments)
 
 
 if __name__ == "__main__":

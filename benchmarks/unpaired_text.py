@@ -12,7 +12,6 @@ goes on: give the same command again.
 import argparse
 import dataclasses
 import json
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,9 +22,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from avtlm.files import atomic_path
+from benchmarks.over_seeds import cell, command, draw_rates
 from demos.parallel import Job, train_together
-from demos.stages import Stages, finish, machine, restart_tuned, write_json
+from demos.stages import Stages, machine, write_json
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 # The sources of each system that hold text.
@@ -232,60 +231,23 @@ def table(report: Mapping[str, Any]) -> Table:
         result.add_column(measure, justify="right")
     for system, name in NAMES.items():
         for start, words in STARTS.items():
-            cells = [report["results"][system][start][task] for task in TASKS]
-            shown = [f"{cell['mean']:.2f} ({min(cell['seeds']):.2f}-{max(cell['seeds']):.2f})" for cell in cells]
-            result.add_row(name, words, *shown, end_section=start == SCRATCH)
+            cells = [cell(report["results"][system][start][task]) for task in TASKS]
+            result.add_row(name, words, *cells, end_section=start == SCRATCH)
     return result
 
 
 def draw(report: Mapping[str, Any], path: Path) -> None:
     """A panel for every task, with a dot for every seed."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9.0, 3.4), dpi=160, facecolor="white")
-    FigureCanvasAgg(figure)
-    panels = figure.subplots(1, len(TASKS), sharey=True)
     rows = [(system, start) for system in SYSTEMS for start in STARTS]
-    for axes, (task, (*_, measure)) in zip(panels, TASKS.items(), strict=True):
-        for place, (system, start) in enumerate(rows):
-            cell = report["results"][system][start][task]
-            colour = "#1261a6" if start == WITH else "#6b7280"
-            axes.barh(place, cell["mean"], color=colour, alpha=0.35, height=0.65)
-            axes.plot(cell["seeds"], [place] * len(cell["seeds"]), "o", color=colour, markersize=4)
-        axes.set_title(measure, fontsize=10, loc="left")
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(axis="x", color="#e4e7eb", linewidth=0.8)
-        axes.set_axisbelow(True)
-        axes.tick_params(labelsize=8)
-    panels[0].set_yticks(range(len(rows)), [f"{NAMES[system]}: {STARTS[start]}" for system, start in rows])
-    panels[0].invert_yaxis()
-    figure.tight_layout()
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png", metadata={"Software": None})
+    panels = {measure: [report["results"][system][start][task] for system, start in rows] for task, (*_, measure) in TASKS.items()}
+    draw_rates(panels, [f"{NAMES[system]}: {STARTS[start]}" for system, start in rows], [start == WITH for _, start in rows], path)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.unpaired_text", description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default="runs/unpaired_text", metavar="DIR", help="folder for everything that is made")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results to this file")
-    parser.add_argument("--plot", type=Path, metavar="PNG", help="draw them (default: unpaired_text.png in the folder of the run)")
-    parser.add_argument("--size", choices=list(PLANS), default="small", help="smoke: minutes, to see that all works (default: small)")
-    parser.add_argument("--seeds", type=int, metavar="N", help="how many (default: 3)")
-    parser.add_argument("changes", nargs="*", metavar="KEY=VALUE", help="settings of the trainings of both systems: max_rows=4")
-    options = parser.parse_args(arguments)
-    restart_tuned("benchmarks.unpaired_text", sys.argv[1:] if arguments is None else arguments)
-    plan = PLANS[options.size]
-    plan = dataclasses.replace(plan, seeds=options.seeds or plan.seeds)
+    def compare(options: argparse.Namespace, plan: Plan, console: Console) -> dict[str, Any]:
+        return Comparison(options.out, plan, console, tuple(options.changes)).run()
 
-    def compare() -> None:
-        report = Comparison(options.out, plan, Console(stderr=True), tuple(options.changes)).run()
-        Console(width=110).print(table(report))
-        if options.json is not None:
-            write_json(options.json, report)
-        draw(report, options.plot or options.out / "unpaired_text.png")
-
-    return finish("unpaired_text", compare)
+    return command("unpaired_text", __doc__.splitlines()[0], PLANS, compare, table, draw, arguments)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ What is unusual here:
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -29,18 +29,8 @@ class SpeechLMConfig(BridgeConfig):
         if self.task == "pretrain" and self.decoder is not None:
             raise ValueError("decoder: pre-training of SpeechLM has none; set null, and describe one for translation.")
 
-    @classmethod
-    def of_task(cls, task: str) -> dict[str, Any]:
-        """Fine-tuning writes what was said by CTC, or by the decoder if there is one.
-
-        Raises:
-            ValueError: a task that it is not made for.
-        """
-        if task == "pretrain":
-            return {"task": task}
-        if task == "transcription":
-            return {"task": "recognition", "losses": {"ctc": 1.0, "attention": 1.0}}
-        raise ValueError(f"task: {task} for speechlm, which writes text alone; choose pretrain or transcription.")
+    name: ClassVar[str] = "speechlm"
+    tuned: ClassVar[dict[str, float]] = {"ctc": 1.0, "attention": 1.0}
 
     @property
     def search(self) -> dict[str, Any]:

@@ -13,7 +13,7 @@ Pre-training is called S2U (speech to units), U2T (units to text) and MUM (maske
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -69,18 +69,8 @@ class SpeechUTConfig(BridgeConfig):
     hide_units: bool = False
     losses: SpeechUTLosses = field(default_factory=SpeechUTLosses)
 
-    @classmethod
-    def of_task(cls, task: str) -> dict[str, Any]:
-        """Fine-tuning writes what was said, by CTC and attention to equal shares.
-
-        Raises:
-            ValueError: a task that it is not made for.
-        """
-        if task == "pretrain":
-            return {"task": task}
-        if task == "transcription":
-            return {"task": "recognition", "losses": {"ctc": 0.5, "attention": 0.5}}
-        raise ValueError(f"task: {task} for speechut, which writes text alone; choose pretrain or transcription.")
+    name: ClassVar[str] = "speechut"
+    tuned: ClassVar[dict[str, float]] = {"ctc": 0.5, "attention": 0.5}
 
     @property
     def search(self) -> dict[str, Any]:

@@ -128,7 +128,24 @@ class BridgeConfig(SpeechEncoderConfig):
         if self.ctc_head == "none" and self.task == "recognition" and self.decoder is None:
             raise ValueError("ctc_head: none in a model without decoder, which could write nothing; set own, or give it a decoder.")
 
+    # What fine-tuning counts, CTC's loss and the decoder's.
+    tuned: ClassVar[dict[str, float]] = {}
+
+    @classmethod
+    def of_task(cls, task: str) -> dict[str, Any]:
+        """Settings that a run's task makes of these; fine-tuning writes what was said.
+
+        Raises:
+            ValueError: a task that the systems are not made for.
+        """
+        if task == "pretrain":
+            return {"task": task}
+        if task == "transcription":
+            return {"task": "recognition", "losses": dict(cls.tuned)}
+        raise ValueError(f"task: {task} for {cls.name}, which writes text alone; choose pretrain or transcription.")
+
     # How a run makes a model; see avtlm.protocols.WholeConfig.
+    name: ClassVar[str] = "unit_bridge"
     inputs: ClassVar[tuple[str, ...]] = ("speech", "units")
     speakers: ClassVar[int] = 0
     further_symbols: ClassVar[tuple[str, ...]] = ("<mask>",)

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from avtlm.data.media import write_wav
-from benchmarks import self_supervised
 from benchmarks.labelled_speech import Speech
 from benchmarks.self_supervised import MEASURES, STARTS, TESTS, count, difference, main, percent
 from tests.made_media import chirps, tone
@@ -16,7 +15,7 @@ from tests.made_media import chirps, tone
 
 @pytest.fixture(autouse=True)
 def _stay_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(self_supervised, "restart_tuned", lambda module, arguments: None)
+    monkeypatch.setattr("benchmarks.over_seeds.restart_tuned", lambda module, arguments: None)
 
 
 def recordings(folder: Path, speakers: tuple[str, ...] = ("ann", "bob")) -> Path:

@@ -51,7 +51,7 @@ def test_the_plot_is_a_picture(tmp_path: Path) -> None:
 def test_a_wrong_change_is_said_in_one_sentence(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("benchmarks.spoken_ablation.restart_tuned", lambda module, arguments: None)
+    monkeypatch.setattr("benchmarks.over_seeds.restart_tuned", lambda module, arguments: None)
     monkeypatch.setattr(Ablation, "make_corpus", lambda self: None)
     monkeypatch.setattr(Ablation, "label", lambda self: None)
     assert main(["--out", str(tmp_path), "--size", "smoke", "stepz=3"]) == 1

@@ -53,7 +53,7 @@ def test_the_plot_is_a_picture(tmp_path: Path) -> None:
 def test_a_wrong_change_is_said_in_one_sentence(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("benchmarks.unpaired_text.restart_tuned", lambda module, arguments: None)
+    monkeypatch.setattr("benchmarks.over_seeds.restart_tuned", lambda module, arguments: None)
     for stage in ("make_corpus", "label", "generator", "label_text"):
         monkeypatch.setattr(Comparison, stage, lambda self, *seed: None)
     assert main(["--out", str(tmp_path), "--size", "smoke", "stepz=3"]) == 1

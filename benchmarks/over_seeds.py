@@ -1,0 +1,97 @@
+"""A comparison over several seeds as a command: its arguments, the cells of its table, a plot of its rates."""
+
+import argparse
+import dataclasses
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from avtlm.files import atomic_path
+from demos.stages import finish, restart_tuned, write_json
+
+Report = Mapping[str, Any]
+
+
+def cell(found: Mapping[str, Any], digits: int = 2) -> str:
+    """The mean of several seeds, with the lowest and the highest."""
+    return f"{found['mean']:.{digits}f} ({min(found['seeds']):.{digits}f}-{max(found['seeds']):.{digits}f})"
+
+
+def draw_rates(panels: Mapping[str, Sequence[Mapping[str, Any]]], rows: Sequence[str], marked: Sequence[bool], path: Path) -> None:
+    """A panel for every measure, in it a bar for every row and a dot for every seed.
+
+    Args:
+        panels: by measure, what each row has: ``mean`` and ``seeds``.
+        rows: their names, from top to bottom.
+        marked: those that stand out.
+        path: a .png file, written atomically.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(2.0 + 3.2 * len(panels), 3.5), dpi=160, facecolor="white")
+    FigureCanvasAgg(figure)
+    drawn = figure.subplots(1, len(panels), sharey=True)
+    for axes, (measure, cells) in zip(drawn, panels.items(), strict=True):
+        for place, (found, stands_out) in enumerate(zip(cells, marked, strict=True)):
+            colour = "#1261a6" if stands_out else "#6b7280"
+            axes.barh(place, found["mean"], color=colour, alpha=0.35, height=0.65)
+            axes.plot(found["seeds"], [place] * len(found["seeds"]), "o", color=colour, markersize=4)
+        axes.set_title(measure, fontsize=10, loc="left")
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(axis="x", color="#e4e7eb", linewidth=0.8)
+        axes.set_axisbelow(True)
+        axes.tick_params(labelsize=8)
+    drawn[0].set_yticks(range(len(rows)), list(rows))
+    drawn[0].invert_yaxis()
+    figure.tight_layout()
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format="png", metadata={"Software": None})
+
+
+def command(
+    name: str,
+    summary: str,
+    plans: Mapping[str, Any],
+    compare: Callable[[argparse.Namespace, Any, Console], Report],
+    table: Callable[[Report], Table],
+    draw: Callable[[Report, Path], None],
+    arguments: Sequence[str] | None,
+    width: int = 110,
+    further: Callable[[argparse.ArgumentParser], None] = lambda parser: None,
+) -> int:
+    """Read the arguments, compare, print the table, write what is asked for; returns the exit code.
+
+    Args:
+        name: of the module under benchmarks, and of its folder under runs.
+        plans: dataclasses with ``seeds``, by their sizes; the size ``small`` is the usual one.
+        compare: given the arguments, the plan and where to tell of progress, the report.
+        arguments: None for those of the process.
+        width: of the table.
+        further: adds arguments.
+    """
+    parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}", description=summary)
+    further(parser)
+    parser.add_argument("--out", type=Path, default=f"runs/{name}", metavar="DIR", help="folder for everything that is made")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results to this file")
+    parser.add_argument("--plot", type=Path, metavar="PNG", help="draw them (default: comparison.png in the folder of the run)")
+    parser.add_argument("--size", choices=list(plans), default="small", help="smoke: minutes, to see that all works (default: small)")
+    parser.add_argument("--seeds", type=int, metavar="N", help="how many (default: 3)")
+    parser.add_argument("changes", nargs="*", metavar="KEY=VALUE", help="settings of the trainings: max_rows=4")
+    options = parser.parse_args(arguments)
+    restart_tuned(f"benchmarks.{name}", sys.argv[1:] if arguments is None else arguments)
+    plan = plans[options.size]
+    plan = dataclasses.replace(plan, seeds=options.seeds or plan.seeds)
+
+    def work() -> None:
+        report = compare(options, plan, Console(stderr=True))
+        Console(width=width).print(table(report))
+        if options.json is not None:
+            write_json(options.json, report)
+        draw(report, options.plot or options.out / "comparison.png")
+
+    return finish(name, work)
