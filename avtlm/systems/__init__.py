@@ -204,24 +204,14 @@ def _transcription(folder: str | Path) -> Any:
     return whole.eval()
 
 
-def load_language_model(folder: str | Path) -> tuple[nn.Module, Any]:
+def load_language_model(folder: str | Path) -> tuple[nn.Module, "Tokenizer"]:
     """A language model, in evaluation mode, and the vocabulary of its tokens.
 
     Raises:
         CheckpointError: a file is missing or does not fit.
         ValueError: the folder holds something else.
     """
-    from avtlm.text.vocabulary import load_vocabulary
-
-    settings = checkpoint.load_config(folder)
-    if settings.get("task") != "language_model":
-        raise ValueError(
-            f"{folder}: holds a {settings['system']} model and no language model; train one (avtlm train configs/language_model/tiny.yaml)."
-        )
-    system = find(settings["system"])
-    model = system.build(config.load(system.config_class(), settings["model"]))
-    checkpoint.load_into(model, folder)
-    return model.eval(), load_vocabulary(folder)
+    return _load_of_text(folder, "language_model", "no language model; train one (avtlm train configs/language_model/tiny.yaml)")
 
 
 def load_text2unit(folder: str | Path) -> tuple[nn.Module, "Tokenizer"]:
@@ -231,14 +221,15 @@ def load_text2unit(folder: str | Path) -> tuple[nn.Module, "Tokenizer"]:
         CheckpointError: a file is missing or does not fit.
         ValueError: the folder holds something else.
     """
+    return _load_of_text(folder, "text_to_units", "none that writes units; train one (avtlm train configs/text2unit/tiny_fast.yaml)")
+
+
+def _load_of_text(folder: str | Path, task: str, advice: str) -> tuple[nn.Module, "Tokenizer"]:
     from avtlm.text.vocabulary import load_vocabulary
 
     settings = checkpoint.load_config(folder)
-    if settings.get("task") != "text_to_units":
-        raise ValueError(
-            f"{folder}: holds a {settings['system']} model and none that writes units; train one (avtlm train "
-            "configs/text2unit/tiny_fast.yaml)."
-        )
+    if settings.get("task") != task:
+        raise ValueError(f"{folder}: holds a {settings['system']} model and {advice}.")
     system = find(settings["system"])
     model = system.build(config.load(system.config_class(), settings["model"]))
     checkpoint.load_into(model, folder)
