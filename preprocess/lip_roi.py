@@ -31,6 +31,7 @@ from avtlm.lips.crop import extract_lips
 from avtlm.lips.landmarks import FaceMesh, LandmarkFiles, LandmarkProvider, TasksLandmarker
 from avtlm.training.progress import bar
 from preprocess.clips import InputError, find_clips
+from preprocess.journal import journal, read_journal
 from preprocess.pool import Crash, run_tasks
 
 log = logging.getLogger(__name__)
@@ -240,35 +241,23 @@ def _provider(options: Options, root: str | None) -> LandmarkProvider:
 
 def _work_off(tasks: list[Task], out: Path, root: str | None, workers: int) -> dict[str, dict[str, Any]]:
     """Records by id; each is appended to ``report.jsonl`` as it comes, which is what a resumed run reads."""
-    journal = out / "report.jsonl"
-    before = _read_journal(journal)
+    notes = out / "report.jsonl"
+    before = read_journal(notes)
     records = {task.utterance.id: before[task.utterance.id] for task in tasks if _is_done(task, before.get(task.utterance.id))}
     left = [task for task in tasks if task.utterance.id not in records]
     if not left:
         return records
     setup = functools.partial(_provider, left[0].options, root)
-    with bar("lip crops", total=len(tasks), done=len(records)) as progress, open(journal, "a", encoding="utf-8") as handle:
-        if handle.tell():
-            handle.write("\n")  # the last line of a killed run may be cut off
+    failed = 0
+    with bar("lip crops", total=len(tasks), done=len(records)) as progress, journal(notes) as book:
         for index, result in run_tasks(make_crops, left, setup, min(workers, len(left))):
             task = left[index]
             if isinstance(result, Crash):
                 result = {"id": task.utterance.id, "source": task.source, "key": task.key, "status": "failed", "reason": result.reason}
             records[task.utterance.id] = result
-            handle.write(json.dumps(result) + "\n")
-            handle.flush()
-            progress.advance(note=f"{sum(record['status'] == 'failed' for record in records.values())} failed")
-    return records
-
-
-def _read_journal(path: Path) -> dict[str, dict[str, Any]]:
-    records: dict[str, dict[str, Any]] = {}
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
-        try:
-            record = json.loads(line)
-            records[record["id"]] = record
-        except (ValueError, KeyError, TypeError):
-            continue  # cut off when the run was killed: that clip is done again
+            book.note(result)
+            failed += result["status"] == "failed"
+            progress.advance(note=f"{failed} failed")
     return records
 
 
@@ -375,7 +364,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
     try:
         manifest = run(given.pop("input"), given.pop("out"), **given)
-    except (NothingUsableError, InputError, ManifestError, MissingExtra, MediaError) as error:
+    except (NothingUsableError, InputError, ManifestError, MissingExtra, MediaError, OSError) as error:
         print(f"avtlm-lip-roi: {error}", file=sys.stderr)
         return 1 if isinstance(error, NothingUsableError) else 2
     summary = json.loads((manifest.parent / "summary.json").read_text())

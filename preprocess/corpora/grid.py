@@ -36,6 +36,7 @@ SILENCES = ("sil", "sp")
 TICKS = 25000.0  # of an alignment, per second
 CLIPS, TALKERS = 1000, 34
 WITHOUT_VIDEO = ("s21",)
+LARGEST = 100_000  # bytes of an alignment; more is none, whatever an archive says that it is called
 UNSEEN = ("s1", "s2", "s20", "s22")  # test talkers of the usual protocol with unseen speakers
 OVERLAPPED = 255  # test sentences of every talker in LipNet's protocol (arXiv 1611.01599)
 PROTOCOLS = ("overlapped", "unseen", "one_talker")
@@ -151,7 +152,7 @@ def _alignments(root: Path) -> dict[tuple[str, str], tuple[str, list[str]]]:
         with tarfile.open(archive) as handle:
             for member in handle:
                 key = _key(Path(member.name))
-                content = handle.extractfile(member) if key and member.isfile() else None
+                content = handle.extractfile(member) if key and member.isfile() and member.size <= LARGEST else None
                 if key and content is not None:
                     found[key] = f"{archive.name}:{member.name}", content.read().decode("utf-8", "replace").splitlines()
     for path in sorted(root.rglob("*.align")):

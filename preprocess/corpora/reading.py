@@ -8,7 +8,7 @@ import sys
 import tarfile
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from avtlm.data.manifest import SPLITS, Manifest, Utterance, write_manifest
@@ -21,7 +21,8 @@ SHOWN = 10  # lines on the screen; left_out.tsv has them all
 class Reading:
     """What was found: rows in the order of their ids, what was left out and why (path -> reason), and remarks on the whole.
 
-    Paths of the rows are relative to ``root``; where it is None, to the folder that was given.
+    Paths of the rows are relative to ``root``; where it is None, to the folder that was given. Rows that name a part of the corpus
+    (``extra["part"]``) are written to a manifest of that part as well.
     """
 
     rows: tuple[Utterance, ...]
@@ -58,12 +59,13 @@ def read_ids(path: str | Path) -> set[str]:
     Raises:
         ValueError: the file cannot be read, or has none.
     """
-    import gzip  # one list of the four corpora is compressed
+    import gzip  # one list of ids is compressed
+    import zlib
 
     try:
         with gzip.open(path, "rt", encoding="utf-8") if str(path).endswith(".gz") else open(path, encoding="utf-8") as handle:
             ids = {line.split()[0].removesuffix(".mp4") for line in handle if line.strip()}
-    except (OSError, EOFError, UnicodeDecodeError) as error:
+    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
         raise ValueError(f"{path}: this list of ids cannot be read ({getattr(error, 'strerror', None) or error}).") from None
     if not ids:
         raise ValueError(f"{path}: this list has no ids.")
@@ -76,8 +78,12 @@ def command(
     read: Callable[..., Reading],
     add_options: Callable[[argparse.ArgumentParser], None],
     arguments: Sequence[str] | None,
+    writes: bool = False,
 ) -> int:
     """The command line of a reader: ``--root``, ``--out`` and its own options, which go to ``read`` by name.
+
+    Args:
+        writes: the reader may write files besides, so that it is told ``out`` as well.
 
     Returns:
         The exit code: 0 done, 1 if nothing can be read.
@@ -87,11 +93,10 @@ def command(
     parser.add_argument("--out", required=True, metavar="DIR", help="where manifest.jsonl and left_out.tsv go")
     add_options(parser)
     given = vars(parser.parse_args(arguments))
-    root, target = Path(given.pop("root")), Path(given.pop("out")) / "manifest.jsonl"
+    root, out = Path(given.pop("root")), Path(given.pop("out"))
     try:
-        reading = read(root, **given)
-        write_manifest(target, Manifest((reading.root or root).resolve(), reading.rows))
-        write_text(target.with_name("left_out.tsv"), "".join(f"{path}\t{reason}\n" for path, reason in reading.left_out.items()))
+        reading = _writable(read(root, **given | ({"out": out} if writes else {})))
+        _write(reading, (reading.root or root).resolve(), out)
     except (ValueError, OSError, tarfile.TarError) as error:
         print(f"{name}: {error}", file=sys.stderr)
         return 1
@@ -100,8 +105,36 @@ def command(
     for path, reason in list(reading.left_out.items())[:SHOWN]:
         print(f"{name}: left out {path}: {reason}.", file=sys.stderr)
     if len(reading.left_out) > SHOWN:
-        print(f"{name}: and {len(reading.left_out) - SHOWN} more, in {target.with_name('left_out.tsv')}.", file=sys.stderr)
+        print(f"{name}: and {len(reading.left_out) - SHOWN} more, in {out / 'left_out.tsv'}.", file=sys.stderr)
     splits = Counter(row.split for row in reading.rows)
-    counts = ", ".join(f"{splits[split]:,} {split}" for split in SPLITS if splits[split])
-    print(f"{target}: {len(reading.rows):,} clips ({counts}), {len(reading.left_out):,} left out")
+    counts = ", ".join(f"{splits[split]:,} {split}" for split in SPLITS if splits[split]) or "of no split"
+    print(f"{out / 'manifest.jsonl'}: {len(reading.rows):,} clips ({counts}), {len(reading.left_out):,} left out")
     return 0
+
+
+def _writable(reading: Reading) -> Reading:
+    """The same with names that can be written as UTF-8; clips of other names, which no manifest could hold, are left out."""
+    rows, left_out = [], {_plain(path): reason for path, reason in reading.left_out.items()}
+    for row in reading.rows:
+        names = "".join(filter(None, (row.id, row.video, row.audio)))
+        if names.isascii() or _plain(names) == names:
+            rows.append(row)
+        else:
+            left_out[_plain(row.video or row.audio or row.id)] = "its name is not UTF-8; rename it"
+    return replace(reading, rows=tuple(rows), left_out=left_out)
+
+
+def _plain(name: str) -> str:
+    """A name with bytes that are no UTF-8, and with tabs and line breaks, written as escapes."""
+    return name.encode("utf-8", "backslashreplace").decode().replace("\t", "\\t").replace("\n", "\\n")
+
+
+def _write(reading: Reading, root: Path, out: Path) -> None:
+    write_text(out / "left_out.tsv", "".join(f"{path}\t{reason}\n" for path, reason in reading.left_out.items()))
+    parts: dict[str, list[Utterance]] = {}
+    for row in reading.rows:
+        if isinstance(row.extra.get("part"), str):
+            parts.setdefault(row.extra["part"], []).append(row)
+    for part, rows in parts.items():
+        write_manifest(out / f"{part.replace('/', '-')}.jsonl", Manifest(root, tuple(rows)))
+    write_manifest(out / "manifest.jsonl", Manifest(root, reading.rows))
