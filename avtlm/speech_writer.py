@@ -112,7 +112,7 @@ def load_writer(model: str | Path | SpeechWriter, options: Sequence[str] = ()) -
         return replace(model, options=config.load(SynthesisOptions, config.to_dict(model.options), options))
     network, vocabulary = systems.load_whole(model, "generation")
     settings = config.load(SynthesisOptions, checkpoint.load_decoding(model), options)
-    return SpeechWriter(network.to("cuda" if torch.cuda.is_available() else "cpu"), vocabulary, settings, str(model))
+    return SpeechWriter(systems.for_use(network), vocabulary, settings, str(model))
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from avtlm import checkpoint, config, systems
 from avtlm.data.container import FPS, SAMPLE_RATE, MediaError, open_media, video_stream
@@ -132,7 +131,7 @@ def load_recognizer(model: str | Path | Transcriber) -> Transcriber:
             f"{model}: there is no such model; name its folder with --model, or make one by `make quickstart`."
         )
     recognizer: Transcriber = systems.load(model)
-    return recognizer.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+    return systems.for_use(recognizer)
 
 
 def changed_decoding(recognizer: Transcriber, changes: Sequence[str]) -> DecodingConfig:

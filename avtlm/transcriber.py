@@ -113,4 +113,4 @@ def _open_language_model(device: torch.device, folder: Path) -> tuple[nn.Module,
     from avtlm import systems  # which builds these models, too
 
     model, vocabulary = systems.load_language_model(folder)
-    return model.to(device), vocabulary
+    return systems.for_use(model, device), vocabulary

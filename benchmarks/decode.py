@@ -9,6 +9,7 @@ measured against: a 4-second clip in auto_avsr's search, 647 ms a step at beam 4
 """
 
 import argparse
+import copy
 import functools
 import json
 import platform
@@ -33,6 +34,7 @@ from avtlm.decoding.lexicon import LexiconDecoder, LexiconOptions, read_lexicon
 from avtlm.decoding.ngram import NGram
 from avtlm.decoding.word_search import WordSearch
 from avtlm.files import write_text
+from avtlm.nn.linear import lay_out
 from avtlm.nn.transformer import Decoder, DecoderConfig
 from avtlm.text.vocabulary import LETTERS, Vocabulary
 from benchmarks.decode_peers import EspnetSearch, PeerError, pyctcdecode_search, torchaudio_search, torchaudio_words, transformers_search
@@ -66,8 +68,9 @@ SIZES = {
 }
 
 
-def make_decoder(size: Size) -> Decoder:
-    """Random, with an output of its own: one tied to the embedding would say the same token over and over."""
+def make_decoders(size: Size) -> tuple[Decoder, Decoder]:
+    """The same decoder twice: as a model that is opened for use has it, and plain, for the others. It is random, with an output of its own:
+    one tied to the embedding would say the same token over and over."""
     config = DecoderConfig(
         dim=size.dim,
         layers=size.layers,
@@ -79,7 +82,7 @@ def make_decoder(size: Size) -> Decoder:
     decoder = Decoder(config, size.vocabulary).eval()
     for parameter in decoder.parameters():
         parameter.data.mul_(1.5)  # a decoder that listens, so that hypotheses change places as a trained one's do
-    return decoder
+    return lay_out(copy.deepcopy(decoder)), decoder
 
 
 def timed(contestants: dict[str, Callable[[], Any]], repeats: int) -> tuple[dict[str, float], dict[str, Any]]:
@@ -102,7 +105,7 @@ def agreement(one: Sequence[Any], other: Sequence[Any]) -> float:
 
 def attention(size: Size, repeats: int, generator: torch.Generator, left_out: dict[str, str]) -> list[dict[str, Any]]:
     """A batch of utterances of different lengths."""
-    decoder = make_decoder(size)
+    decoder, plain = make_decoders(size)
     low, high = size.seconds
     lengths = (torch.linspace(low, high, size.rows) * FRAME_RATE).long()
     encoded = torch.randn(size.rows, int(lengths.max()), size.dim, generator=generator)
@@ -115,7 +118,7 @@ def attention(size: Size, repeats: int, generator: torch.Generator, left_out: di
 
     contestants: dict[str, Callable[[], Any]] = {"avtlm": ours}
     try:
-        peer = transformers_search(decoder)
+        peer = transformers_search(plain)
         contestants["transformers generate"] = lambda: peer(encoded, lengths, size.beam, size.tokens)
     except PeerError as reason:
         left_out["transformers generate"] = str(reason)
@@ -136,7 +139,8 @@ def attention(size: Size, repeats: int, generator: torch.Generator, left_out: di
 
 def joint(size: Size, repeats: int, generator: torch.Generator) -> list[dict[str, Any]]:
     """One clip of 4 s on one thread. Ends are forbidden, so that both searches take the same steps, and their scores are compared."""
-    decoder, steps = make_decoder(size), size.joint_steps
+    steps = size.joint_steps
+    decoder, plain = make_decoders(size)
     frames = int(4 * FRAME_RATE)
     encoded = torch.randn(1, frames, size.dim, generator=generator)
     log_probs = (2 * torch.randn(1, frames, size.vocabulary, generator=generator)).log_softmax(-1)
@@ -146,7 +150,7 @@ def joint(size: Size, repeats: int, generator: torch.Generator) -> list[dict[str
     torch.set_num_threads(1)
     for beam in (size.joint_beam, size.joint_beam // 4):
         options = JointOptions(beam=beam, nbest=beam, ctc_weight=0.1, max_len_ratio=-float(steps), min_len=steps + 1)
-        official = EspnetSearch(decoder, options)
+        official = EspnetSearch(plain, options)
         contestants: dict[str, Callable[[], Any]] = {
             "avtlm": functools.partial(joint_beam, decoder, encoded, lengths, log_probs, options),
             "ESPnet's way": functools.partial(official, encoded[0], log_probs[0], steps),

@@ -38,6 +38,7 @@ from avtlm.decoding.synthesis import SynthesisOptions, synthesize
 from avtlm.files import write_text
 from avtlm.frontends.filterbank import SAMPLE_RATE
 from avtlm.nn.attention import padding_mask
+from avtlm.nn.linear import lay_out
 from avtlm.systems.speecht5 import SpeechT5
 from avtlm.text.vocabulary import PAD
 from benchmarks.decode import agreement, timed
@@ -110,7 +111,7 @@ def make_pair(kind: Kind, size: Size) -> Pair:
         here, there = Path(folder) / "here", Path(folder) / "there"
         save_model(here, model, {"system": "speecht5", "task": TASKS[settings.task], "model": config.to_dict(settings)})
         to_huggingface(here, there)
-        return Pair(model, getattr(library, CLASSES[kind]).from_pretrained(there).eval())
+        return Pair(lay_out(model), getattr(library, CLASSES[kind]).from_pretrained(there).eval())
 
 
 # Text -----------------------------------------------------------------------------------------------------------------------------------

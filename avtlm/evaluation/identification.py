@@ -78,7 +78,7 @@ def evaluate_speakers(manifest: str | Path, model: str | Path, split: str | None
         ValueError: no rows, no names, or an utterance of nobody or of somebody the model does not know.
     """
     network, vocabulary = systems.load_whole(model, "speaker")
-    network = network.to("cuda" if torch.cuda.is_available() else "cpu")
+    network = systems.for_use(network)
     count: int = network.config.speakers  # type: ignore[union-attr, assignment]
     names = read_speakers(model) or (() if vocabulary is None else tuple(vocabulary.symbols))
     if len(names) != count:

@@ -110,7 +110,7 @@ def collect(
 ) -> Points:
     """Run the encoder; see `visualize` for arguments and errors."""
     encoder, form = systems.load_encoder(model)
-    encoder.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+    systems.for_use(encoder)
     dataset = _dataset(manifest, form, split)
     rows = sorted(range(len(dataset)), key=lambda i: seed_for(seed, "clips", dataset.manifest[i].id))[:limit]
     phones = _phone_table(Path(model))

@@ -195,7 +195,7 @@ def _open(model: str | Path) -> tuple[HearsAndReads, InputFormat]:
     encoder, form = systems.load_encoder(model)
     if getattr(encoder, "unit_encoder", None) is None or getattr(encoder, "unit_embedding", None) is None:
         raise ValueError(f"{model}: this model reads no units; give the folder of a pre-trained SpeechLM or SpeechUT.")
-    encoder.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+    systems.for_use(encoder)
     return cast(HearsAndReads, encoder), form
 
 

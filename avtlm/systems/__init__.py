@@ -4,16 +4,20 @@ import dataclasses
 import importlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
+import torch
 from torch import nn
 
 from avtlm import checkpoint, config
 from avtlm.data.inputs import InputFormat
+from avtlm.nn.linear import lay_out
 from avtlm.protocols import DropsHeads
 
 if TYPE_CHECKING:
     from avtlm.text.vocabulary import Tokenizer
+
+Model = TypeVar("Model", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,12 @@ def find(name: str) -> System:
     if name not in SYSTEMS:
         raise config.ConfigError(f"system: {name!r} is unknown; choose one of {', '.join(sorted(SYSTEMS))}.")
     return SYSTEMS[name]
+
+
+def for_use(model: Model, device: torch.device | str | None = None) -> Model:
+    """A model that will learn nothing more: on the GPU if there is one (or on ``device``), in evaluation mode, its weights laid out for
+    speed (see avtlm.nn.linear)."""
+    return lay_out(model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval())
 
 
 def load_encoder(folder: str | Path) -> tuple[nn.Module, InputFormat]:

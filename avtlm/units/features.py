@@ -149,13 +149,12 @@ class Features:
 
     @cached_property
     def _loaded(self) -> "tuple[nn.Module, ClipDataset]":
-        from avtlm.systems import load_encoder
+        from avtlm.systems import for_use, load_encoder
 
         assert self.config.model is not None
         model, inputs = load_encoder(self.config.model)
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         sees = "v" in self.config.modality and inputs.video_size is not None
-        return model.to(device).eval(), _dataset(self.rows, sees, inputs)
+        return for_use(model), _dataset(self.rows, sees, inputs)
 
     @property
     def _model(self) -> "nn.Module":

@@ -220,7 +220,7 @@ def open_generator(
         config = replace(PronunciationConfig(alphabet="kaldi"), **given)
         return PhonemeUnits(Phonemizer.open(config), dictionary, seed, durations)
     found, vocabulary = systems.load_text2unit(model)
-    found.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+    systems.for_use(found)
     pronunciation: PronunciationConfig | None = found.config.pronunciation  # type: ignore[union-attr, assignment]
     if pronunciation is None and given:
         raise ValueError(f"{model}: this model reads characters, so that it needs no {' and no '.join(given)}; leave them out.")
