@@ -53,7 +53,8 @@ TASKS = {
 
 @dataclass(frozen=True)
 class Plan:
-    """How much of everything; ``labels`` transcripts for recognition. Clips are cut to ``crop`` frames of 20 ms in pre-training."""
+    """How much of everything; ``labels`` transcripts for recognition. Clips are cut to ``crop`` frames of 20 ms in pre-training; a step of
+    fine-tuning takes ``max_frames`` of them."""
 
     corpus: str
     clusters: int
@@ -61,12 +62,13 @@ class Plan:
     pretrain_steps: int
     labels: int
     steps: tuple[int, int, int]
+    max_frames: int
     seeds: int
 
 
 PLANS = {
-    "small": Plan("default", 100, 125, 500, 400, (800, 800, 300), 3),
-    "smoke": Plan("smoke", 10, 50, 2, 8, (2, 2, 2), 2),
+    "small": Plan("default", 100, 100, 400, 400, (500, 300, 150), 1200, 3),
+    "smoke": Plan("smoke", 10, 50, 2, 8, (2, 2, 2), 1200, 2),
 }
 
 
@@ -146,6 +148,7 @@ class Ablation:
                     f"initialise_weights={str(start != SCRATCH).lower()}",
                     f"steps={steps}",
                     f"save_every={steps}",
+                    f"max_frames={self.plan.max_frames}",
                     f"seed={seed}",
                     f"sources.{source}.manifest={self._part(part)}",
                     f"validation.manifest={self._part(part)}",

@@ -39,7 +39,7 @@ TASKS = {"asr": ("tiny_asr", "transcript", "WER, %"), "st": ("tiny_st", "transla
 @dataclass(frozen=True)
 class Plan:
     """How much of everything: ``labels`` transcripts, and translations, of the reader. Clips are cut to ``crop`` frames of 20 ms in
-    pre-training; ``steps`` are those of recognition and of translation."""
+    pre-training; ``steps`` are those of recognition and of translation, which take ``max_frames`` each."""
 
     corpus: str
     clusters: int
@@ -48,12 +48,13 @@ class Plan:
     pretrain_steps: int
     labels: tuple[int, int]
     steps: tuple[int, int]
+    max_frames: int
     seeds: int
 
 
 PLANS = {
-    "small": Plan("default", 100, 125, 600, 800, (300, 1500), (800, 1500), 3),
-    "smoke": Plan("smoke", 10, 50, 40, 2, (12, 16), (2, 2), 2),
+    "small": Plan("default", 100, 100, 600, 300, (300, 1500), (400, 600), 1200, 3),
+    "smoke": Plan("smoke", 10, 50, 40, 2, (12, 16), (2, 2), 1200, 2),
 }
 
 
@@ -179,6 +180,7 @@ class Comparison:
                         f"initialise_weights={str(start != SCRATCH).lower()}",
                         f"steps={steps}",
                         f"save_every={steps}",
+                        f"max_frames={self.plan.max_frames}",
                         f"seed={seed}",
                         f"sources.labelled.manifest={self._part('reader')}",
                         f"sources.labelled.written={column}",

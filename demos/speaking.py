@@ -45,7 +45,7 @@ class Plan:
 
 PLANS = {
     "smoke": Plan("smoke", 20, 6, 6, 6),
-    "default": Plan("default", 100, 400, 600, 4000),
+    "default": Plan("default", 100, 400, 1000, 4000),
     "long": Plan("long", 200, 20_000, 20_000, 40_000),
 }
 

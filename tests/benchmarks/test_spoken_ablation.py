@@ -61,7 +61,7 @@ def test_a_wrong_change_is_said_in_one_sentence(
 @pytest.mark.slow
 def test_it_runs_from_a_corpus_to_figures(tmp_path: Path) -> None:
     pytest.importorskip("espeakng_loader")
-    plan = Plan("smoke", 5, 50, 1, 4, (1, 1, 1), 1)
+    plan = Plan("smoke", 5, 50, 1, 4, (1, 1, 1), 800, 1)
     found = Ablation(tmp_path, plan, Console(file=io.StringIO()), ("max_rows=4",)).run()
     assert set(found["results"]) == set(TITLES)
     for start in TITLES:
