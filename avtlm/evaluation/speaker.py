@@ -33,6 +33,18 @@ def equal_error_rate(labels: Sequence[int] | np.ndarray, scores: Sequence[float]
         return EqualErrorRate(float(rate), float(interp1d(false_alarms, thresholds)(rate)))
 
 
+def nearest_error_rate(labels: Sequence[int] | np.ndarray, scores: Sequence[float] | np.ndarray) -> EqualErrorRate:
+    """The mean of both rates at the threshold where they differ least (the first such), as MT2KD's code reports it.
+
+    Raises:
+        ValueError: labels are not of both kinds, or not as many as scores.
+    """
+    false_alarms, hits, thresholds = _curve(labels, scores)
+    misses = 1 - hits
+    place = int(np.argmin(np.abs(misses - false_alarms)))
+    return EqualErrorRate(float((misses[place] + false_alarms[place]) / 2), float(thresholds[place]))
+
+
 def min_detection_cost(
     labels: Sequence[int] | np.ndarray,
     scores: Sequence[float] | np.ndarray,

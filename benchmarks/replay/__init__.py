@@ -33,6 +33,7 @@ from benchmarks.replay import (
     speechut,
     text_preparation,
     transformers_models,
+    teachers,
 )
 from benchmarks.replay.case import Case, CaseError, Check, Comparison, read_case
 
@@ -70,6 +71,9 @@ ADAPTERS = [
         mmspeech,
     )
     for fits, replay in part.ADAPTERS
+        teachers,
+        mt2kd,
+        multistage,
 ]
 
 
