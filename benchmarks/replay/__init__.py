@@ -31,9 +31,9 @@ from benchmarks.replay import (
     speecht5_data,
     speecht5_transformers,
     speechut,
+    teachers,
     text_preparation,
     transformers_models,
-    teachers,
 )
 from benchmarks.replay.case import Case, CaseError, Check, Comparison, read_case
 
@@ -69,11 +69,9 @@ ADAPTERS = [
         speechut,
         text_preparation,
         mmspeech,
+        teachers,
     )
     for fits, replay in part.ADAPTERS
-        teachers,
-        mt2kd,
-        multistage,
 ]
 
 
