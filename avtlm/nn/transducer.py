@@ -23,6 +23,7 @@ class TransducerConfig:
     Attributes:
         context: labels that the prediction network sees.
         joint_dim: width in which frames and predictions are added.
+        empty_start: before a text stands one blank, and before that nothing, a vector of zeros, as in the models of icefall; else blanks.
     """
 
     weight: float = 0.7
@@ -30,6 +31,7 @@ class TransducerConfig:
     context: int = 2
     joint_dim: int = 512
     dropout: float = 0.1
+    empty_start: bool = False
 
     def __post_init__(self) -> None:
         if not 0.0 < self.weight < 1.0:
@@ -64,27 +66,53 @@ class TransducerHead(nn.Module):
     def forward(self, encoded: Tensor, tokens: Tensor) -> Tensor:
         """Frames (batch, frames, encoder_dim) and texts (batch, labels) -> logits (batch, frames, labels + 1, vocabulary): at place u, u
         labels have been said."""
-        before = tokens.new_full((len(tokens), self.config.context), self.blank)
-        predicted = self._say(torch.cat([before, tokens], 1))
-        joined = self.project_encoded(encoded)[:, :, None] + predicted[:, None]
+        joined = self.project_encoded(encoded)[:, :, None] + self.project_predicted(self.read(tokens))[:, None]
         return self.output(joined.tanh())
+
+    def read(self, tokens: Tensor) -> Tensor:
+        """Texts (batch, labels) -> what the prediction network makes of them, (batch, labels + 1, dim): at place u, u labels have been
+        said."""
+        before = self._start(len(tokens)).to(tokens)
+        before[:, -1] = self.blank
+        return self._see(torch.cat([before, tokens], 1))
+
+    def join_some(self, encoded: Tensor, read: Tensor, ranges: Tensor) -> Tensor:
+        """Logits at some places of every frame.
+
+        Args:
+            encoded: (batch, frames, encoder_dim).
+            read: see `read`.
+            ranges: the places, int (batch, frames, width).
+
+        Returns:
+            (batch, frames, width, vocabulary).
+        """
+        said = self.project_predicted(read)
+        chosen = said.gather(1, ranges.flatten(1)[..., None].expand(-1, -1, said.shape[2])).unflatten(1, ranges.shape[1:])
+        return self.output((self.project_encoded(encoded)[:, :, None] + chosen).tanh())
 
     # Search ------------------------------------------------------------------------------------------------------------------------------
 
     def initial_state(self, rows: int) -> Tensor:
-        """The last labels of empty texts: blanks, (rows, context)."""
-        return torch.full((rows, self.config.context), self.blank, device=self.embedding.weight.device)
+        """The last labels of empty texts: blanks, or -1 for nothing, (rows, context)."""
+        return self._start(rows)
+
+    def _start(self, rows: int) -> Tensor:
+        what = -1 if self.config.empty_start else self.blank
+        return torch.full((rows, self.config.context), what, device=self.embedding.weight.device)
 
     def predict(self, tokens: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """tokens (rows,) behind the labels of ``state`` (rows, context) -> what may follow (rows, joint_dim), and the new state."""
         state = torch.cat([state[:, 1:], tokens[:, None]], 1)
-        return self._say(state)[:, 0], state
+        return self.project_predicted(self._see(state))[:, 0], state
 
     def join(self, encoded: Tensor, predicted: Tensor) -> Tensor:
         """Frames (rows, encoder_dim) and predictions (rows, joint_dim) -> logits (rows, vocabulary)."""
         return self.output((self.project_encoded(encoded) + predicted).tanh())
 
-    def _say(self, labels: Tensor) -> Tensor:
-        """(rows, labels) -> (rows, labels - context + 1, joint_dim): a prediction behind every ``context`` of them."""
-        seen = self.convolution(self.dropout(self.embedding(labels)).transpose(1, 2)).transpose(1, 2)
-        return self.project_predicted(F.relu(seen))
+    def _see(self, labels: Tensor) -> Tensor:
+        """(rows, labels) -> (rows, labels - context + 1, dim), for every ``context`` of them; -1 is nothing."""
+        embedded = self.embedding(labels.clamp(min=0))
+        if self.config.empty_start:
+            embedded = embedded * (labels >= 0)[..., None]
+        return F.relu(self.convolution(self.dropout(embedded).transpose(1, 2)).transpose(1, 2))
