@@ -21,6 +21,9 @@ CORPORA = {
     "audioset": "sounds with labels of 527 classes",
     "esc50": "sounds of 50 classes",
     "musan": "music, speech and noise",
+    "aishell1": "Mandarin, read by 400 speakers, 178 hours",
+    "aishell2": "Mandarin, read by 1,991 speakers, 1,000 hours",
+    "read_aloud_mandarin": "synthetic: Mandarin sentences, said on the spot, nothing is downloaded",
     "talking_heads": "synthetic: drawn and voiced on the spot, nothing is downloaded",
 }
 
@@ -30,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     if not given or given[0] in ("-h", "--help"):
         print("usage: python -m preprocess.corpora NAME --root DIR --out DIR [options]   (NAME --help explains them)\n")
-        print("\n".join(f"  {name:16} {what}" for name, what in CORPORA.items()))
+        print("\n".join(f"  {name:20} {what}" for name, what in CORPORA.items()))
         return 0 if given else 2
     if given[0] not in CORPORA:
         print(f"corpora: {given[0]!r} is unknown; choose one of {', '.join(CORPORA)}.", file=sys.stderr)

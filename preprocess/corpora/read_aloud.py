@@ -14,24 +14,19 @@ Text and speech are in five parts, each a folder with a manifest; no sentence st
 The same seed gives the same files on any number of workers.
 """
 
-import argparse
-import dataclasses
-import os
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from avtlm.data.manifest import Manifest, Utterance, write_manifest
-from avtlm.data.media import write_wav
+from avtlm.data.manifest import Utterance
 from avtlm.data.seeds import seed_for
-from avtlm.training.progress import bar
 from preprocess.corpora.recipe import claim
-from preprocess.pool import Crash, run_tasks
+from preprocess.corpora.voicing import SPLITS, Reading, command, say_all
 from preprocess.synthesis import espeak
-from preprocess.synthesis.espeak import Voice, speak
+from preprocess.synthesis.espeak import Voice
 from preprocess.synthesis.tales import Tale, distinct_tales
 from preprocess.synthesis.voices import draw_voices
 
@@ -63,22 +58,6 @@ SIZES = {
     "default": Size((1500, 60, 120), (8, 2, 4), 30, (40, 5, 10), 1500, 10_000),
     "long": Size((6000, 200, 400), (24, 6, 12), 60, (80, 10, 20), 12_000, 100_000),
 }
-SPLITS = ("train", "valid", "test")
-
-
-@dataclass(frozen=True)
-class Reading:
-    """One sentence in one voice, to be made."""
-
-    part: str
-    id: str
-    speaker: str
-    voice: Voice
-    split: str
-    tale: Tale
-    out: Path
-    seed: int
-    extra: tuple[tuple[str, str], ...] = ()
 
 
 def generate(out: str | Path, size: str = "default", seed: int = 1, workers: int | None = None) -> Path:
@@ -103,18 +82,7 @@ def generate(out: str | Path, size: str = "default", seed: int = 1, workers: int
     folder = Path(out)
     claim(folder, {"corpus": "read_aloud", "size": size, "seed": seed, "version": VERSION}, ("reader", "text"))
     readings, texts = plan(folder, SIZES[size], seed)
-    count = (os.cpu_count() or 1) if workers is None else workers
-    shares = [readings[start : start + 20] for start in range(0, len(readings), 20)]
-    rows: dict[str, list[Utterance]] = {"text": texts}
-    with bar("reading aloud", len(readings)) as progress:
-        for index, made in run_tasks(_read, shares, _no_preparation, count):
-            if isinstance(made, Crash):
-                raise RuntimeError(f"{folder}: reading {shares[index][0].id} and those after it failed: {made.reason}.")
-            for part, row in made:
-                rows.setdefault(part, []).append(row)
-            progress.advance(len(made))
-    for part, found in rows.items():
-        write_manifest(folder / part / "manifest.jsonl", Manifest(folder / part, tuple(sorted(found, key=lambda row: row.id))))
+    say_all(folder, readings, {"text": texts}, workers)
     return folder
 
 
@@ -147,7 +115,7 @@ def plan(out: Path, size: Size, seed: int) -> tuple[list[Reading], list[Utteranc
     for index in range(size.unpaired):
         place = index % (known + 1)
         who = ("reader", READER) if place == known else (f"voice{place:02d}", voices[place])
-        readings.append(_reading("unpaired", f"unpaired_{index:06d}", who, "train", next(tales), out, seed))
+        readings.append(Reading("unpaired", f"unpaired_{index:06d}", *who, "train", next(tales).english, out, seed, transcribed=False))
     texts = [Utterance(f"text_{index:06d}", transcript=next(tales).english, split="train") for index in range(size.text)]
     return readings, texts
 
@@ -164,66 +132,16 @@ def _variant(voice: Voice) -> str:
 
 
 def _reading(
-    part: str, name: str, who: tuple[str, Voice], split: str, tale: Tale, out: Path, seed: int, extra: tuple[tuple[str, str], ...] = ()
+    part: str, name: str, who: tuple[str, Voice], split: str, tale: Tale, out: Path, seed: int, columns: tuple[tuple[str, str], ...] = ()
 ) -> Reading:
-    return Reading(part, name, *who, split, tale, out, seed, extra)
+    """With its translation behind what else is known of it."""
+    return Reading(part, name, *who, split, tale.english, out, seed, (*columns, ("translation", tale.german)))
 
 
-def _no_preparation() -> None:
-    """Workers need none."""
-
-
-def _read(_: None, share: list[Reading]) -> list[tuple[str, Utterance]]:
-    return [(reading.part, _row(reading)) for reading in share]
-
-
-def _row(reading: Reading) -> Utterance:
-    """Say a sentence in its voice, a little faster or slower, higher or lower, and write it."""
-    rng = np.random.default_rng(seed_for(reading.seed, "reading", reading.part, reading.id))
-    own = dataclasses.replace(
-        reading.voice,
-        rate=round(reading.voice.rate * rng.uniform(0.97, 1.03)),
-        pitch=int(np.clip(reading.voice.pitch + rng.integers(-3, 4), 0, 99)),
-    )
-    speech = speak(reading.tale.english, own, lead=0.1, tail=0.15, seed=int(rng.integers(2**31)))
-    name = f"audio/{reading.id}.wav"
-    if not (reading.out / reading.part / name).exists():
-        write_wav(reading.out / reading.part / name, speech.wave)
-    extra: dict[str, Any] = dict(reading.extra)
-    transcript: str | None = None
-    if reading.part != "unpaired":
-        transcript = reading.tale.english
-        extra["translation"] = reading.tale.german
-    phones = " ".join(f"{phone.symbol}:{phone.start:.4f}:{phone.end:.4f}" for phone in speech.phones)
-    return Utterance(
-        reading.id,
-        audio=name,
-        audio_samples=len(speech.wave),
-        transcript=transcript,
-        speaker=reading.speaker,
-        split=reading.split,
-        phones=phones,
-        extra=extra,
-    )
-
-
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """The command ``python -m preprocess.corpora.read_aloud``."""
-    parser = argparse.ArgumentParser(
-        prog="python -m preprocess.corpora.read_aloud", description="Have sentences read aloud by synthetic voices."
-    )
-    parser.add_argument("--out", required=True, metavar="DIR", help="folder of the corpus")
-    parser.add_argument("--size", choices=list(SIZES), default="default", help="36, 1,680 or 6,600 sentences of the reader")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--workers", type=int, metavar="N", help="processes (default: one for each core)")
-    options = parser.parse_args(arguments)
-    try:
-        folder = generate(options.out, options.size, options.seed, options.workers)
-    except (ValueError, ImportError, OSError, RuntimeError) as error:
-        print(f"read_aloud: {error}", file=sys.stderr)
-        return 1
-    print(folder)
-    return 0
+    sizes = {name: f"{sum(size.reader):,} sentences of the reader" for name, size in SIZES.items()}
+    return command("read_aloud", "Have sentences read aloud by synthetic voices.", sizes, generate, arguments)
 
 
 if __name__ == "__main__":

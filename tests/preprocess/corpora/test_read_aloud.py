@@ -50,7 +50,7 @@ def test_sentences_are_shared_by_the_reader_and_the_others_of_a_split_alone(size
     places: dict[str, set[str]] = {}
     for reading in readings:
         part = "pair" if reading.part in ("reader", "others") else reading.part
-        places.setdefault(reading.tale.english, set()).add(f"{part} {reading.split}")
+        places.setdefault(reading.text, set()).add(f"{part} {reading.split}")
     for row in texts:
         assert row.transcript is not None
         places.setdefault(row.transcript, set()).add("text")
