@@ -28,6 +28,7 @@ from avtlm.nn.feed_forward import ExpertFeedForward
 from avtlm.nn.positions import PositionalConvolution, PositionGate, StackedPositionalConvolution
 from avtlm.nn.quantize import GumbelQuantizer
 from avtlm.nn.transformer import Attention, DecoderLayer, DecoderStack, EncoderLayer
+from avtlm.nn.zipformer.layer import View, ZipformerLayer
 from avtlm.objectives.masked_prediction import UnitPredictor
 
 Amount = float | Tensor
@@ -83,6 +84,8 @@ class UsefulWork:
             hook = self._unit_predictor
         elif isinstance(module, GumbelQuantizer):
             hook = self._quantizer
+        elif isinstance(module, ZipformerLayer):
+            hook = self._zipformer_layer
         if hook is not None:
             self._handles.append(module.register_forward_hook(hook))
         if isinstance(module, LipEncoder):
@@ -200,6 +203,17 @@ class UsefulWork:
             self._add(cost * frames * _passes(x, *weights))
 
         return count
+
+    def _zipformer_layer(self, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        """Attention alone; its linear maps and convolutions are counted where they happen."""
+        if self._batch is not None:
+            assert isinstance(module, ZipformerLayer)
+            x, view = inputs
+            assert isinstance(view, View)
+            _, squares = self._sums(x, view.lengths)
+            weights, values = module.attention_weights, module.attention1.value.out_features
+            scores = weights.heads * (weights.query_dim + weights.position_dim)
+            self._add(2.0 * (scores + 2 * values + module.nonlinear_attention.width) * squares * _passes(x, weights.project.weight))
 
     def _decoder_layer(self, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         if self._batch is not None:

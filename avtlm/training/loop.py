@@ -308,7 +308,8 @@ class Trainer:
     def step(self, step: int, batches: dict[str, BatchIterator], meter: Meter) -> float:
         """Draw the batches of a step, and make its update; returns the learning rate."""
         rounds = self._draw(step, batches)
-        lr = set_lr(self.optimizer, schedule(self.settings.optim, step, self.settings.steps))
+        passes = min(epoch for epoch, _ in self.state.positions.values())  # over all of the data, before these batches
+        lr = set_lr(self.optimizer, schedule(self.settings.optim, step, self.settings.steps, passes))
         self._step(step, rounds, meter)
         return lr
 

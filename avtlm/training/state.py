@@ -71,11 +71,15 @@ def load_state(folder: Path, optimizer: torch.optim.Optimizer, names: Mapping[nn
         raise ValueError(
             f"{target}: optimiser state of another model ({sorted(set(found) - set(known))[0]}); remove the folder to start again."
         )
+    unshaped: frozenset[str] = getattr(optimizer, "whole_state", frozenset())  # of no parameter's shape, and whole on every process
     for name, values in found.items():
         parameter = known[name]
         # The count of updates is read by the kernel that updates all parameters at once, else by Python.
         device = parameter.device if optimizer.defaults.get("fused") else torch.device("cpu")
-        optimizer.state[parameter] = {key: value.to(device) if key == "step" else like(value, parameter) for key, value in values.items()}
+        optimizer.state[parameter] = {
+            key: value.to(device) if key == "step" else value.to(parameter.device) if key in unshaped else like(value, parameter)
+            for key, value in values.items()
+        }
     raw = json.loads((target / "state.json").read_text(encoding="utf-8"))
     raw["positions"] = {name: (epoch, index) for name, (epoch, index) in raw["positions"].items()}
     raw["candidates"] = {int(step): quality for step, quality in raw["candidates"].items()}
