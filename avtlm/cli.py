@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from avtlm import __version__, unit_verbs
+from avtlm import __version__, sound_verbs, unit_verbs
 from avtlm.files import DEFAULT_MODEL
 from avtlm.memory import use_huge_pages
 
@@ -690,6 +690,7 @@ def _parser() -> argparse.ArgumentParser:
     convert.add_argument("--vocabulary", metavar="FILE", help="SentencePiece model, dict.txt or vocab.txt, if a checkpoint holds none")
 
     unit_verbs.add_verbs(verb)
+    sound_verbs.add_verbs(verb)
 
     info = verb("info", _info, "show what a model folder, a manifest or a media file holds")
     info.add_argument("path", metavar="PATH")

@@ -1,5 +1,5 @@
-"""A model that is used whole to write down what it hears: its own encoder, and its own decoder, CTC or both (SpeechT5, SpeechLM, SpeechUT,
-MMSpeech).
+"""A model that is used whole to write down what it hears: its own encoder, and its own decoder, CTC or transducer (SpeechT5, SpeechLM,
+SpeechUT, MMSpeech, MT2KD).
 
 What is unusual here:
 - Its ids are those of a dictionary with more symbols behind: a hole (``<mask>``) and, in SpeechT5, CTC's blank, which is the last one. No
@@ -43,7 +43,7 @@ class TextConfig(Protocol):
 
 
 class WritesText(Protocol):
-    """A system with an encoder and, over the same symbols of text, a decoder of its own (None without), CTC, or both."""
+    """A system with an encoder and, over the same symbols of text, a decoder of its own (None without), CTC, or a transducer."""
 
     config: Any  # a TextConfig
     decoder: Any
@@ -84,7 +84,7 @@ class WholeModel(Transcriber):
         self.model = model
         search = getattr(whole.config, "search", None)
         self._decoding = decoding or (official_decoding() if search is None else DecodingConfig(**search))
-        heads = (config.ctc_head != "none", whole.decoder is not None, False)
+        heads = (config.ctc_head != "none", whole.decoder is not None, getattr(model, "transducer", None) is not None)
         check_heads(self._decoding, *heads, " was asked for, but this model has no {}")
 
     @property
@@ -94,13 +94,13 @@ class WholeModel(Transcriber):
 
     @property
     def heads(self) -> Heads:
-        """The model's own decoder and CTC, those that it has."""
+        """The model's own decoder, CTC and transducer, those that it has."""
         whole: WritesText = self.model  # type: ignore[assignment]
         config: TextConfig = whole.config
         ctc = None if config.ctc_head == "none" else whole.ctc_logits
         never = tuple(index for index in (config.mask_id, config.blank) if index is not None)
-        start = getattr(config, "start", EOS)
-        return Heads(whole.decoder, ctc, self.vocabulary, blank=config.blank, never=never, size=config.vocabulary, start=start)
+        start, transducer = getattr(config, "start", EOS), getattr(self.model, "transducer", None)
+        return Heads(whole.decoder, ctc, self.vocabulary, transducer, config.blank, never, config.vocabulary, start)
 
     def encode(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """What the decoder attends to: the encoder's output, see Transcriber.encode, or what the model makes of it (``remember``)."""

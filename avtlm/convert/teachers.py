@@ -84,8 +84,8 @@ def whisper_config(values: Mapping[str, Any], keys: tuple[str | None, ...], plac
     Raises:
         ConversionError: one is missing.
     """
-    found = [values.get(key) for key in keys if key is not None]
-    if not all(isinstance(value, int) for value in found):
+    found = [value for value in (values.get(key) for key in keys if key is not None) if isinstance(value, int)]
+    if len(found) < sum(key is not None for key in keys):
         raise ConversionError(f"{place}: one of {', '.join(key for key in keys if key)} is missing; copy its configuration again.")
     dim, layers, heads, bands, positions, *hidden = found
     return WhisperConfig(dim, layers, heads, hidden[0] if hidden else 4 * dim, bands, positions)

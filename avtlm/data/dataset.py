@@ -48,10 +48,12 @@ Task = Literal[
     "synthesis",
     "conversion",
     "speaker",
+    "distillation",
+    "tagging",
 ]
 OF_TEXT = ("sentences", "infilling", "units")  # without media: whatever sound or picture a row has is not looked at
 # What would not fit if clips were cut.
-WHOLE = ("recognition", "text", "sentences", "text_to_units", "infilling", "units", "synthesis", "conversion")
+WHOLE = ("recognition", "text", "sentences", "text_to_units", "infilling", "units", "synthesis", "conversion", "distillation")
 TRANSCRIPT = "transcript"
 IN_SHARDS = "shards"
 SIDE = 96  # of lip crops as they are stored
@@ -65,7 +67,7 @@ class Source:
         manifest: path of the manifest, or folder or URL of shards (see avtlm.data.shards), or, for ``sentences``, a text file with one in
             every line.
         task: kind of batch it gives; ``sentences`` are the transcripts alone, for language models; for those behind it, of models that read
-            and write both speech and text, see avtlm.data.spoken_clips.
+            and write both speech and text, see avtlm.data.spoken_clips; for ``distillation`` and ``tagging`` avtlm.data.heard_clips.
         split: which split; None takes all rows, as do sentences of which none has a split.
         units: file of unit labels (pre-training), see avtlm.units.labels; ``shards`` takes those that lie in the shards.
         written: the column of the manifest that is written, or read: ``transcript``, or a key of ``extra`` such as ``translation``;
@@ -74,6 +76,8 @@ class Source:
         voices: file of speaker embeddings for models that write in a voice, see avtlm.data.voices.
         max_frames: bound of one batch of this source in place of the run's; of texts, symbols.
         further_units: files of labels of further inventories (cluster ensembles), for models that predict several at once.
+        teachers: folder of what teachers say about the clips (``avtlm teach``), for ``distillation``; null asks the model's own teachers.
+        learns: from which of them: ``speech``, ``sound``, ``speaker``; null from all that there are.
         limit: use only this many utterances, drawn with ``limit_seed`` (the small labelled part of low-resource experiments).
         weight: share of the steps that contain a batch of this source.
         modality: for ``recognition``, what is given of clips with sound and picture: both, the sound (``a``) or the lips (``v``).
@@ -105,6 +109,8 @@ class Source:
     voices: str | None = None
     max_frames: int | None = None
     phonemes: str | None = None
+    teachers: str | None = None
+    learns: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.further_units and self.units is None:
@@ -123,6 +129,12 @@ class Source:
             raise ValueError(f"written: null for {self.task}; only units stand without a text, so name the column of the texts.")
         if self.phonemes is not None and self.task != "recognition":
             raise ValueError(f"phonemes: {self.phonemes} for {self.task}; only recognition names them; leave it out.")
+        if (self.teachers is not None or self.learns is not None) and self.task != "distillation":
+            raise ValueError(
+                f"teachers, learns: {self.teachers or self.learns} for {self.task}; only distillation has teachers; leave them out."
+            )
+        if self.learns is not None and (not self.learns or not set(self.learns) <= {"speech", "sound", "speaker"}):
+            raise ValueError(f"learns: {', '.join(self.learns) or 'nothing'}; choose among speech, sound and speaker, or null for all.")
         if self.max_frames is not None and self.max_frames < 1:
             raise ValueError(f"max_frames: {self.max_frames}; give at least 1, or null for the run's.")
 

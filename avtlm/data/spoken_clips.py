@@ -25,6 +25,7 @@ from torch import Tensor
 from avtlm.data import text_units
 from avtlm.data.batching import Batch
 from avtlm.data.dataset import OF_TEXT, ClipDataset, Source, seconds, written
+from avtlm.data.heard_clips import HEARD, HeardDataset
 from avtlm.data.inputs import InputFormat
 from avtlm.data.manifest import Utterance as Row
 from avtlm.data.manifest import read_manifest
@@ -224,10 +225,13 @@ def open_source(
     phones: Vocabulary | None = None,
     training: bool = True,
     speakers: Sequence[str] = (),
+    tags: Sequence[str] = (),
 ) -> ClipDataset:
-    """The dataset of a source, whatever its task is; see ClipDataset, SpokenDataset and TextUnitDataset."""
+    """The dataset of a source, whatever its task is; see ClipDataset, SpokenDataset, HeardDataset and TextUnitDataset."""
     if source.task == text_units.TASK:
         return text_units.TextUnitDataset(source, seed, inputs, vocabulary, training)
+    if source.task in HEARD:
+        return HeardDataset(source, seed, inputs, training, tags)
     if source.task in SPOKEN:
         return SpokenDataset(source, seed, inputs, vocabulary, training, speakers)
     return ClipDataset(source, seed, inputs, vocabulary, phones, training)

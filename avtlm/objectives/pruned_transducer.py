@@ -125,7 +125,7 @@ def sum_paths(lattice: Lattice, lengths: Tensor, token_lengths: Tensor) -> Summe
         boundary = torch.stack([zero, zero, token_lengths, lengths], 1).long()
         total, (labels, blanks) = kernel(lattice.labels, lattice.blanks, boundary, True)
         return Summed(total, labels, blanks)
-    total, labels, blanks = _Sum.apply(lattice.labels, lattice.blanks, lengths, token_lengths)  # type: ignore[no-untyped-call]
+    total, labels, blanks = _Sum.apply(lattice.labels, lattice.blanks, lengths, token_lengths)
     return Summed(total, labels, blanks)
 
 
@@ -146,10 +146,10 @@ class _Sum(torch.autograd.Function):
         with torch.enable_grad():
             steps = (labels.detach().requires_grad_(), blanks.detach().requires_grad_())
             total = _recursion(*steps, lengths, token_lengths)
-            occupied = torch.autograd.grad(total.sum(), steps)
-        ctx.save_for_backward(*occupied)
-        ctx.mark_non_differentiable(*occupied)
-        return total.detach(), *occupied
+            said, waited = torch.autograd.grad(total.sum(), steps)
+        ctx.save_for_backward(said, waited)
+        ctx.mark_non_differentiable(said, waited)
+        return total.detach(), said, waited
 
     @staticmethod
     @once_differentiable

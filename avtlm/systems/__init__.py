@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -29,6 +30,7 @@ class System:
         whole: it is trained and used with its own decoder and vocabulary (avtlm.protocols.WholeConfig).
         task: the only one that it is trained for, where that is not pre-training.
         paired: it pre-trains on speech with transcripts, too.
+        learns: tasks of the sources that a run of a task may have, where these are not those of other systems.
     """
 
     module: str
@@ -38,6 +40,7 @@ class System:
     whole: bool = False
     task: str | None = None
     paired: bool = False
+    learns: Mapping[str, tuple[str, ...]] | None = None
 
     def config_class(self) -> type[Any]:
         cls: type[Any] = getattr(importlib.import_module(self.module), self.config)
@@ -56,6 +59,14 @@ SYSTEMS = {
     "hubert": System("avtlm.systems.hubert", "HubertConfig", "Hubert"),
     "language_model": System("avtlm.systems.language_model", "LanguageModelConfig", "LanguageModel", units=False),
     "mmspeech": System("avtlm.systems.mmspeech", "MMSpeechConfig", "MMSpeech", units=False, whole=True, paired=True),
+    "mt2kd": System(
+        "avtlm.systems.mt2kd",
+        "MT2KDConfig",
+        "MT2KD",
+        units=False,
+        whole=True,
+        learns={"pretrain": ("distillation",), "transcription": ("recognition", "tagging", "speaker")},
+    ),
     "mt4ssl": System("avtlm.systems.mt4ssl", "MT4SSLConfig", "MT4SSL"),
     "speech2c": System("avtlm.systems.speech2c", "Speech2CConfig", "Speech2C"),
     "speechlm": System("avtlm.systems.speechlm", "SpeechLMConfig", "SpeechLM", whole=True),

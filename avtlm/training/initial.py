@@ -37,6 +37,7 @@ class Start:
         speakers: names of those that are told apart, by their numbers.
         decoding: settings for the folder of a model that is trained whole.
         files: further text files for the folder, by name.
+        tags: names of the classes of sounds, by their numbers.
     """
 
     model: nn.Module
@@ -47,6 +48,7 @@ class Start:
     speakers: tuple[str, ...] = ()
     decoding: Any = None
     files: Mapping[str, str] = field(default_factory=dict)
+    tags: tuple[str, ...] = ()
 
 
 # Which runs a source is for; all others are for pre-training.
@@ -56,9 +58,11 @@ RUNS: dict[str, tuple[str, ...]] = {
     "text_to_units": ("text_to_units",),
     "synthesis": ("generation",),
     "conversion": ("generation",),
-    "speaker": ("speaker",),
+    "speaker": ("speaker", "transcription"),
+    "tagging": ("transcription",),
 }
 UNPAIRED = ("speech", "infilling", "units")  # what systems that are trained whole pre-train on
+NEEDS_SEVERAL = ("distillation", "tagging")  # only for systems that say what they learn from (System.learns)
 
 
 def check_sources(settings: "TrainConfig") -> None:
@@ -76,6 +80,8 @@ def check_sources(settings: "TrainConfig") -> None:
     if settings.task in systems.WHOLE and not system.whole:
         raise ValueError(f"task: {settings.task} for {settings.system}, which is not trained whole; fine-tune it with recognition.")
     for key, part in {**{f"sources.{name}": part for name, part in settings.sources.items()}, "validation": settings.validation}.items():
+        if part is not None and _is_one_of_several(key, part, settings, system):
+            continue
         if part is None or (settings.task == "pretrain" and part.task == "recognition" and system.paired):
             continue
         if settings.task not in RUNS.get(part.task, ("pretrain",)):
@@ -85,6 +91,21 @@ def check_sources(settings: "TrainConfig") -> None:
             raise ValueError(f"{key}.task: {part.task!r} gives no batches that {settings.system} learns from; choose among {kinds}.")
         if settings.task == "pretrain" and part.units is None and system.units:
             raise ValueError(f"{key}.units: missing; a pre-training source needs unit labels (see avtlm units --help).")
+
+
+def _is_one_of_several(key: str, part: Source, settings: "TrainConfig", system: systems.System) -> bool:
+    """Whether a source is among those that a system itself says it learns from (System.learns).
+
+    Raises:
+        ValueError: such a source for another system, or another source for such a system.
+    """
+    if system.learns is None and part.task not in NEEDS_SEVERAL and (part.task, settings.task) != ("speaker", "transcription"):
+        return False
+    allowed = (system.learns or {}).get(settings.task, ())
+    if part.task not in allowed:
+        choice = f"choose among {', '.join(allowed)}" if allowed else "choose another task, or the system mt2kd"
+        raise ValueError(f"{key}.task: {part.task!r} gives no batches that {settings.system} learns from by {settings.task}; {choice}.")
+    return True
 
 
 def build(settings: "TrainConfig", vocabulary: Tokenizer | None = None) -> Start:

@@ -248,7 +248,7 @@ class Trainer:
 
     def _dataset(self, part: Source, training: bool) -> ClipDataset:
         start = self.start
-        return open_source(part, self.settings.seed, start.inputs, start.vocabulary, start.phones, training, start.speakers)
+        return open_source(part, self.settings.seed, start.inputs, start.vocabulary, start.phones, training, start.speakers, start.tags)
 
     # The loop ------------------------------------------------------------------------------------------------------------------------
 

@@ -61,7 +61,7 @@ class Validation:
         self.run = run
         self.dataset = dataset
         self.samples: list[Sample] = []
-        self.writer = _writer(run)
+        self.writer = _writer(run) if dataset.source.task == "recognition" else None
         lengths = [dataset.frames(index) for index in range(len(dataset))]
         bound = dataset.source.max_frames or run.settings.max_frames
         plans = plan_batches(lengths, bound, run.settings.max_rows, torch.Generator().manual_seed(0))

@@ -18,10 +18,12 @@ from avtlm import config, systems
 from avtlm.data.dataset import Source, choose, written
 from avtlm.data.manifest import Utterance, read_manifest
 from avtlm.data.spoken_clips import READS
+from avtlm.data.tags import listed, read_tags
 from avtlm.decoding.settings import DecodingConfig
 from avtlm.decoding.synthesis import LONGEST_OF_SPEECH, SynthesisOptions
 from avtlm.protocols import DropsHeads, WholeConfig
 from avtlm.text.vocabulary import FILE, Tokenizer, Vocabulary, load_vocabulary
+from avtlm.training.heard_sources import SUBSAMPLED_RATE, tag_table, taught
 from avtlm.training.initial import Start, load_except, merged, vocabulary_of
 
 if TYPE_CHECKING:
@@ -50,12 +52,14 @@ def build_whole(settings: "TrainConfig", vocabulary: Tokenizer | None = None) ->
         raise ValueError(f"subwords: {settings.subwords}, but {settings.initialise} has a vocabulary; name {VOCABULARY} in fresh.")
     if vocabulary is None:
         vocabulary = _vocabulary(settings, kind, known)
-    speakers = speaker_table(settings) if settings.task == "speaker" else ()
+    speakers = speaker_table(settings) if any(part.task == "speaker" for part in settings.sources.values()) else ()
     kept = vocabulary is not None and known is not None and known.symbols == vocabulary.symbols
     counted: dict[str, Any] = {} if vocabulary is None else {"vocabulary": symbols_of(vocabulary, kind)}
     if kept and given is not None:
         counted["vocabulary"] = config.to_dict(given.config)["vocabulary"]
     counted |= {"speakers": len(speakers)} if speakers else {}
+    told, tags = _heard(settings)
+    counted |= told
     base = {} if given is None or settings.task == "pretrain" else config.to_dict(given.config)
     if not kept:
         base.pop("text_mask", None)  # vocabularies that are made here have one
@@ -77,11 +81,13 @@ def build_whole(settings: "TrainConfig", vocabulary: Tokenizer | None = None) ->
             anew += _parts(model, kind.vocabulary_parts)
         if speakers and read_speakers(settings.initialise) != speakers:
             anew += _parts(model, kind.speaker_parts)
+        if tags and read_tags(settings.initialise) != tags and "tags" in told and settings.task != "pretrain":
+            anew += _parts(model, kind.tag_parts)  # type: ignore[attr-defined]  # of systems that learn from such sources
         unwanted = tuple(f"{name}." for name in kind.optional_parts if not _parts(model, (name,)))
         taken = {name: tensor for name, tensor in given.state_dict().items() if not name.startswith(unwanted)}
         load_except(model, taken, anew)
     card = {"system": settings.system, "task": settings.task, "model": config.to_dict(model_config)}
-    return Start(model, card, systems.input_format(model), vocabulary, None, speakers, decoding_of(settings))
+    return Start(model, card, systems.input_format(model), vocabulary, None, speakers, decoding_of(settings), listed(tags), tags)
 
 
 def model_settings(settings: "TrainConfig", base: dict[str, Any], counted: dict[str, Any]) -> dict[str, Any]:
@@ -111,6 +117,18 @@ def _initial(settings: "TrainConfig", kind: type[Any]) -> tuple[nn.Module | None
 def _parts(model: nn.Module, names: tuple[str, ...]) -> list[str]:
     """Those of the parts that a model has."""
     return [name for name in names if any(key.startswith(f"{name}.") for key in model.state_dict())]
+
+
+def _heard(settings: "TrainConfig") -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Settings of the model that sources of sounds and of teachers decide, and the names of the classes of sounds."""
+    sources = settings.sources
+    tags = tag_table(sources, settings.initialise)
+    if tags:
+        return {"tags": len(tags)}, tags
+    taught_by = [part for part in sources.values() if part.task == "distillation"]
+    encoder = settings.model.get("encoder", {})
+    told, tags = taught(taught_by, SUBSAMPLED_RATE / encoder.get("output_downsampling", 2)) if taught_by else ({}, ())
+    return told, tags or read_tags(settings.initialise)
 
 
 # Vocabulary ---------------------------------------------------------------------------------------------------------------------------
@@ -166,7 +184,8 @@ def speaker_table(settings: "TrainConfig") -> tuple[str, ...]:
     Raises:
         ValueError: there are fewer than two.
     """
-    names = {row.speaker for part in settings.sources.values() for row in _rows(part) if row.speaker is not None}
+    named = [part for part in settings.sources.values() if part.task == "speaker"]
+    names = {row.speaker for part in named for row in _rows(part) if row.speaker is not None}
     if len(names) < 2:
         raise ValueError(f"sources: {len(names)} speakers are named, and at least two are to be told apart; check the manifests' speaker.")
     return tuple(sorted(names))

@@ -22,6 +22,7 @@ from benchmarks.replay import (
     lips,
     metrics,
     mmspeech,
+    mt2kd,
     preparation,
     speech2c,
     speech_encoders,
@@ -70,6 +71,7 @@ ADAPTERS = [
         text_preparation,
         mmspeech,
         teachers,
+        mt2kd,
     )
     for fits, replay in part.ADAPTERS
 ]
