@@ -15,6 +15,7 @@ from avtlm.data.seeds import seed_for
 from avtlm.training.flops import UsefulWork
 from avtlm.training.loop import TrainConfig, Trainer
 from tests.made_corpus import MadeCorpus, make_corpus
+from tests.nn.zipformer.made_zipformer import features, zipformer
 from tests.training import made_runs
 from tests.training.test_speech_systems import MODELS
 from tests.training.test_speech_systems import pretraining as speech
@@ -139,3 +140,23 @@ def test_recomputed_and_compiled_layers_count_once_and_nothing_counts_outside(co
     assert work.take() == 0
     work.remove()
     assert step(run, batch_of(run, "audio", 2), work) == 0
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_a_zipformer_costs_what_pytorch_counts_and_padding_nothing(causal: bool) -> None:
+    model = zipformer(causal=causal).train()
+    model.batch_count = 1e6
+    work, lengths = UsefulWork(model), torch.tensor([203, 120])
+    sound = features(2, 203)
+
+    def cost(rows: slice, frames: int) -> tuple[float, float]:
+        batch = Batch(("a", "b")[rows], "audio", audio=sound[rows, :frames], audio_lengths=lengths[rows])
+        with FlopCounterMode(display=False) as counter, work.counting(batch):
+            out = model(sound[rows, :frames], lengths[rows], -1 if causal else None)
+        return float(work.take()), 3.0 * counter.get_total_flops() * bool(out.lengths.sum())
+
+    mine, counted = cost(slice(0, 1), 203)
+    # PyTorch adds the scores of twice as many distances as there are keys, and no gradient of the features.
+    assert mine == pytest.approx(counted, rel=0.05)
+    alone = mine + cost(slice(1, 2), 120)[0]
+    assert cost(slice(0, 2), 203)[0] == pytest.approx(alone, rel=0.05)
