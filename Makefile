@@ -5,7 +5,7 @@ WORKERS ?= 2
 TESTS ?= not slow and not browser
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart demo test lint format clean
+.PHONY: help install quickstart demo docs test lint format clean
 
 help:                ## show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 22
@@ -21,6 +21,9 @@ quickstart: .venv/installed   ## synthetic talking heads -> lips -> pre-training
 
 demo: .venv/installed         ## the web page: your video, noise by a slider, three transcripts
 	$(RUN) -m demos.noisy_speech
+
+docs: .venv/installed         ## the documentation as a site, in build/site
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict
 
 # One thread per worker: the models in the tests are tiny, and more threads than cores make them slower.
 test: .venv/installed         ## ruff, mypy and all tests but the slow ones (TESTS="slow" or TESTS="browser" runs those)

@@ -43,7 +43,7 @@ def main() -> int:
         )
         return 1
     print("Installing the packages into .venv (about 6 GB, mostly PyTorch with CUDA; a few minutes) ...", flush=True)
-    requirements = [*("-c", "constraints.txt"), *("-e", ".[all,dev]")]
+    requirements = [*("-c", "constraints.txt"), *("-e", ".[all,dev,docs]")]
     command = [str(PYTHON), "-m", "pip", "install", "--disable-pip-version-check", *requirements]
     if subprocess.run(command, cwd=ROOT).returncode != 0:
         print("The installation failed; the lines above say why. Run the same command again to continue.", file=sys.stderr)

@@ -27,7 +27,7 @@ def names(requirements: str) -> set[str]:
 
 def test_doctor_knows_every_extra() -> None:
     extras = {line.split(" = ")[0] for line in section("project.optional-dependencies") if " = " in line and not line.startswith("#")}
-    assert set(EXTRAS) == extras - {"all", "dev"}
+    assert set(EXTRAS) == extras - {"all", "dev", "docs"}
 
 
 def test_every_requirement_is_pinned_for_the_tests() -> None:
@@ -36,7 +36,7 @@ def test_every_requirement_is_pinned_for_the_tests() -> None:
     needed = names(project.split("dependencies = [", 1)[1])
     for line in section("project.optional-dependencies"):
         name, _, packages = line.partition(" = ")
-        if packages and name in ("lips", "synthetic", "demo", "shards", "tensorboard", "wandb", "dev"):
+        if packages and name in ("lips", "synthetic", "demo", "shards", "tensorboard", "wandb", "dev", "docs"):
             needed |= names(packages)
     assert needed - pinned == set()
 
