@@ -35,6 +35,7 @@ from benchmarks.replay import (
     teachers,
     text_preparation,
     transformers_models,
+    zipformer,
 )
 from benchmarks.replay.case import Case, CaseError, Check, Comparison, read_case
 
@@ -72,6 +73,7 @@ ADAPTERS = [
         mmspeech,
         teachers,
         mt2kd,
+        zipformer,
     )
     for fits, replay in part.ADAPTERS
 ]
