@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.verb is None:
         parser.print_help()
         return 2
-    level = logging.DEBUG if options.debug else logging.INFO if options.verb in ("train", "units") else logging.WARNING
+    level = logging.DEBUG if options.debug else logging.INFO if options.verb in ("train", "pipeline", "units") else logging.WARNING
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr, force=True)
     logging.getLogger("avtlm").setLevel(level)
     use_huge_pages()
@@ -689,6 +689,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     convert.add_argument("--vocabulary", metavar="FILE", help="SentencePiece model, dict.txt or vocab.txt, if a checkpoint holds none")
 
+    pipeline_verb.add_verb(verb)
     unit_verbs.add_verbs(verb)
     sound_verbs.add_verbs(verb)
 

@@ -77,12 +77,12 @@ class Recognizer(Transcriber):
     """
 
     def __init__(self, config: RecognizerConfig, encoder: nn.Module, vocabulary: Tokenizer) -> None:
+        # What an encoder learned its frames by has no part in recognition, nor has what only that looks at.
+        if isinstance(encoder, DropsHeads):
+            encoder.drop_heads()
         super().__init__(vocabulary, encoder.input_format)  # type: ignore[arg-type]
         self.config = config
         self.encoder = encoder
-        # What an encoder learned its frames by has no part in recognition.
-        if isinstance(encoder, DropsHeads):
-            encoder.drop_heads()
         if config.channel_mask.prob > 0 and not self.inputs.waveform:
             raise ValueError(f"channel_mask.prob: {config.channel_mask.prob}; only encoders of waveforms hide channels; set 0.")
         dim: int = encoder.dim  # type: ignore[assignment]

@@ -124,23 +124,28 @@ class LipEncoder(nn.Module):
     def output_dim(self) -> int:
         return self.config.output_dim
 
-    def forward(self, video: Tensor, lengths: Tensor) -> Tensor:
+    def forward(self, video: Tensor, lengths: Tensor, shown: Tensor | None = None) -> Tensor:
         """Encode a batch of clips.
 
         Args:
             video: (batch, frames, size, size), uint8 grey values or floats that are normalised already.
             lengths: true frames of each clip, (batch,); 0 for a clip without video.
+            shown: bool (batch, frames); all other frames are grey to their neighbours, and not computed. None shows all.
 
         Returns:
-            (batch, frames, output_dim); zeros at padded frames.
+            (batch, frames, output_dim); zeros at padded frames, and at those that are not shown.
         """
         valid = ~padding_mask(lengths, video.shape[1])
         if not bool((lengths > 0).any()):
             return torch.zeros(*valid.shape, self.output_dim, device=video.device)
-        frames, true_frames = _end_to_end(normalise_grey(video[valid]), lengths)
-        features = self.encode_frames(frames, true_frames)
+        pictures, wanted = normalise_grey(video[valid]), valid
+        if shown is not None:
+            seen, wanted = shown[valid], valid & shown
+            pictures = pictures.masked_fill(~seen[:, None, None], 0.0)
+        frames, true_frames = _end_to_end(pictures, lengths)
+        features = self.encode_frames(frames, true_frames if shown is None else true_frames[seen])
         out = features.new_zeros(*valid.shape, self.output_dim)
-        return out.masked_scatter(valid[..., None], features)
+        return out.masked_scatter(wanted[..., None], features)
 
     def encode_frames(self, frames: Tensor, true_frames: Tensor) -> Tensor:
         """normalised frames (total, height, width) with zero frames between clips, indices of the true ones (n,) -> (n, output_dim)."""

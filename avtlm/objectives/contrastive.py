@@ -71,3 +71,23 @@ def contrastive_loss(logits: Tensor) -> Loss:
     first = logits.argmax(-1) == 0
     alike = first & (logits.argmin(-1) == 0)  # nothing was told apart
     return Loss(value, count, {"contrastive_loss": (value.detach(), count), "contrastive_accuracy": ((first & ~alike).sum(), count)})
+
+
+def paired_contrastive_loss(first: Tensor, second: Tensor, temperature: Tensor | float, both_ways: bool = True) -> Loss:
+    """Two views of every clip of a batch find each other among all (InfoNCE; CAV-MAE, arXiv 2210.07839, eq. 2).
+
+    Args:
+        first, second: (clips, dim), compared by cosine.
+        both_ways: the mean of both directions; else every ``second`` finds its ``first`` only, as CAV-MAE is trained.
+
+    Returns:
+        Loss whose count is the number of clips; of a single one, or of clips that are all alike, it is log(clips) each.
+    """
+    similarity = F.normalize(first.float(), dim=-1) @ F.normalize(second.float(), dim=-1).t() / temperature
+    own = torch.arange(len(similarity), device=similarity.device)
+    value, found = F.cross_entropy(similarity.t(), own, reduction="sum"), (similarity.argmax(0) == own).sum().float()
+    if both_ways:
+        value = (value + F.cross_entropy(similarity, own, reduction="sum")) / 2
+        found = (found + (similarity.argmax(1) == own).sum()) / 2
+    count = torch.tensor(len(own), device=own.device)
+    return Loss(value, count, {"contrastive_loss": (value.detach(), count), "contrastive_accuracy": (found, count)})

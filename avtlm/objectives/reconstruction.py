@@ -74,3 +74,31 @@ def guided_attention_loss(weights: Sequence[Tensor], steps: Tensor, keys: Tensor
     valid = ~padding_mask(steps, guided.shape[2])[:, :, None] & ~padding_mask(keys, guided.shape[3])[:, None]
     total = (guided * (away * valid)[:, None]).sum()
     return total / (valid.sum() * guided.shape[1]).clamp(min=1)
+
+
+# Removed tokens (masked autoencoders: arXiv 2111.06377, section 3; CAV-MAE, arXiv 2210.07839, section 3.2) -----------------------------
+
+
+def token_targets(values: Tensor, normalise: bool = True) -> Tensor:
+    """Values of tokens (batch, tokens, values) as they are to be reconstructed, in float32: normalised, each with mean 0 and (unbiased)
+    variance 1."""
+    values = values.float()
+    if not normalise:
+        return values
+    return (values - values.mean(-1, keepdim=True)) / (values.var(-1, keepdim=True) + 1e-6).sqrt()
+
+
+def removed_token_loss(predicted: Tensor, target: Tensor, removed: Tensor, name: str = "error") -> Loss:
+    """Mean squared error of every removed token, added up; tokens that were seen have no part in it.
+
+    Args:
+        predicted, target: (batch, tokens, values).
+        removed: bool (batch, tokens), False at padding too.
+        name: under which it is logged.
+
+    Returns:
+        Loss whose count is the number of removed tokens.
+    """
+    each = (predicted.float() - target).square().mean(-1)
+    value, count = (each * removed).sum(), removed.sum()
+    return Loss(value, count, {name: (value.detach(), count)})

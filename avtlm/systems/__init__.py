@@ -68,6 +68,7 @@ SYSTEMS = {
         learns={"pretrain": ("distillation",), "transcription": ("recognition", "tagging", "speaker")},
     ),
     "mt4ssl": System("avtlm.systems.mt4ssl", "MT4SSLConfig", "MT4SSL"),
+    "multistage": System("avtlm.systems.multistage", "MultistageConfig", "AudioVisualPretrain", units=False),
     "speech2c": System("avtlm.systems.speech2c", "Speech2CConfig", "Speech2C"),
     "speechlm": System("avtlm.systems.speechlm", "SpeechLMConfig", "SpeechLM", whole=True),
     "speecht5": System("avtlm.systems.speecht5", "SpeechT5Config", "SpeechT5", units=False, whole=True),

@@ -17,6 +17,7 @@ from avtlm.nn.feed_forward import spread
 from avtlm.protocols import DropsHeads, MakesTeacher, PredictsUnits
 from avtlm.recognizer import Recognizer, RecognizerConfig
 from avtlm.text.vocabulary import LETTERS, Tokenizer, Vocabulary, load_vocabulary
+from avtlm.training.hand_over import take_decoder
 
 if TYPE_CHECKING:
     from avtlm.training.loop import TrainConfig
@@ -145,6 +146,11 @@ def build(settings: "TrainConfig", vocabulary: Tokenizer | None = None) -> Start
     initial: nn.Module | None = None
     if settings.initialise is not None:
         initial, _ = systems.load_encoder(settings.initialise)
+        if not issubclass(system.config_class(), type(initial.config)):
+            held = checkpoint.load_config(settings.initialise)["system"]
+            raise ValueError(
+                f"initialise: {settings.initialise} holds a {held} model, but system is {settings.system}; name one of its own."
+            )
         encoder_settings = config.to_dict(initial.config)
     encoder_config = config.load(system.config_class(), merged(encoder_settings, heads.encoder))
     encoder = system.build(encoder_config)
@@ -157,6 +163,8 @@ def build(settings: "TrainConfig", vocabulary: Tokenizer | None = None) -> Start
     vocabulary = vocabulary or _vocabulary(settings)
     card = {"system": settings.system, "task": "recognition", **_geometry(settings), "model": config.to_dict(heads)}
     recognizer = Recognizer(heads, encoder, vocabulary)
+    if settings.keep_decoder and settings.initialise is not None:
+        take_decoder(recognizer, settings.initialise)
     recognizer.open_search(heads.decoding)  # a file that is missing is found before training, not when it is first searched
     return Start(recognizer, card, systems.input_format(encoder), vocabulary, phones)
 

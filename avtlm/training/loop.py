@@ -72,6 +72,8 @@ class TrainConfig:
         initialise_weights: false takes only the sizes of the initial encoder and starts it from scratch.
         fresh: modules of the initial model that start from scratch, such as ``predictor`` when the units are others; of a system that is
             trained whole also ``vocabulary``: it is made of the transcripts, and what belongs to the initial one is dropped.
+        keep_decoder: a recogniser starts with the attention decoder of the initial one, too (its encoder is all that it takes otherwise);
+            embeddings of another vocabulary start from scratch.
         subwords: size of a SentencePiece vocabulary for a recogniser; null writes with characters.
         vocabulary: these are ``characters``, those of the transcripts with ``|`` between words, or ``letters``, the English ones in upper
             case with ``|`` behind every word, as the official fine-tuning of wav2vec 2.0 and its kin writes them (32 symbols).
@@ -102,6 +104,7 @@ class TrainConfig:
     initialise: str | None = None
     initialise_weights: bool = True
     fresh: tuple[str, ...] = ()
+    keep_decoder: bool = False
     subwords: int | None = None
     vocabulary: Literal["characters", "letters"] = "characters"
     vocabulary_from: str | None = None
@@ -150,6 +153,8 @@ class TrainConfig:
             raise ValueError(
                 f"vocabulary_from: {self.vocabulary_from} for {self.task}; it is for a language_model, without subwords or vocabulary."
             )
+        if self.keep_decoder and (self.task != "recognition" or self.initialise is None or not self.initialise_weights):
+            raise ValueError("keep_decoder: true, but only recognition from an initial recogniser takes a decoder; set false.")
         if self.decoding and self.task not in ("transcription", "generation"):
             raise ValueError(f"decoding: {self.task} has none here; only transcription and generation have, so leave it out.")
         if self.steps < 1 or self.log_every < 1 or self.save_every < 1 or self.buckets < 1:

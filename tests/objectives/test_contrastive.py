@@ -1,9 +1,12 @@
 """The contrastive loss and its negatives (values: tests/test_golden.py)."""
 
+import math
+
+import pytest
 import torch
 import torch.nn.functional as F
 
-from avtlm.objectives.contrastive import Candidates, contrastive_logits, contrastive_loss, draw_negatives
+from avtlm.objectives.contrastive import Candidates, contrastive_logits, contrastive_loss, draw_negatives, paired_contrastive_loss
 
 
 def test_logits_are_cosines_over_the_temperature() -> None:
@@ -52,3 +55,24 @@ def test_the_only_frame_of_a_row_and_no_frames_at_all_are_no_error() -> None:
     generator = torch.Generator().manual_seed(0)
     assert draw_negatives(torch.tensor([1]), 4, generator).tolist() == [[0, 0, 0, 0]]
     assert draw_negatives(torch.tensor([0, 0]), 4, generator).shape == (0, 4)
+
+
+def test_clips_that_are_all_alike_cost_the_logarithm_of_their_number() -> None:
+    alike = torch.ones(5, 3)
+    for both_ways in (True, False):
+        loss = paired_contrastive_loss(alike, 2 * alike, 0.07, both_ways)
+        assert loss.count == 5
+        assert float(loss.value / loss.count) == pytest.approx(math.log(5), abs=1e-6)
+    assert float(paired_contrastive_loss(alike[:1], alike[:1], 0.07).value) == 0.0
+
+
+def test_one_direction_asks_each_second_for_its_first_and_both_are_their_mean() -> None:
+    generator = torch.Generator().manual_seed(0)
+    first, second = torch.randn(4, 6, generator=generator), torch.randn(4, 6, generator=generator)
+    similarity = F.cosine_similarity(first[:, None], second[None], dim=-1) / 0.05
+    single = -similarity.log_softmax(0).diagonal().sum()
+    other = -similarity.log_softmax(1).diagonal().sum()
+    torch.testing.assert_close(paired_contrastive_loss(first, second, 0.05, both_ways=False).value, single)
+    torch.testing.assert_close(paired_contrastive_loss(first, second, 0.05).value, (single + other) / 2)
+    found, count = paired_contrastive_loss(first, first, 0.05).logs["contrastive_accuracy"]
+    assert (float(found), int(count)) == (4.0, 4)

@@ -7,7 +7,13 @@ import torch
 
 from avtlm.nn.spectrogram import Written
 from avtlm.objectives.mixing import draw_mixed, mix
-from avtlm.objectives.reconstruction import ReconstructionConfig, guided_attention_loss, spectrogram_loss
+from avtlm.objectives.reconstruction import (
+    ReconstructionConfig,
+    guided_attention_loss,
+    removed_token_loss,
+    spectrogram_loss,
+    token_targets,
+)
 
 
 def test_distances_are_means_over_valid_values() -> None:
@@ -45,3 +51,25 @@ def test_codes_replace_a_share_of_the_valid_frames_of_each_row() -> None:
     assert alike.sum(1).tolist() == [6, 6]
     assert torch.equal(alike[0], alike[1])
     assert mix(torch.zeros(2, 20, 1), torch.ones(2, 20, 1), alike).sum() == 12
+
+
+def test_tokens_that_were_seen_have_no_part_in_the_loss() -> None:
+    generator = torch.Generator().manual_seed(0)
+    predicted = torch.randn(2, 4, 6, generator=generator, requires_grad=True)
+    target = torch.randn(2, 4, 6, generator=generator)
+    removed = torch.tensor([[True, False, True, False], [False, False, False, True]])
+    loss = removed_token_loss(predicted, target, removed)
+    assert loss.count == 3
+    assert float(loss.value.detach()) == pytest.approx(float((predicted.detach() - target).square().mean(-1)[removed].sum()))
+    loss.value.backward()
+    assert predicted.grad is not None
+    assert not predicted.grad[~removed].any()
+    assert predicted.grad[removed].all()
+
+
+def test_targets_are_normalised_token_by_token_with_unbiased_variance() -> None:
+    values = torch.tensor([[[1.0, 3.0], [5.0, 5.0]]])
+    found = token_targets(values)
+    assert found[0, 0].tolist() == pytest.approx([-1 / math.sqrt(2), 1 / math.sqrt(2)], abs=1e-6)
+    assert found[0, 1].tolist() == [0.0, 0.0]
+    assert torch.equal(token_targets(values, normalise=False), values)

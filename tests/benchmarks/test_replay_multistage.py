@@ -1,0 +1,178 @@
+"""Cases of CAV-MAE are replayed: against its forward pass written out here, with two joint blocks, and with what differs noticed."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+from torch import Tensor
+
+from benchmarks.replay import replay
+from benchmarks.replay.multistage import our_tensors, relative
+
+DIM, HEADS, WIDTH, FRAMES, SIDE, OWN = 8, 2, 4, 32, 32, 10
+MODEL = {
+    "img_size": SIDE,
+    "audio_length": FRAMES,
+    "embed_dim": DIM,
+    "modality_specific_depth": OWN,
+    "num_heads": HEADS,
+    "decoder_embed_dim": WIDTH,
+    "decoder_depth": 1,
+    "decoder_num_heads": 1,
+    "mlp_ratio": 2.0,
+    "norm_pix_loss": False,
+}
+State = dict[str, Tensor]
+
+
+def made_state(generator: torch.Generator) -> State:
+    """Random weights under the official names."""
+    shapes: dict[str, tuple[int, ...]] = {"mask_token": (1, 1, WIDTH)}
+    for letter, channels in (("a", 1), ("v", 3)):
+        shapes |= {f"patch_embed_{letter}.proj.weight": (DIM, channels, 16, 16), f"patch_embed_{letter}.proj.bias": (DIM,)}
+        shapes |= {f"modality_{letter}": (1, 1, DIM), f"decoder_modality_{letter}": (1, 1, WIDTH)}
+        shapes |= {f"decoder_pred_{letter}.weight": (256 * channels, WIDTH), f"decoder_pred_{letter}.bias": (256 * channels,)}
+    shapes |= {"decoder_embed.weight": (WIDTH, DIM), "decoder_embed.bias": (WIDTH,)}
+    for name, size in (("norm", DIM), ("norm_a", DIM), ("norm_v", DIM), ("decoder_norm", WIDTH)):
+        shapes |= {f"{name}.weight": (size,), f"{name}.bias": (size,)}
+    stacks = [(f"blocks_{letter}.{n}", DIM) for letter in "av" for n in range(OWN)]
+    stacks += [(f"blocks_u.{n}", DIM) for n in range(12 - OWN)] + [("decoder_blocks.0", WIDTH)]
+    for block, size in stacks:
+        for norm in ("norm1", "norm1_a", "norm1_v", "norm2", "norm2_a", "norm2_v"):
+            shapes |= {f"{block}.{norm}.weight": (size,), f"{block}.{norm}.bias": (size,)}
+        for part, rows, columns in (("attn.qkv", 3, 1), ("attn.proj", 1, 1), ("mlp.fc1", 2, 1), ("mlp.fc2", 1, 2)):
+            shapes |= {f"{block}.{part}.weight": (rows * size, columns * size), f"{block}.{part}.bias": (rows * size,)}
+    return {name: torch.randn(shape, generator=generator) * 0.3 for name, shape in shapes.items()}
+
+
+def grid(dim: int, rows: int, columns: int) -> Tensor:
+    place = torch.arange(rows * columns)
+    rate = 1 / 10000 ** (torch.arange(dim // 4) / (dim / 4))
+    angles = [each[:, None] * rate for each in (place % columns, place // columns)]
+    return torch.cat([part for angle in angles for part in (angle.sin(), angle.cos())], 1)
+
+
+def block(x: Tensor, state: State, name: str, heads: int, modality: str = "") -> Tensor:
+    def norm(y: Tensor, which: str) -> Tensor:
+        key = f"{name}.{which}{modality}"
+        return F.layer_norm(y, y.shape[-1:], state[f"{key}.weight"], state[f"{key}.bias"])
+
+    def linear(y: Tensor, part: str) -> Tensor:
+        return F.linear(y, state[f"{name}.{part}.weight"], state[f"{name}.{part}.bias"])
+
+    split = linear(norm(x, "norm1"), "attn.qkv").unflatten(-1, (3, heads, -1)).permute(2, 0, 3, 1, 4)
+    weights = (split[0] @ split[1].transpose(-1, -2) / split.shape[-1] ** 0.5).softmax(-1)
+    x = x + linear((weights @ split[2]).transpose(1, 2).flatten(2), "attn.proj")
+    return x + linear(F.gelu(linear(norm(x, "norm2"), "mlp.fc1")), "mlp.fc2")
+
+
+def official(state: State, inputs: State) -> State:
+    """What the official forward pass gives."""
+    found: State = {}
+    audio = inputs["audio"][:, None].transpose(2, 3)
+    sizes = {"a": (8, FRAMES // 16), "v": (SIDE // 16, SIDE // 16)}
+    rows, streams, restores = len(audio), {}, {}
+    for letter, picture in (("a", audio), ("v", inputs["image"])):
+        height, width = sizes[letter]
+        embedded = F.conv2d(picture, state[f"patch_embed_{letter}.proj.weight"], state[f"patch_embed_{letter}.proj.bias"], stride=16)
+        x = embedded.flatten(2).transpose(1, 2) + grid(DIM, height, width) + state[f"modality_{letter}"]
+        shuffle = inputs[f"noise_{letter}"].argsort(1)
+        kept = shuffle[:, : int(x.shape[1] * 0.25)]
+        restores[letter] = shuffle.argsort(1)
+        mask = torch.ones(rows, x.shape[1]).scatter(1, kept, 0.0)
+        found |= {f"mask_{letter}": mask, f"ids_restore_{letter}": restores[letter]}
+        x = x.gather(1, kept[..., None].expand(-1, -1, DIM))
+        for number in range(OWN):
+            x = block(x, state, f"blocks_{letter}.{number}", HEADS)
+        streams[letter] = x
+        patches = picture.reshape(rows, picture.shape[1], height, 16, width, 16)
+        found[f"patches_{letter}"] = torch.einsum("nchpwq->nhwpqc", patches).reshape(rows, height * width, -1)
+
+    def norm(x: Tensor, name: str) -> Tensor:
+        return F.layer_norm(x, x.shape[-1:], state[f"{name}.weight"], state[f"{name}.bias"])
+
+    joint = torch.cat([streams["a"], streams["v"]], 1)
+    for number in range(12 - OWN):
+        joint = block(joint, state, f"blocks_u.{number}", HEADS)
+    found["latent"] = norm(joint, "norm")
+    for letter in "av":  # every block sees the same input
+        last = [block(streams[letter], state, f"blocks_u.{number}", HEADS, f"_{letter}") for number in range(12 - OWN)][-1]
+        found[f"latent_contrast_{letter}"] = norm(last, f"norm_{letter}")
+    x = F.linear(found["latent"], state["decoder_embed.weight"], state["decoder_embed.bias"])
+    parts, start = [], 0
+    for letter in "av":
+        tokens, kept = restores[letter].shape[1], streams[letter].shape[1]
+        whole = torch.cat([x[:, start : start + kept], state["mask_token"].expand(rows, tokens - kept, -1)], 1)
+        whole = whole.gather(1, restores[letter][..., None].expand(-1, -1, WIDTH))
+        parts.append(whole + grid(WIDTH, *sizes[letter]) + state[f"decoder_modality_{letter}"])
+        start += kept
+    x = norm(block(torch.cat(parts, 1), state, "decoder_blocks.0", 1), "decoder_norm")
+    for letter, part in zip("av", x.split([each.shape[1] for each in parts], 1), strict=True):
+        found[f"pred_{letter}"] = F.linear(part, state[f"decoder_pred_{letter}.weight"], state[f"decoder_pred_{letter}.bias"])
+        error = (found[f"pred_{letter}"] - found[f"patches_{letter}"]).square().mean(-1)
+        found[f"loss_mae_{letter}"] = (error * found[f"mask_{letter}"]).sum() / found[f"mask_{letter}"].sum()
+    views = [F.normalize(found[f"latent_contrast_{letter}"].mean(1), dim=-1) for letter in "av"]
+    similarity = views[0] @ views[1].t() / 0.05
+    one, other = (-similarity.log_softmax(direction).diagonal().mean() for direction in (0, 1))
+    found |= {"nce_single": one, "nce_bidirectional": (one + other) / 2}
+    found["loss"] = found["loss_mae_a"] + found["loss_mae_v"] + 0.01 * one
+    return found
+
+
+@pytest.fixture(scope="module")
+def tensors() -> tuple[State, State, State]:
+    generator = torch.Generator().manual_seed(0)
+    state = {name: tensor.requires_grad_() for name, tensor in made_state(generator).items()}
+    inputs = {"audio": torch.randn(2, FRAMES, 128, generator=generator), "image": torch.randn(2, 3, SIDE, SIDE, generator=generator)}
+    inputs |= {"noise_a": torch.rand(2, 16, generator=generator), "noise_v": torch.rand(2, 4, generator=generator)}
+    outputs = official(state, inputs)
+    outputs["loss"].backward()
+    learned = ("patch_embed_v.proj.weight", "blocks_u.1.norm1_a.weight", "blocks_v.0.attn.qkv.weight", "mask_token", "decoder_modality_a")
+    outputs |= {f"grad.{name}": state[name].grad for name in learned if state[name].grad is not None}
+    assert len([name for name in outputs if name.startswith("grad.")]) == len(learned)
+    return tuple({name: tensor.detach().contiguous() for name, tensor in part.items()} for part in (state, inputs, outputs))  # type: ignore[return-value]
+
+
+def case(folder: Path, parts: tuple[State, State, State], **model: Any) -> Path:
+    folder.mkdir()
+    for name, values in zip(("state", "inputs", "outputs"), parts, strict=True):
+        save_file(values, folder / f"{name}.safetensors")
+    config = {"model": MODEL | model, "mask_a": 0.75, "mask_v": 0.75, "contrast_weight": 0.01}
+    tolerance = {"forward": 2e-05, "grad": "1e-4 relative"}
+    (folder / "case.json").write_text(json.dumps({"official_class": "CAVMAE (made)", "config": config, "tolerance": tolerance}))
+    return folder
+
+
+def test_the_written_out_forward_pass_and_its_gradients_are_matched(tmp_path: Path, tensors: tuple[State, State, State]) -> None:
+    report = replay(case(tmp_path / "case", tensors), "case")
+    assert report.failure is None
+    assert report.skipped == {}
+    assert [(each.name, each.error) for each in report.comparisons if not each.passed] == []
+    assert {each.name for each in report.comparisons} >= set(tensors[2])
+
+
+def test_what_differs_is_noticed(tmp_path: Path, tensors: tuple[State, State, State]) -> None:
+    assert not replay(case(tmp_path / "wrong_option", tensors, norm_pix_loss=True), "case").passed
+    state = {**tensors[0], "blocks_u.1.norm2_v.bias": tensors[0]["blocks_u.1.norm2_v.bias"] + 0.1}
+    wrong = {each.name for each in replay(case(tmp_path / "wrong_weight", (state, *tensors[1:])), "case").comparisons if not each.passed}
+    assert "latent_contrast_v" in wrong
+    assert "latent" not in wrong
+
+
+def test_unknown_options_and_tensors_are_refused(tmp_path: Path, tensors: tuple[State, State, State]) -> None:
+    unknown = replay(case(tmp_path / "option", tensors, tr_pos=True), "case")
+    assert unknown.failure == "case.json: config.model: options that avtlm does not know: tr_pos."
+    more = replay(case(tmp_path / "tensor", ({**tensors[0], "cls_token": torch.zeros(1)}, *tensors[1:])), "case")
+    assert more.failure == "state.safetensors: CAV-MAE has no cls_token."
+    fewer = {name: tensor for name, tensor in tensors[0].items() if not name.startswith("norm_a")}
+    assert "audio.norm.bias" in (replay(case(tmp_path / "fewer", (fewer, *tensors[1:])), "case").failure or "")
+
+
+def test_norms_of_single_modalities_are_of_use_in_joint_blocks_alone() -> None:
+    assert our_tensors("blocks_a.3.norm1_v.weight", torch.zeros(2)) == {}
+    assert list(our_tensors("blocks_u.0.norm2_v.weight", torch.zeros(2))) == ["joint.norms.video.0.1.weight"]
+    assert relative("1e-4 relative") == 1e-4
