@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from avtlm import __version__, sound_verbs, unit_verbs
+from avtlm import __version__, pipeline_verb, sound_verbs, unit_verbs
 from avtlm.files import DEFAULT_MODEL
 from avtlm.memory import use_huge_pages
 

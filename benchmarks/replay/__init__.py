@@ -22,8 +22,8 @@ from benchmarks.replay import (
     lips,
     metrics,
     mmspeech,
-    multistage,
     mt2kd,
+    multistage,
     preparation,
     speech2c,
     speech_encoders,
@@ -72,10 +72,10 @@ ADAPTERS = [
         speechut,
         text_preparation,
         mmspeech,
-        multistage,
         teachers,
         mt2kd,
         zipformer,
+        multistage,
     )
     for fits, replay in part.ADAPTERS
 ]
