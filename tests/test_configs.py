@@ -111,6 +111,7 @@ def test_an_unknown_key_is_refused_at_every_depth(path: Path) -> None:
     deep = [] if settings.task == "pretrain" or systems.find(settings.system).whole else ["encoder"]
     front = ["frontends", "lips", "sizze"] if settings.system in ("avhubert", "vatlm") else ["waveform", "widthss"]
     front = ["subsampling", "bandss"] if settings.system in ("mmspeech", "multistage") else front
+    front = ["transducer", "joint_dimm"] if settings.system == "mt2kd" else front
     for keys in (["zzz"], [*deep, "encoder", "dimm"], [*deep, *front]):
         with pytest.raises(ConfigError, match=rf"'[a-z.]*{keys[-1]}' is not known"):
             build(config.load(TrainConfig, path, [f"model.{'.'.join(keys)}=1"]))
@@ -169,6 +170,9 @@ def test_tiny_fine_tuning_starts_from_tiny_pre_training() -> None:
         # MMSpeech's carry tables of pictures, and a norm and a projection that nothing uses.
         ("mmspeech/base.yaml", 210_967_464 - 2_446_944),
         ("mmspeech/large.yaml", 608_949_696 - 4_186_368),
+        # Those of MT2KD carry a parameter for every channel of a layer that nothing uses.
+        ("mt2kd/medium_finetune.yaml", 66_164_386 - 5_760),
+        ("mt2kd/medium_pretrain.yaml", 66_164_386 - 5_760 - 65_549_011 + 611_953 + 63_382_150 + 513 * 2560),
         # SpeechLM's, too; large is pre-norm.
         ("speechlm/base_h.yaml", 98_989_217 - 12 * 2 * 96),
         ("speechlm/base_p.yaml", 98_815_137 - 12 * 2 * 96),

@@ -9,6 +9,8 @@ What is unusual here:
 - Losses are sums over clips, divided by clips, not by frames or symbols, and weighed as in the released runs.
 - A speaker is heard in one inner stack (the third, at 12.5 Hz), not behind the encoder.
 - The released code counts valid frames of that stack by the longest clip of a batch; ``relative_lengths`` brings that back.
+
+Over 400 lines, because both stages and all three tasks share the encoder and these heads.
 """
 
 from dataclasses import dataclass, field
