@@ -35,6 +35,7 @@ from preprocess.synthesis.voices import draw_voices
 
 VERSION = 1
 LANGUAGE = "cmn"
+FASTER = 1.3  # than voices of English, in whose words a minute rates are given: three to five characters a second
 LEAST_RANGE = 45  # of pitch, 0 to 99: tones of a flatter voice can hardly be told apart
 WITH_TEXTS = ("labelled", "others", "text")
 
@@ -130,7 +131,7 @@ def _voices(counts: tuple[int, int], seed: int) -> tuple[list[Voice], list[Voice
 
 def _mandarin(voice: Voice) -> Voice:
     name = f"{LANGUAGE}+{voice.name.partition('+')[2]}"
-    return dataclasses.replace(voice, name=name, pitch_range=max(voice.pitch_range, LEAST_RANGE))
+    return dataclasses.replace(voice, name=name, rate=round(FASTER * voice.rate), pitch_range=max(voice.pitch_range, LEAST_RANGE))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

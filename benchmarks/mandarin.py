@@ -1,0 +1,241 @@
+"""What does each task of MMSpeech's pre-training bring? Left out one by one, small, on synthetic Mandarin speech that is read aloud.
+
+    python -m benchmarks.mandarin [--out runs/mandarin] [--json FILE] [--plot PNG] [--size small|smoke]
+
+One network, the same data, seeds and steps for all: pre-training with all five tasks on speech, texts and few pairs; without each task that
+needs no pairs (codes of speech, agreement on phonemes, texts); without phonemes of the pairs; and none at all. Each is fine-tuned for
+recognition on those pairs, and measured by the characters of held-out sentences, in the voices that it knows and in others. Finished
+stages are kept, a stopped one goes on: give the same command again.
+"""
+
+import argparse
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.over_seeds import cell, command, draw_rates
+from demos.parallel import Job, train_together
+from demos.stages import Stages, machine, write_json
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "mmspeech"
+SCRATCH = "scratch"
+# What is left out of pre-training, by the changes to its configuration. Fine-tuning is the same for all.
+VARIANTS: dict[str, tuple[str, ...]] = {
+    "whole": (),
+    "s2c": ("model.losses.s2c=0",),
+    "msp": ("model.losses.msp=0",),
+    "p2t": ("sources.text=null",),
+    "pp": ("model.losses.pp=0",),
+}
+TITLES = {
+    "whole": "MMSpeech",
+    "s2c": "without speech to codes (s2c)",
+    "msp": "without agreement on phonemes (msp)",
+    "p2t": "without texts (p2t)",
+    "pp": "without phonemes of pairs (pp)",
+    SCRATCH: "no pre-training",
+}
+# Parts of the corpus whose test is measured.
+TESTS = {"labelled": "CER, %: known voices", "others": "CER, %: other voices"}
+SAMPLES = 5  # sentences of the report as they are and as they were understood
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much of everything: ``labels`` pairs."""
+
+    corpus: str
+    clusters: int
+    pretrain_steps: int
+    labels: int
+    steps: int
+    seeds: int
+
+
+PLANS = {
+    "small": Plan("default", 100, 1000, 400, 500, 3),
+    "smoke": Plan("smoke", 10, 2, 8, 2, 2),
+}
+
+
+class Ablation:
+    """One run in one folder.
+
+    Args:
+        out: folder for everything that is made.
+        changes: to all trainings, as ``key=value``.
+    """
+
+    def __init__(self, out: Path, plan: Plan, console: Console, changes: tuple[str, ...] = ()) -> None:
+        self.out, self.plan, self.console, self.changes = out, plan, console, changes
+        afresh = {f"{kind}_{seed}": (f"{kind}_{seed}",) for kind in ("pretrain", "finetune") for seed in range(1, plan.seeds + 1)}
+        # More seeds leave what is there as it is.
+        asked = {key: value for key, value in dataclasses.asdict(plan).items() if key != "seeds"}
+        asked |= {"changes": list(changes)}
+        self.stages = Stages(out, console, 2 + 3 * plan.seeds, afresh | {"units": ("units",)}, **asked)
+        self.corpus = out / "corpus"
+
+    def run(self) -> dict[str, Any]:
+        """All stages; returns the report."""
+        stage = self.stages.run
+        stage("corpus", "have sentences read aloud", self.make_corpus)
+        stage("units", "cluster the sound into units", self.label)
+        for seed in range(1, self.plan.seeds + 1):
+            stage(f"pretrain_{seed}", f"seed {seed}: pre-train, whole and in part", lambda seed=seed: self.pretrain(seed))
+            stage(f"finetune_{seed}", f"seed {seed}: recognition", lambda seed=seed: self.finetune(seed))
+            stage(f"evaluate_{seed}", f"seed {seed}: what was held out", lambda seed=seed: self.evaluate(seed))
+        return self.report()
+
+    # Stages --------------------------------------------------------------------------------------------------------------------------
+
+    def make_corpus(self) -> None:
+        from preprocess.corpora.read_aloud_mandarin import generate
+
+        generate(self.corpus, self.plan.corpus)
+
+    def label(self) -> None:
+        from avtlm.units.discovery import units
+        from avtlm.units.kmeans import KMeansConfig
+
+        config = KMeansConfig(clusters=self.plan.clusters, restarts=3, seed=1)
+        units(self._part("unlabelled"), self.out / "units", config=config, modality="a", mfcc_rate=50.0, fraction=0.5)
+
+    def _part(self, name: str) -> Path:
+        return self.corpus / name / "manifest.jsonl"
+
+    def _pairs(self, seed: int) -> tuple[str, ...]:
+        """The clips that trainings of this seed may know the text of."""
+        return (
+            f"seed={seed}",
+            f"sources.pairs.manifest={self._part('labelled')}",
+            f"sources.pairs.phonemes={self.corpus / 'labelled' / 'phonemes.units'}",
+            f"sources.pairs.limit={self.plan.labels}",
+            f"sources.pairs.limit_seed={seed}",
+        )
+
+    def pretrain(self, seed: int) -> None:
+        steps = self.plan.pretrain_steps
+        jobs = []
+        for name, left_out in VARIANTS.items():
+            changes = (
+                f"steps={steps}",
+                f"save_every={steps}",
+                f"model.codes={self.plan.clusters}",
+                f"sources.speech.manifest={self._part('unlabelled')}",
+                f"sources.speech.units={self.out / 'units' / 'manifest.units'}",
+                f"sources.text.manifest={self._part('text')}",
+                f"sources.text.units={self.corpus / 'text' / 'phonemes.units'}",
+                *self._pairs(seed),
+                *self.changes,
+                *left_out,
+            )
+            jobs.append(Job(CONFIGS / "tiny_pretrain.yaml", changes, self.out / f"pretrain_{seed}" / name))
+        train_together("pre-training", jobs, steps * len(jobs))
+
+    def finetune(self, seed: int) -> None:
+        steps = self.plan.steps
+        jobs = []
+        for start in TITLES:
+            initial = self.out / f"pretrain_{seed}" / ("whole" if start == SCRATCH else start) / "model"
+            changes = (
+                f"initialise={initial}",
+                # From scratch the sizes come from a pre-trained model's configuration, not its weights.
+                f"initialise_weights={str(start != SCRATCH).lower()}",
+                f"steps={steps}",
+                f"save_every={steps}",
+                f"validation.manifest={self._part('labelled')}",
+                f"validation.phonemes={self.corpus / 'labelled' / 'phonemes.units'}",
+                "validate_every=0",
+                *self._pairs(seed),
+                *self.changes,
+            )
+            jobs.append(Job(CONFIGS / "tiny_finetune.yaml", changes, self.out / f"finetune_{seed}" / start))
+        train_together("fine-tuning", jobs, steps * len(jobs))
+
+    def evaluate(self, seed: int) -> None:
+        """What every model writes for every sentence of the tests."""
+        from avtlm.data.manifest import read_manifest
+        from avtlm.evaluation.evaluate import evaluate
+
+        found: dict[str, dict[str, Any]] = {part: {} for part in TESTS}
+        for part in TESTS:
+            rows = read_manifest(self._part(part)).split("test")
+            found[part]["said"] = [row.transcript for row in rows]
+            for start in TITLES:
+                model = self.out / f"finetune_{seed}" / start / "model"
+                texts = evaluate(self._part(part), model, ("a",), characters=True).conditions[0].texts
+                found[part][start] = [texts[row.id] for row in rows]
+        write_json(self.out / "results" / f"{seed}.json", found)
+
+    # Report --------------------------------------------------------------------------------------------------------------------------
+
+    def report(self) -> dict[str, Any]:
+        """Error rates of every start and seed, their means and intervals, and some sentences."""
+        seeds = range(1, self.plan.seeds + 1)
+        each = [json.loads((self.out / "results" / f"{seed}.json").read_text()) for seed in seeds]
+        results = {start: {part: rates([(one[part]["said"], one[part][start]) for one in each]) for part in TESTS} for start in TITLES}
+        first = each[0]["labelled"]
+        samples = [dict(zip(("said", "understood"), pair, strict=True)) for pair in zip(first["said"], first["whole"], strict=True)]
+        seconds = self.stages.seconds | {"total": round(sum(self.stages.seconds.values()), 1)}
+        plan = dataclasses.asdict(self.plan) | {"changes": list(self.changes)}
+        return {"results": results, "samples": samples[:SAMPLES], "plan": plan, "seconds": seconds, "machine": machine()}
+
+
+def rates(seeds: Sequence[tuple[Sequence[str], Sequence[str]]]) -> dict[str, Any]:
+    """Character error rates in percent of what several models understood.
+
+    Args:
+        seeds: of every model, what was said, the same for all, and what it understood.
+
+    Returns:
+        That of each under ``seeds``, their mean, and its 95 % interval: sentences are drawn anew, with the errors of all models in each.
+    """
+    from avtlm.evaluation.wer import bootstrap_interval, character_errors
+
+    counts = np.array([[character_errors(*pair, spaces=False) for pair in zip(*texts, strict=True)] for texts in seeds])
+    errors, characters = counts[..., 0].sum(0), counts[..., 1].sum(0)  # (sentences,)
+    interval = [round(100 * end, 2) for end in bootstrap_interval(errors, characters)]
+    found = [round(100 * float(errors / characters), 2) for errors, characters in counts.sum(1)]
+    return {"mean": round(float(np.mean(found)), 3), "seeds": found, "interval_95": interval}
+
+
+def table(report: Mapping[str, Any]) -> Table:
+    """A row for every pre-training: means over seeds, with the lowest and the highest, and their intervals."""
+    title = f"Mean of {report['plan']['seeds']} seeds (lowest to highest), and its 95 % interval over sentences"
+    result = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    result.add_column("pre-training")
+    for measure in TESTS.values():
+        result.add_column(measure, justify="right")
+        result.add_column("95 %", justify="right")
+    for start, name in TITLES.items():
+        cells = []
+        for part in TESTS:
+            found = report["results"][start][part]
+            cells += [cell(found, 1), "{:.1f}-{:.1f}".format(*found["interval_95"])]
+        result.add_row(name, *cells, end_section=start == "pp")
+    return result
+
+
+def draw(report: Mapping[str, Any], path: Path) -> None:
+    """A panel for every test, with a dot for every seed."""
+    panels = {measure: [report["results"][start][part] for start in TITLES] for part, measure in TESTS.items()}
+    draw_rates(panels, list(TITLES.values()), [start == "whole" for start in TITLES], path)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    def compare(options: argparse.Namespace, plan: Plan, console: Console) -> dict[str, Any]:
+        return Ablation(options.out, plan, console, tuple(options.changes)).run()
+
+    return command("mandarin", __doc__.splitlines()[0], PLANS, compare, table, draw, arguments)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
