@@ -26,6 +26,7 @@ from rich.table import Table
 from torch import Tensor
 
 from avtlm.files import write_text
+from avtlm.nn.linear import lay_out
 from avtlm.nn.zipformer import LARGE, MEDIUM, SMALL, Zipformer, ZipformerConfig, ZipformerStream
 from demos.stages import machine
 
@@ -136,7 +137,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             config.check_chunk(chunk)
     except ValueError as error:
         parser.error(f"--chunks: {error}")
-    model = Zipformer(config).eval()
+    model = lay_out(Zipformer(config).eval())
     features = made_features(options.seconds, config.features, options.seed)
     report = {
         "command": " ".join(["python -m benchmarks.streaming", *(sys.argv[1:] if arguments is None else arguments)]),

@@ -54,6 +54,8 @@ def lay_out(model: Model) -> Model:
     """
     if torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise"):
         for module in model.modules():
-            if type(module) is nn.Linear:
-                module.__class__ = LaidOutLinear
+            # Layers that are more than linear name a class of their own.
+            kind = LaidOutLinear if type(module) is nn.Linear else type(module).__dict__.get("laid_out")
+            if kind is not None:
+                module.__class__ = kind
     return model

@@ -10,11 +10,14 @@ What is unusual here:
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
+
+from avtlm.nn.linear import LaidOutLinear
 
 SLOPE = 0.08
 
@@ -33,7 +36,9 @@ class Swoosh:
     def values(self, x: Tensor) -> Tensor:
         """Without a gradient."""
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
-        return F.softplus(wide - self.shift).sub_(wide, alpha=SLOPE).sub_(self.drop).to(x.dtype)
+        out = wide - self.shift
+        torch.ops.aten.softplus.out(out, 1, 20, out=out)  # in place: fresh memory takes as long as what is computed
+        return out.sub_(wide, alpha=SLOPE).sub_(self.drop).to(x.dtype)
 
     def derivative(self, x: Tensor) -> Tensor:
         """In float32."""
@@ -110,6 +115,8 @@ class SwooshLinear(nn.Linear):
     Initialised as nn.Linear times ``scale``, the bias uniform within 0.1 ``scale``.
     """
 
+    laid_out: ClassVar[type[nn.Module] | None] = None
+
     def __init__(self, inputs: int, outputs: int, swoosh: Swoosh, scale: float) -> None:
         super().__init__(inputs, outputs)
         self.swoosh = swoosh
@@ -121,7 +128,23 @@ class SwooshLinear(nn.Linear):
         Args:
             dropout: probability that a channel of a row is zero in all frames; 0 outside of training.
         """
+        if not torch.is_grad_enabled() and dropout == 0.0:
+            return self.multiply(self.swoosh.values(x))
         return activate_and_map(x, self.weight, self.bias, self.swoosh, shared_dropout(x, dropout) if dropout > 0.0 else None)
+
+    def multiply(self, x: Tensor) -> Tensor:
+        """The linear map alone."""
+        return F.linear(x, self.weight, self.bias)
+
+
+class LaidOutSwooshLinear(SwooshLinear, LaidOutLinear):
+    """The same in a model that is only used, see avtlm.nn.linear."""
+
+    def multiply(self, x: Tensor) -> Tensor:
+        return LaidOutLinear.forward(self, x)
+
+
+SwooshLinear.laid_out = LaidOutSwooshLinear
 
 
 class Pointwise(nn.Conv2d):

@@ -86,7 +86,7 @@ class Bypass(nn.Module):
         scale = bound_at_times(self.scale, LEAST_BYPASS, 1.0, batches)
         if skip > 0.0:
             scale = scale * kept_rows(len(start), skip, scale)
-        return torch.addcmul(start, end - start, scale)
+        return torch.lerp(start, end, scale)
 
 
 class FeedForward(nn.Module):

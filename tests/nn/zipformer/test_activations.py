@@ -6,9 +6,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from avtlm.nn.linear import lay_out
 from avtlm.nn.zipformer.activations import (
     SWOOSH_L,
     SWOOSH_R,
+    LaidOutSwooshLinear,
     Pointwise,
     Swoosh,
     SwooshLinear,
@@ -100,3 +102,16 @@ def test_small_layers_start_small() -> None:
     assert layer.weight.abs().max().item() <= 0.1 / math.sqrt(50)
     assert layer.bias.abs().max().item() <= 0.01
     assert scaled_linear(3, 4, 0.1, bias=False).bias is None
+
+
+def test_in_a_model_that_is_only_used_weights_are_laid_out() -> None:
+    torch.manual_seed(0)
+    model, x = nn.Sequential(SwooshLinear(16, 8, SWOOSH_L, 1.0)), torch.randn(2, 3, 16)
+    expected = model(x)
+    assert lay_out(model) is model
+    with torch.no_grad():
+        assert torch.allclose(model(x), expected, atol=1e-6)
+        model[0].weight.mul_(2.0)
+        assert not torch.allclose(model(x), expected, atol=1e-3)
+    assert isinstance(model[0], LaidOutSwooshLinear)
+    assert model(x).requires_grad

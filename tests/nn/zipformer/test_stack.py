@@ -44,11 +44,12 @@ def test_keys_of_later_chunks_and_far_before_are_hidden() -> None:
 
 
 def test_a_bypass_mixes_and_leaves_clips_out() -> None:
+    torch.manual_seed(0)
     bypass = Bypass(3)
     with torch.no_grad():
         bypass.scale.copy_(torch.tensor([0.0, 1.0, 0.25]))
     start, end = torch.randn(400, 2, 3), torch.randn(400, 2, 3)
-    assert torch.allclose(bypass(start, end), start + (end - start) * bypass.scale)
+    assert torch.allclose(bypass(start, end), start + (end - start) * bypass.scale, atol=1e-6)
     torch.manual_seed(0)
     out = bypass(start, end, 0.0, skip=0.3)
     skipped = (out == start).flatten(1).all(1)
