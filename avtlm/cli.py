@@ -404,8 +404,15 @@ def _visualize(options: argparse.Namespace) -> int:
 
 def _convert(options: argparse.Namespace) -> int:
     source = Path(options.source)
-    if options.to is not None and (options.system or options.pretrained or options.vocabulary):
-        return _wrong(f"--to {options.to} writes a model folder back; --system, --pretrained and --vocabulary are for reading a .pt file.")
+    reading = options.system or options.pretrained or options.vocabulary or options.averaged
+    if options.to is not None and reading:
+        said = "--system, --pretrained, --vocabulary and --averaged are for reading a .pt file"
+        return _wrong(f"--to {options.to} writes a model folder back; {said}.")
+    if options.to == "icefall":
+        from avtlm.convert.mt2kd import to_icefall
+
+        print(f"checkpoint: {to_icefall(source, options.out)}")
+        return 0
     if options.to == "fairseq":
         from avtlm.convert.export import to_fairseq
 
@@ -424,13 +431,14 @@ def _convert(options: argparse.Namespace) -> int:
                 f"{source} has no config.json, so it is no Hugging Face folder; to write a model folder of avtlm for other code, add "
                 "--to fairseq or --to huggingface."
             )
-        if options.pretrained or options.vocabulary:
-            return _wrong("--pretrained and --vocabulary are for reading a .pt file; a Hugging Face folder has its own vocab.json.")
+        if options.pretrained or options.vocabulary or options.averaged:
+            said = "--pretrained, --vocabulary and --averaged are for reading a .pt file"
+            return _wrong(f"{said}; a Hugging Face folder has its own vocab.json.")
         print(f"model: {convert_folder(source, options.system, options.out)}")
         return 0
     from avtlm.convert.fairseq import convert
 
-    print(f"model: {convert(source, options.system, options.out, options.pretrained, options.vocabulary)}")
+    print(f"model: {convert(source, options.system, options.out, options.pretrained, options.vocabulary, options.averaged)}")
     return 0
 
 
@@ -674,20 +682,22 @@ def _parser() -> argparse.ArgumentParser:
     convert = verb(
         "convert",
         _convert,
-        "turn an official checkpoint (.pt of fairseq, or a Hugging Face folder) into a model folder, or back",
+        "turn an official checkpoint (.pt of fairseq or icefall, or a Hugging Face folder) into a model folder, or back",
         "Neither fairseq, transformers nor any code in the file is run; nothing is written if something does not fit.",
     )
     source = "an official checkpoint (FILE.pt) or a Hugging Face folder, pre-trained or fine-tuned; with --to a model folder"
     convert.add_argument("source", metavar="SOURCE", help=source)
     convert.add_argument("--out", "-o", metavar="DIR", required=True, help="the new model folder; with --to the new .pt file or folder")
     known = ["avhubert", "vatlm", "wav2vec2", "hubert", "wavlm", "data2vec", "mt4ssl", "speecht5", "speech2c", "speechlm", "speechut"]
-    known += ["fast_text2unit", "mmspeech", "hifigan"]
+    known += ["fast_text2unit", "mmspeech", "hifigan", "mt2kd"]
     convert.add_argument("--system", choices=known, help="make sure that it is this system (default: what the file says)")
-    convert.add_argument("--to", choices=["fairseq", "huggingface"], help="write a model folder for the official code, or for transformers")
+    back = "write a model folder for the official code, for transformers, or for icefall"
+    convert.add_argument("--to", choices=["fairseq", "huggingface", "icefall"], help=back)
     convert.add_argument(
         "--pretrained", metavar="FILE.pt", help="checkpoint that a fine-tuned one came from, if its own configuration lacks the encoder's"
     )
     convert.add_argument("--vocabulary", metavar="FILE", help="SentencePiece model, dict.txt or vocab.txt, if a checkpoint holds none")
+    convert.add_argument("--averaged", action="store_true", help="of icefall: the running average of the weights (model_avg)")
 
     pipeline_verb.add_verb(verb)
     unit_verbs.add_verbs(verb)

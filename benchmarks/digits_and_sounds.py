@@ -1,8 +1,8 @@
 """Digits and sounds for small comparisons: strings of recorded digits with their speakers, and recorded sounds with their classes.
 
 Files named ``<digit>_<speaker>_<take>.wav`` (as those of the Free Spoken Digit Dataset) are joined into strings; sounds lie in a folder for
-each class, their fold at the start of the name (``dog_bark/1-110389-A.ogg``, as in ESC-10). All of it lies as 16 kHz files in a folder of
-the run, never in the repository. One speaker is held out whole, and the last takes of the others; of the sounds one fold.
+each class (``dog_bark/1-110389-A.ogg``, as those of ESC-10; ``-A`` and ``-B`` are cuts of one recording). All of it lies as 16 kHz files in
+a folder of the run, never in the repository. One speaker is held out whole, some takes of the others, and a third of the sounds.
 """
 
 import dataclasses
@@ -24,7 +24,8 @@ from benchmarks.labelled_speech import DIGIT_FILE, LEVEL, PAUSES
 from preprocess.synthesis.sentences import DIGITS
 
 SOUNDS = {".wav", ".flac", ".ogg", ".mp3"}
-FOLD = re.compile(r"(\d+)-")
+TAKE = re.compile(r"-[A-Z]$")  # behind the name of a recording of which there are several cuts
+HELD_OUT = 1 / 3  # of the recordings of each class
 TESTED = 0.2  # share of the takes of each speaker
 
 
@@ -62,7 +63,7 @@ def gather(digits: Path, sounds: Path, out: Path, amounts: Amounts, seed: int) -
     """Read, divide, join and write everything of one seed.
 
     Raises:
-        ValueError: no folder, digits of fewer than three speakers, or sounds of fewer than two classes or folds.
+        ValueError: no folder, digits of fewer than three speakers, or fewer than two classes of sounds, or two recordings of one.
         MediaError: a recording cannot be read.
     """
     takes = _takes(digits)
@@ -138,19 +139,25 @@ def _silence(rng: np.random.Generator) -> np.ndarray:
 
 
 def _sounds(folder: Path, out: Path, seed: int) -> tuple[list[Utterance], list[Utterance]]:
-    """Sounds of all folds but one, and those of that one."""
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SOUNDS and FOLD.match(path.name))
-    folds = sorted({FOLD.match(path.name)[1] for path in files})  # type: ignore[index]
-    classes = {path.parent.name for path in files}
-    if len(folds) < 2 or len(classes) < 2:
+    """Two thirds of the recordings of every class, and the others."""
+    recordings: dict[str, dict[str, list[Path]]] = {}
+    for path in sorted(folder.rglob("*")):
+        if path.suffix.lower() in SOUNDS:
+            recordings.setdefault(path.parent.name, {}).setdefault(TAKE.sub("", path.stem), []).append(path)
+    if len(recordings) < 2 or min(map(len, recordings.values())) < 2:
+        fewest = min(map(len, recordings.values()), default=0)
         raise ValueError(
-            f"{folder}: sounds of {len(classes)} classes and {len(folds)} folds; two of each are needed (dog_bark/1-110389-A.ogg)."
+            f"{folder}: {len(recordings)} classes of at least {fewest} recordings; two of each are needed (dog_bark/1-110389-A.ogg)."
         )
     parts: tuple[list[Utterance], list[Utterance]] = ([], [])
-    for path in files:
-        tested = FOLD.match(path.name)[1] == folds[(seed - 1) % len(folds)]  # type: ignore[index]
-        name, label = f"sound_{path.parent.name}_{path.stem}", path.parent.name
-        parts[tested].append(_row(name, read_audio(path), out, extra={"labels": [label]}))
+    for label, found in recordings.items():
+        names = sorted(found)
+        order = np.random.default_rng(seed_for(seed, "sounds", label)).permutation(len(names)).tolist()
+        tested = {names[place] for place in order[: max(1, round(HELD_OUT * len(names)))]}
+        for name in names:
+            for path in found[name]:
+                row = _row(f"sound_{label}_{path.stem}", read_audio(path), out, extra={"labels": [label]})
+                parts[name in tested].append(row)
     return parts
 
 

@@ -4,8 +4,8 @@
 
 For every seed three small teachers learn one task each (writing digits, tagging sounds, naming speakers); a student of the same size copies
 what they say about all training clips, without labels, then learns the three tasks at once. Another one learns the three tasks at once from
-scratch, with the same data, steps and order. Every seed holds out another speaker whole, a fifth of the takes of the others, and another
-fold of the sounds. Finished stages are kept, a stopped one goes on: give the same command again.
+scratch, with the same data, steps and order. Every seed holds out another speaker whole, a fifth of the takes of the others, and a third of
+the recordings of every sound. Finished stages are kept, a stopped one goes on: give the same command again.
 """
 
 import argparse

@@ -17,7 +17,7 @@ from typing import Any
 from torch import nn
 
 from avtlm import config, systems
-from avtlm.convert import mmspeech, speech_encoders, speechlm, speecht5, text2unit
+from avtlm.convert import mmspeech, mt2kd, speech_encoders, speechlm, speecht5, text2unit
 from avtlm.convert.container import MISSING, Container, group, read_container
 from avtlm.convert.model import TITLES, ConversionError, Converted, Stored, build_empty, card, fill, write
 from avtlm.convert.names.vatlm import FINE_TUNED, official_key, rename_key
@@ -57,28 +57,40 @@ def convert(
     output: str | Path,
     pretrained: str | Path | None = None,
     vocabulary: str | Path | None = None,
+    averaged: bool = False,
 ) -> Path:
     """Turn an official checkpoint into a model folder.
 
     Args:
-        path: a ``.pt`` file of fairseq's trainer, or of WavLM.
+        path: a ``.pt`` file of fairseq's trainer, of WavLM, or of icefall (MT2KD).
         system: to make sure of it; None takes what the file says.
         output: the new folder; it is whole or not there at all.
         pretrained: the checkpoint that a fine-tuned one came from, where that one lacks its encoder's configuration.
         vocabulary: SentencePiece model or ``dict.txt`` of the transcripts, where a fine-tuned checkpoint holds none.
+        averaged: of icefall's, take the running average of the weights.
 
     Raises:
         TorchFileError: the file is damaged, is no checkpoint of fairseq, or its pickle asks for foreign code.
         ConversionError: another system, unknown or missing tensors or options, a dictionary that does not fit.
         OSError: a file cannot be opened.
     """
-    return write(converted(path, system, pretrained, vocabulary), output)
+    return write(converted(path, system, pretrained, vocabulary, averaged), output)
 
 
 def converted(
-    path: str | Path, system: str | None = None, pretrained: str | Path | None = None, vocabulary: str | Path | None = None
+    path: str | Path,
+    system: str | None = None,
+    pretrained: str | Path | None = None,
+    vocabulary: str | Path | None = None,
+    averaged: bool = False,
 ) -> Converted:
     """The same in memory; arguments and errors are those of `convert`."""
+    if mt2kd.reads(path):
+        if pretrained is not None:
+            raise ConversionError(f"{path}: its weights say all about the model; --pretrained is for others.")
+        return mt2kd.converted(path, system, vocabulary, averaged)
+    if averaged:
+        raise ConversionError(f"{path}: only checkpoints of icefall have a running average; leave --averaged out.")
     file = read_container(path)
     known = (
         *MODELS,

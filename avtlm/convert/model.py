@@ -29,6 +29,7 @@ TITLES = {
     "speechut": "SpeechUT",
     "mmspeech": "MMSpeech",
     "hifigan": "HiFi-GAN",
+    "mt2kd": "MT2KD",
 }
 
 
