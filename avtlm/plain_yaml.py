@@ -12,6 +12,8 @@ import yaml
 
 FLOAT = re.compile(r"([-+]?(\d[\d_]*\.[\d_]*([eE][-+]?\d+)?|\d[\d_]*[eE][-+]?\d+|\.\d+([eE][-+]?\d+)?|\.(inf|Inf|INF))|\.(nan|NaN|NAN))$")
 
+DEEPEST = 50  # brackets in brackets
+
 
 class ConfigError(ValueError):
     """A configuration cannot be used; the message names the file, the key and what was expected."""
@@ -19,6 +21,11 @@ class ConfigError(ValueError):
 
 class _Loader(yaml.SafeLoader):
     yaml_implicit_resolvers: typing.ClassVar[dict[str, Any]] = {}  # type: ignore[misc]  # none of those of YAML 1.1
+
+    def fetch_flow_collection_start(self, token: Any) -> None:
+        if self.flow_level >= DEEPEST:  # the scanner's time grows with the square of the depth
+            raise yaml.MarkedYAMLError(problem=f"brackets are nested more than {DEEPEST} deep", problem_mark=self.get_mark())
+        super().fetch_flow_collection_start(token)
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):

@@ -238,9 +238,25 @@ REPLACED: dict[tuple[str, str], Any] = {
 }
 
 
-class _Unpickler(pickle.Unpickler):
+class _WholeLines:
+    """A stream whose lines have to end: the unpickler in Python takes the half name of a class in a cut file for a whole one."""
+
+    def __init__(self, stream: Any) -> None:
+        self.read, self._stream = stream.read, stream
+
+    def readline(self) -> bytes:
+        line: bytes = self._stream.readline()
+        if not line.endswith(b"\n"):
+            raise pickle.UnpicklingError("pickle data was truncated")
+        return line
+
+
+class _Unpickler(pickle._Unpickler):
+    """The unpickler in Python: the one in C makes a table as large as the largest number that a file asks it to remember something under,
+    so that a few bytes take all memory."""
+
     def __init__(self, stream: BinaryIO, file: "TorchFile") -> None:
-        super().__init__(stream)
+        super().__init__(_WholeLines(stream))
         self._file = file
         self._stand_ins: dict[tuple[str, str], type[StandIn]] = {}
 

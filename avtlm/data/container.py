@@ -36,12 +36,13 @@ def open_media(path: str | Path, content: bytes | None = None) -> InputContainer
     Raises:
         MediaError: no such file, a folder, or nothing that FFmpeg knows.
     """
-    if content is not None:
-        if not content:
-            raise MediaError(path, "is empty.")
-    elif not Path(path).is_file():
-        raise MediaError(path, "is a folder, not a media file." if Path(path).is_dir() else "there is no such file.")
-    elif Path(path).stat().st_size == 0:
+    try:
+        if content is None and not Path(path).is_file():
+            raise MediaError(path, "is a folder, not a media file." if Path(path).is_dir() else "there is no such file.")
+        empty = not content if content is not None else Path(path).stat().st_size == 0
+    except OSError as error:  # a name that is too long, or a folder that may not be looked into
+        raise MediaError(path, f"cannot be opened ({describe(error)}).") from error
+    if empty:
         raise MediaError(path, "is empty.")
     try:
         return av.open(str(path) if content is None else io.BytesIO(content), "r", metadata_errors="replace")
@@ -73,9 +74,55 @@ def ends_in_a_packet(path: str | Path, content: bytes | None = None) -> bool:
     return at > size
 
 
+def segment_is_cut(path: str | Path, content: bytes | None = None) -> bool:
+    """Whether a Matroska or WebM file ends before its segment does.
+
+    FFmpeg reads what there is without a word. Live recordings give their segment no length, and other files have none: False.
+    """
+    size = Path(path).stat().st_size if content is None else len(content)
+    file: BinaryIO
+    with open(path, "rb") if content is None else io.BytesIO(content) as file:
+        head = file.read(12)
+        if head[:4] != b"\x1a\x45\xdf\xa3":
+            return False
+        at = 4 + sum(_variable_number(head[4:]))
+        file.seek(at)
+        head = file.read(12)
+    width, length = _variable_number(head[4:])
+    known = length < (1 << 7 * width) - 1
+    return head[:4] == b"\x18\x53\x80\x67" and known and at + 4 + width + length > size
+
+
+def _variable_number(head: bytes) -> tuple[int, int]:
+    """Width in bytes, and value, of a number in EBML: the first bit that is set says how many bytes it has."""
+    width = 9 - head[0].bit_length() if head and head[0] else 8
+    return width, int.from_bytes(head[:width], "big") & ((1 << 7 * width) - 1)
+
+
+def wave_bytes(path: str | Path, content: bytes | None = None) -> tuple[int, int] | None:
+    """Bytes of sound that a WAV file holds and promises; None where they agree, or where it promises nothing.
+
+    Readers take what there is without a word. Programs that write to a pipe promise 2 to 4 GB, which is no promise.
+    """
+    size = Path(path).stat().st_size if content is None else len(content)
+    file: BinaryIO
+    with open(path, "rb") if content is None else io.BytesIO(content) as file:
+        head = file.read(12)
+        at = 12
+        while head[:4] == b"RIFF" and head[8:12] == b"WAVE" and at < size:
+            file.seek(at)
+            chunk = file.read(8)
+            length = int.from_bytes(chunk[4:], "little")
+            if chunk[:4] == b"data":
+                held = size - at - 8
+                return (held, length) if held < length < 0x7FFF0000 else None
+            at += 8 + length + length % 2
+    return None
+
+
 def describe(error: BaseException) -> str:
-    """A short cause out of an exception of PyAV."""
-    if isinstance(error, av.error.FFmpegError):
+    """A short cause out of an exception of PyAV or of the system."""
+    if isinstance(error, av.error.FFmpegError | OSError):
         return str(error.strerror or type(error).__name__)
     return str(error).strip() or type(error).__name__
 

@@ -15,7 +15,17 @@ from av.container import InputContainer
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from avtlm.data.container import FPS, LONGEST_HOLE, PYAV_ERRORS, MediaError, describe, ends_in_a_packet, open_media, video_stream
+from avtlm.data.container import (
+    FPS,
+    LONGEST_HOLE,
+    PYAV_ERRORS,
+    MediaError,
+    describe,
+    ends_in_a_packet,
+    open_media,
+    segment_is_cut,
+    video_stream,
+)
 
 LUMA_8_BIT = {"yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p", "yuv440p", "nv12", "nv16", "nv21", "gray"}
 FULL_RANGE = 2  # AVCOL_RANGE_JPEG
@@ -61,7 +71,10 @@ class FrameStream:
         self.info = {"warnings": []}
         with open_media(self.path, self.content) as container:
             stream = self._open(container)
-            self._cut = container.format.name == "mpeg" and ends_in_a_packet(self.path, self.content)
+            self._cut = (container.format.name == "mpeg" and ends_in_a_packet(self.path, self.content)) or (
+                "matroska" in container.format.name and segment_is_cut(self.path, self.content)
+            )
+            self._lists_frames = container.format.name != "avi"  # which lists empty chunks, that repeat a frame, as well
             yield from self._resample(stream, timed_frames(container, stream, self.path, self.info))
 
     def _open(self, container: InputContainer) -> VideoStream:
@@ -128,7 +141,7 @@ class FrameStream:
         elif longest > 1.6 * shortest:
             warnings.append("variable frame rate, resampled by time stamps")
         promised = float(stream.duration * stream.time_base) if stream.duration and stream.time_base else 0.0
-        listed = stream.frames
+        listed = stream.frames if self._lists_frames else 0
         if listed and promised and stream.average_rate and abs(listed - promised * float(stream.average_rate)) > 1.5:
             if listed > count + 1:
                 warnings.append(f"the file lists {listed} frames but shows {count} (an edit list, or damage)")

@@ -107,8 +107,9 @@ def read_lip_crops(path: str | Path, content: bytes | None = None) -> np.ndarray
                 crops = np.load(path, mmap_mode="r", allow_pickle=False)
             else:
                 crops = np.load(io.BytesIO(content), allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
-            raise MediaError(path, f"is not an array of lip crops ({error}).") from error
+        except Exception as error:  # a damaged header may fail in any way; what it was is in the sentence
+            reason = " ".join(str(error).split())[:120] or type(error).__name__
+            raise MediaError(path, f"is not an array of lip crops ({reason}).") from error
     else:
         crops = np.stack(list(FrameStream(path, content=content)))
     if crops.dtype != np.uint8 or crops.shape[1:] != (96, 96):
@@ -172,8 +173,15 @@ def _grey_frame(picture: np.ndarray) -> av.VideoFrame:
 
 
 def write_wav(path: str | Path, audio: np.ndarray, sample_rate: int = SAMPLE_RATE) -> None:
-    """Write mono 16-bit PCM atomically; ``audio`` is float ``(samples,)`` in [-1, 1], clipped, or int16."""
-    with atomic_path(path) as temporary:
-        soundfile.write(
-            str(temporary), audio if audio.dtype == np.int16 else np.clip(audio, -1, 1), sample_rate, subtype="PCM_16", format="WAV"
-        )
+    """Write mono 16-bit PCM atomically; ``audio`` is float ``(samples,)`` in [-1, 1], clipped, or int16.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    whole = audio if audio.dtype == np.int16 else np.clip(audio, -1, 1)
+    # By its number: libsndfile takes no path of more than 1,024 bytes.
+    with atomic_path(path) as temporary, open(temporary, "wb") as file:
+        try:
+            soundfile.write(file.fileno(), whole, sample_rate, subtype="PCM_16", format="WAV", closefd=False)
+        except soundfile.SoundFileError as error:
+            raise OSError(f"{path}: cannot be written ({error})") from error

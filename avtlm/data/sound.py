@@ -15,10 +15,21 @@ import soundfile
 import soxr
 from av.container import InputContainer
 
-from avtlm.data.container import LONGEST_HOLE, PYAV_ERRORS, SAMPLE_RATE, MediaError, describe, open_media, video_stream
+from avtlm.data.container import (
+    LONGEST_HOLE,
+    PYAV_ERRORS,
+    SAMPLE_RATE,
+    MediaError,
+    describe,
+    open_media,
+    segment_is_cut,
+    video_stream,
+    wave_bytes,
+)
 
 SOUND_FILES = {".wav", ".flac"}  # read by soundfile, which is ten times faster than a demuxer
 PLANES = 8  # FFmpeg's AV_NUM_DATA_POINTERS
+RATES = range(1000, 1_000_001)  # samples a second; a damaged header may say 1, of which resampling would make hours
 JITTER = 0.02  # seconds by which audio time stamps may stray (millisecond rounding in Matroska, say) before a gap is believed
 
 
@@ -52,10 +63,12 @@ def read_track(
     notes: list[str] = []
     sound = None
     if Path(path).suffix.lower() in SOUND_FILES and (content is not None or Path(path).is_file()):
-        sound = _read_sound_file(path if content is None else io.BytesIO(content), sample_rate, notes)
+        sound = _read_sound_file(path, content, sample_rate, notes)
+        if sound is not None and (short := wave_bytes(path, content)) is not None:
+            notes.append(f"the file ends early: {short[0] / short[1]:.0%} of the sound that it promises are there")
     if sound is None:
         with open_media(path, content) as container:
-            sound = _decode_track(container, path, sample_rate, start, notes)
+            sound = _decode_track(container, path, sample_rate, start, notes, content)
     if sound is None:
         return None, ["no audio track"]
     if samples is not None:
@@ -73,18 +86,24 @@ def fit(sound: np.ndarray, samples: int) -> np.ndarray:
     return np.pad(sound[:samples], (0, max(0, samples - len(sound))))
 
 
-def _read_sound_file(file: str | Path | io.BytesIO, sample_rate: int, notes: list[str]) -> np.ndarray | None:
+def _read_sound_file(path: str | Path, content: bytes | None, sample_rate: int, notes: list[str]) -> np.ndarray | None:
     """None when libsndfile does not know the coding; FFmpeg may."""
     try:
-        sound, rate = soundfile.read(file if isinstance(file, io.BytesIO) else str(file), dtype="float32", always_2d=True)
+        sound, rate = soundfile.read(str(path) if content is None else io.BytesIO(content), dtype="float32", always_2d=True)
     except (soundfile.SoundFileError, RuntimeError):
         return None
+    _check_rate(path, rate)
     return _resampled(mix_down(sound), rate, sample_rate, notes)
 
 
 def mix_down(sound: np.ndarray) -> np.ndarray:
     """float32 ``(samples, channels)`` to the mean of the channels, ``(samples,)``."""
     return sound.mean(axis=1, dtype=np.float32) if sound.shape[1] > 1 else sound[:, 0]
+
+
+def _check_rate(path: str | Path, rate: int) -> None:
+    if rate not in RATES:
+        raise MediaError(path, f"is damaged: its sound has {rate} samples a second.")
 
 
 def note_rate(rate: int, sample_rate: int, notes: list[str]) -> None:
@@ -101,11 +120,13 @@ def _resampled(sound: np.ndarray, rate: int, sample_rate: int, notes: list[str])
 
 
 def _decode_track(
-    container: InputContainer, path: str | Path, sample_rate: int, start: float | None, notes: list[str]
+    container: InputContainer, path: str | Path, sample_rate: int, start: float | None, notes: list[str], content: bytes | None
 ) -> np.ndarray | None:
     if not container.streams.audio:
         return None
     found = list(track_pieces(container, path, start, notes))
+    if "matroska" in container.format.name and segment_is_cut(path, content):
+        notes.append("the file ends early, before the end that it promises")
     return _resampled(np.concatenate([piece for piece, _ in found]), found[0][1], sample_rate, notes)
 
 
@@ -147,6 +168,7 @@ def track_pieces(container: InputContainer, path: str | Path, start: float | Non
             continue
         for frame in frames:
             assert isinstance(frame, av.AudioFrame)
+            _check_rate(path, frame.sample_rate)
             rate = rate or frame.sample_rate
             sound = _mono(frame)
             if frame.sample_rate != rate:

@@ -62,7 +62,7 @@ class CropPlan:
 def mean_face() -> np.ndarray:
     """The mean face of both pipelines, float64 ``(68, 2)`` in pixels of the 256 x 256 frame (auto_avsr, Apache-2.0)."""
     with resources.files("avtlm.lips").joinpath("mean_face.npz").open("rb") as handle:
-        points: np.ndarray = np.load(handle)["mean_face"]
+        points: np.ndarray = np.load(handle, allow_pickle=False)["mean_face"]
     points.flags.writeable = False
     return points
 

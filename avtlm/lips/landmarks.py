@@ -245,18 +245,27 @@ def read_landmarks(path: str | Path) -> np.ndarray:
             rows = json.loads(path.read_text()) if path.suffix == ".json" else _ArrayUnpickler(io.BytesIO(path.read_bytes())).load()
             points = np.stack([np.full((68, 2), np.nan) if row is None else np.asarray(row, float)[:, :2] for row in rows])
         points = np.asarray(points, np.float64)
-    except (OSError, ValueError, TypeError, KeyError, IndexError, EOFError, pickle.UnpicklingError) as error:
-        raise MediaError(path, f"cannot be read as landmarks ({error}).") from error
+    except Exception as error:  # a damaged pickle or archive may fail in any way; what it was is in the sentence
+        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        raise MediaError(path, f"cannot be read as landmarks ({reason}).") from error
     if points.ndim != 3 or points.shape[1:] != (68, 2):
         raise MediaError(path, f"holds landmarks of shape {tuple(points.shape)}; expected (frames, 68, 2).")
     return points
 
 
-class _ArrayUnpickler(pickle.Unpickler):
-    """Reads lists of numpy arrays and nothing that could run."""
+# Of numpy 1 and 2. No other module is imported for a file, not even one of numpy.
+ARRAY_NAMES = {
+    ("numpy", "ndarray"),
+    ("numpy", "dtype"),
+    *((f"numpy.{core}.multiarray", name) for core in ("core", "_core") for name in ("_reconstruct", "scalar")),
+}
+
+
+class _ArrayUnpickler(pickle._Unpickler):
+    """Reads lists of numpy arrays and nothing that could run. (The unpickler in C lets a few bytes take all memory.)"""
 
     def find_class(self, module: str, name: str) -> Any:
-        if (module.split(".")[0], name) in {("numpy", "_reconstruct"), ("numpy", "ndarray"), ("numpy", "dtype"), ("numpy", "scalar")}:
+        if (module, name) in ARRAY_NAMES:
             return super().find_class(module, name)
         raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is no array")
 

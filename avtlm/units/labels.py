@@ -57,14 +57,18 @@ def read_labels(path: str | Path) -> UnitLabels:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: a line that is not ``id <tab> numbers``, by its number.
+        ValueError: a line that is not ``id <tab> numbers``, by its number, or a file that is no text.
     """
     rows = {}
-    for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), 1):
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError:
+        raise ValueError(f"{path}: is not UTF-8 text; give a file of unit labels, as avtlm units writes it.") from None
+    for number, line in enumerate(lines, 1):
         name, tab, units = line.partition("\t")
         try:
             rows[name] = np.array(units.split(), dtype=np.int32)
-        except ValueError:
+        except (ValueError, OverflowError):
             tab = ""
         if not tab:
             raise ValueError(f"{path}, line {number}: expected an id, a tab, and unit numbers; found {line[:60]!r}.")

@@ -134,9 +134,10 @@ def write_flac(path: Path, sound: np.ndarray) -> None:
         OSError: it cannot be written.
     """
     whole = np.round(np.clip(sound, -1, 32767 / 32768) * 32768).astype(np.int16)
-    with atomic_path(path) as temporary:
+    # By its number: libsndfile takes no path of more than 1,024 bytes.
+    with atomic_path(path) as temporary, open(temporary, "wb") as file:
         try:
-            soundfile.write(str(temporary), whole, SAMPLE_RATE, subtype="PCM_16", format="FLAC")
+            soundfile.write(file.fileno(), whole, SAMPLE_RATE, subtype="PCM_16", format="FLAC", closefd=False)
         except soundfile.SoundFileError as error:
             raise OSError(f"{path}: cannot be written ({error})") from error
 

@@ -131,9 +131,9 @@ def test_spans_are_cut_out_and_must_lie_within_the_recording(tmp_path: Path, suf
 def test_a_full_disk_ends_the_run_in_one_sentence_and_leaves_no_half_file(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def full(path: str, *rest: object, **more: object) -> None:
-        Path(path).write_bytes(b"half")
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+    def full(handle: int, *rest: object, **more: object) -> None:
+        os.write(handle, b"half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(sound_files.soundfile, "write", full)
     assert CORPUS.main(["--root", str(root), "--out", str(tmp_path / "out"), "--copy", "--workers", "0"]) == 1
