@@ -30,6 +30,7 @@ CLEAN = 20  # dB on the slider from which on no noise is added
 NOISES = ("babble", "white", "file")
 MAX_SECONDS = 20.0
 MAX_NOISE_SECONDS = 600.0
+MAX_PIXELS = 4096 * 2304  # of a picture
 KEPT_CLIPS = 50
 LIPS_SCALE = 3  # the crops of 96 pixels are shown larger
 VIDEOS = {".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi", ".mpg"}
@@ -124,8 +125,11 @@ class Studio:
 
     def _open(self, path: Path, name: str, speaker: str) -> OpenedClip:
         with open_media(path) as container:
-            if video_stream(container) is None:
+            stream = video_stream(container)
+            if stream is None:
                 raise MediaError(path, "has no video track; choose or record a video of a speaking face.")
+            if stream.width * stream.height > MAX_PIXELS:
+                raise MediaError(path, f"has pictures of {stream.width} x {stream.height}; this page takes at most 4096 x 2304.")
             if not container.streams.audio:
                 raise MediaError(path, "has no audio track; choose or record a video with sound.")
         if (seconds := round(length(path))) > MAX_SECONDS:  # of the number that is told
@@ -135,10 +139,13 @@ class Studio:
             raise MediaError(path, "is silent; choose or record a video in which somebody is heard.")
         with tempfile.NamedTemporaryFile(dir=self.folder, suffix=".mp4", delete=False) as file:
             lips = Path(file.name)
-        large = found.crops.repeat(LIPS_SCALE, axis=1).repeat(LIPS_SCALE, axis=2)
-        write_clip(lips, large)
-        video = self.inputs.video(found.crops)
-        read = self._recognise(Item(name, video=video), "v")
+        try:
+            write_clip(lips, found.crops.repeat(LIPS_SCALE, axis=1).repeat(LIPS_SCALE, axis=2))
+            video = self.inputs.video(found.crops)
+            read = self._recognise(Item(name, video=video), "v")
+        except BaseException:
+            lips.unlink(missing_ok=True)  # nobody would ask for it, or delete it, before the page ends
+            raise
         return OpenedClip(name, speaker, to_int16(found.audio), video, lips, read, found.report.warnings)
 
     def listen(self, clip: OpenedClip, noise: str = "babble", snr: float = CLEAN, file: str | Path | None = None) -> Outcome:
