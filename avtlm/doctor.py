@@ -39,6 +39,7 @@ EXTRAS = {
     "lexicon": (("flashlight.lib.text.decoder",), "fast searches over the words of a lexicon, and large n-grams"),
     "metrics": (("sacrebleu", "pystoi"), "scoring translations and enhanced speech"),
     "vad": (("silero_vad",), "a network that finds speech in long recordings (--vad silero)"),
+    "hub": (("huggingface_hub",), "models by name from the Hugging Face hub (avtlm.load, avtlm.push_to_hub)"),
     "tensorboard": (("tensorboard",), "watching a training in TensorBoard"),
     "wandb": (("wandb",), "watching a training in Weights & Biases"),
 }

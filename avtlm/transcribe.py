@@ -1,9 +1,15 @@
-"""Media files to transcripts: lips and sound, features, model, search. What `avtlm transcribe` and the demo call."""
+"""Media files to transcripts: lips and sound, features, model, search. What `avtlm transcribe` and the demo call.
+
+``avtlm.transcribe`` is both this module and a function of the same name for notebooks (avtlm.arrays.transcribe): the module can be called.
+"""
 
 import logging
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 
@@ -195,3 +201,14 @@ def _seconds(item: Item, inputs: InputFormat) -> float:
     if item.video is not None:
         return len(item.video) / FPS
     return 0.0 if item.audio is None else inputs.seconds(item.audio)
+
+
+class _CallableModule(ModuleType):
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        """avtlm.arrays.transcribe: one clip or a list of clips, files or arrays, to transcripts."""
+        from avtlm.arrays import transcribe  # which reads features as this file does
+
+        return transcribe(*arguments, **options)
+
+
+sys.modules[__name__].__class__ = _CallableModule

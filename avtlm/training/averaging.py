@@ -12,6 +12,7 @@ from torch import Tensor
 
 from avtlm import checkpoint
 from avtlm.checkpoint import CARD, WEIGHTS, CheckpointError
+from avtlm.model_card import licence_of, model_card, read_card
 from avtlm.training.state import EMA, FOLDER
 
 
@@ -46,7 +47,9 @@ def average(folders: Sequence[str | Path], output: str | Path) -> Path:
     with checkpoint.replace_folder(output) as temporary:
         shutil.copytree(first, temporary, dirs_exist_ok=True, ignore=shutil.ignore_patterns(FOLDER, EMA, WEIGHTS, CARD))
         names = ", ".join(Path(folder).name for folder in folders)
-        card = f"# {Path(output).name}\n\nThe mean of the weights of {len(folders)} models: {names}.\n"
+        count = sum(part.numel() for part in mean.values() if part.is_floating_point())
+        note = f"The mean of the weights of {len(folders)} models: {names}."
+        card = model_card(Path(output).name, config, count, licence_of(read_card(first)), notes=[note])
         checkpoint.write_model(temporary, Weights(mean), config, card=card)
     return Path(output)
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from avtlm import checkpoint
 from avtlm.files import write_text
+from avtlm.model_card import trained_card
 from avtlm.recognizer import Recognizer
 from avtlm.text.vocabulary import load_vocabulary
 from avtlm.training.averaging import Weights
@@ -51,8 +52,7 @@ def _write(run: "Trainer", folder: Path, weights: dict[str, Tensor], name: str) 
     decoding = run.model.config.decoding if isinstance(run.model, Recognizer) else run.start.decoding
     tables = {PHONES: run.start.phones.symbols if run.start.phones is not None else [], SPEAKERS: list(run.start.speakers)}
     extra = {table: "\n".join(symbols) + "\n" for table, symbols in tables.items() if symbols} | dict(run.start.files)
-    card = checkpoint.model_card(name, run.model, run.start.card["system"], run.start.card["task"])
-    checkpoint.write_model(folder, Weights(weights), run.start.card, run.start.vocabulary, extra, card, decoding)
+    checkpoint.write_model(folder, Weights(weights), run.start.card, run.start.vocabulary, extra, trained_card(run, name), decoding)
 
 
 def load_model(run: "Trainer") -> bool:

@@ -55,12 +55,14 @@ class Validation:
         batches: those of this process, by their numbers among all.
         samples: some utterances as they were understood in the last validation, always the same ones.
         writer: what writes down speech, if the model does.
+        latest: the step of the last validation, and what it has found; None before the first one of this process.
     """
 
     def __init__(self, run: "Trainer", dataset: ClipDataset) -> None:
         self.run = run
         self.dataset = dataset
         self.samples: list[Sample] = []
+        self.latest: tuple[int, dict[str, float]] | None = None
         self.writer = _writer(run) if dataset.source.task == "recognition" else None
         lengths = [dataset.frames(index) for index in range(len(dataset))]
         bound = dataset.source.max_frames or run.settings.max_frames
@@ -96,6 +98,7 @@ class Validation:
             results.pop("valid_loss", None)
         run.model.train()
         run.replicas.gathered(False)
+        self.latest = run.state.step, results
         return results
 
     def _understood(self, model: Transcriber) -> list[Sample]:
