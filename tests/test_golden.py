@@ -20,7 +20,19 @@ INPUTS.pop("decoding/ctc_prefix_espnet", None)
 
 def test_there_are_golden_cases_of_every_kind_that_is_built() -> None:
     systems = {name.split("/")[0] for name in FOLDERS}
-    assert {"avhubert", "vatlm", "lip_roi", "mt4ssl", "speecht5", "speech2c", "speechlm", "decoding", "evaluation"} <= systems
+    assert {
+        "avhubert",
+        "vatlm",
+        "lip_roi",
+        "mt4ssl",
+        "speecht5",
+        "speech2c",
+        "speechlm",
+        "mmspeech",
+        "mt2kd",
+        "decoding",
+        "evaluation",
+    } <= systems
 
 
 @pytest.mark.parametrize("name", FOLDERS)
