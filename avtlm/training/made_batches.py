@@ -10,9 +10,11 @@ import torch
 from avtlm import systems
 from avtlm.data.batching import Batch
 from avtlm.data.dataset import OF_TEXT, Source, choose, seconds
+from avtlm.data.heard_clips import HEARD
 from avtlm.data.inputs import InputFormat
 from avtlm.data.manifest import Manifest, ManifestError, Utterance, read_manifest, write_manifest
 from avtlm.data.spoken_clips import SPOKEN, WRITTEN_AS_SPEECH
+from avtlm.data.teacher_targets import TEACHERS
 from avtlm.frontends.filterbank import BANDS, SAMPLE_RATE, STACK
 from avtlm.frontends.mel import mel_frames
 from avtlm.frontends.text import DOWNSAMPLING
@@ -22,7 +24,7 @@ from avtlm.text.vocabulary import EOS, SPECIALS, Tokenizer, Vocabulary
 from avtlm.training.initial import Start, build
 from avtlm.training.loop import TrainConfig
 
-KINDS = ("audio_video", "audio", "audio_text", "text", "recognition", "sentences", *SPOKEN)
+KINDS = ("audio_video", "audio", "audio_text", "text", "recognition", "sentences", *SPOKEN, *HEARD)
 SILENT = ("text", "infilling", "units", "synthesis")  # what is read
 LABELLED = ("audio_video", "audio", "audio_text", "text", "speech")  # with units
 # Symbols of a transcript per second of speech: LibriSpeech has about 14.5 letters and spaces, and 4 of 1000 word pieces.
@@ -46,7 +48,9 @@ def made_start(settings: TrainConfig, assumed: list[str]) -> tuple[dict[str, flo
     vocabulary: Tokenizer | None = None
     with tempfile.TemporaryDirectory() as folder:
         stand_in = Path(folder) / "manifest.jsonl"
-        made = tuple(Utterance(name, audio="made.wav", audio_samples=16000, transcript="a", speaker=name) for name in ("one", "two"))
+        names = ("one", "two")
+        known = {"audio": "made.wav", "audio_samples": 16000, "transcript": "a"}
+        made = tuple(Utterance(name, speaker=name, extra={"labels": [name]}, **known) for name in names)  # type: ignore[arg-type]
         write_manifest(stand_in, Manifest(Path(folder), made))
         lengths: dict[str, float | None] = {}
         sources = {}
@@ -56,7 +60,7 @@ def made_start(settings: TrainConfig, assumed: list[str]) -> tuple[dict[str, flo
                 lengths[name], sources[name] = sum(map(seconds, rows)) / len(rows), part
             except (ManifestError, OSError):
                 lengths[name] = None
-                sources[name] = dataclasses.replace(part, manifest=str(stand_in), split=None, min_seconds=0.0)
+                sources[name] = dataclasses.replace(part, manifest=str(stand_in), split=None, min_seconds=0.0, teachers=None)
         absent = [name for name, length in lengths.items() if length is None]
         if absent:
             texts = all(settings.sources[name].task in OF_TEXT for name in absent)
@@ -138,8 +142,10 @@ def made_batch(source: Source, start: Start, rows: int, frames: int, generator: 
     for name, size in sizes.items() if task in LABELLED else ():
         if name not in ("phones", "text_units") and size:
             targets[name] = torch.randint(size, (rows, round(length * inputs.label_rate)), generator=generator)
+    if task in HEARD:
+        targets = _heard(task, start, rows, frames, generator)
     for name, target in targets.items():
-        if name not in ("voice", "speaker"):
+        if name not in ("voice", "speaker", "sound", "tags", "learned"):
             ends[name] = torch.full((rows,), target.shape[1])
     return Batch(ids, task, **parts, targets=targets, target_lengths=ends)
 
@@ -154,6 +160,19 @@ def _spoken(task: str, start: Start, rows: int, length: float, generator: torch.
     if task == "speaker":
         found["speaker"] = torch.zeros(rows, dtype=torch.long)
     return found
+
+
+def _heard(task: str, start: Start, rows: int, frames: int, generator: torch.Generator) -> dict[str, torch.Tensor]:
+    """Classes of sounds, or what all teachers say."""
+    settings: Any = start.model.config
+    if task == "tagging":
+        return {"tags": torch.randint(2, (rows, settings.tags), generator=generator).float()}
+    return {
+        "learned": torch.ones(rows, len(TEACHERS), dtype=torch.bool),
+        "speech": torch.randn(rows, frames, settings.speech_width, generator=generator),
+        "sound": torch.rand(rows, settings.tags, generator=generator),
+        "speaker": torch.randn(rows, settings.voice_dim, generator=generator),
+    }
 
 
 def _sound(inputs: InputFormat, rows: int, frames: int, generator: torch.Generator) -> dict[str, torch.Tensor]:

@@ -12,11 +12,13 @@ from avtlm.config import ConfigError
 from avtlm.data.tags import read_tags
 from avtlm.evaluation.evaluate import evaluate
 from avtlm.evaluation.sounds_and_voices import Trial, evaluate_tags, evaluate_trials
+from avtlm.plan import plan
 from avtlm.teaching import Taught, teach
 from avtlm.training.loop import TrainConfig, train
 from avtlm.training.whole_system import read_speakers
 from tests.made_corpus import MadeCorpus, make_corpus
 from tests.systems.heard_models import MODEL, TAGS, labelled, save_tiny
+from tests.test_configs import ROOT
 from tests.training.made_runs import broken_and_resumed, journal, run, same
 
 
@@ -162,3 +164,12 @@ def test_teachers_of_several_sources_have_to_agree(corpus: MadeCorpus, taught: T
     settings["sources"]["second"] = settings["sources"]["heard"] | {"teachers": str(other)}
     with pytest.raises(ValueError, match=r"makes model\.voice_dim 7, other sources 6"):
         train(config.load(TrainConfig, settings))
+
+
+@pytest.mark.parametrize("name", ["tiny_pretrain", "tiny_finetune"])
+def test_a_training_is_planned_before_there_are_data(name: str) -> None:
+    """Clips, labels and answers are made up."""
+    changes = ["max_frames=120", "initialise=null", "model.freeze_encoder_steps=0"]
+    found = plan(ROOT / "mt2kd" / f"{name}.yaml", changes, device="h100")
+    assert found.parameters > 1_000_000
+    assert found.step_seconds > 0
