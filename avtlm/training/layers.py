@@ -18,11 +18,12 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from avtlm.nn.transformer import EncoderLayer
+from avtlm.nn.zipformer.layer import View, ZipformerLayer
 
 
-def trained_layers(model: nn.Module) -> list[EncoderLayer]:
-    """Layers of all Transformer encoders but those that no gradient reaches (teachers)."""
-    found = [module for module in model.modules() if isinstance(module, EncoderLayer)]
+def trained_layers(model: nn.Module) -> list[EncoderLayer | ZipformerLayer]:
+    """Layers of all encoders but those that no gradient reaches (teachers)."""
+    found = [module for module in model.modules() if isinstance(module, EncoderLayer | ZipformerLayer)]
     return [layer for layer in found if any(parameter.requires_grad for parameter in layer.parameters())]
 
 
@@ -34,12 +35,20 @@ def prepare_layers(model: nn.Module, recompute: bool, compiled: bool) -> None:
         compiled: by torch.compile.
 
     Raises:
-        ValueError: there is no compiler.
+        ValueError: there is no compiler, or a Zipformer is to be compiled.
     """
     if compiled and (reason := missing_compiler()) is not None:
         raise ValueError(f"compile: true, but {reason}; install one, or set compile=false.")
     for layer in trained_layers(model):
         forward: Callable[..., Tensor] = layer.forward
+        if isinstance(layer, ZipformerLayer):
+            if compiled:
+                raise ValueError(
+                    "compile: true, but a Zipformer decides in every layer what it drops, which cannot be compiled; set compile=false."
+                )
+            if recompute:
+                layer.forward = functools.partial(_recomputed_view, forward)  # type: ignore[method-assign]
+            continue
         if compiled:
             attention = layer.self_attention
             attention.weigh = torch.compiler.disable(attention.weigh)  # type: ignore[method-assign]
@@ -67,6 +76,14 @@ def _recomputed(
     if kept is not None or not torch.is_grad_enabled():
         return forward(x, lengths, bias, kept, routing, distances)
     again: Tensor = checkpoint(forward, x, lengths, bias, None, routing, distances, use_reentrant=False)
+    return again
+
+
+def _recomputed_view(forward: Callable[..., Tensor], x: Tensor, view: View) -> Tensor:
+    """See ZipformerLayer.forward."""
+    if not torch.is_grad_enabled():
+        return forward(x, view)
+    again: Tensor = checkpoint(forward, x, view, use_reentrant=False)
     return again
 
 

@@ -11,6 +11,7 @@ from avtlm.nn.transformer import Encoder, EncoderConfig
 from avtlm.training import layers
 from avtlm.training.layers import missing_compiler, prepare_layers, trained_layers
 from tests.made_corpus import MadeCorpus, make_corpus
+from tests.nn.zipformer.made_zipformer import features, zipformer
 from tests.training import test_speech_systems as speech
 from tests.training.made_runs import MODEL, journal, pretraining, run, same, weights
 
@@ -84,3 +85,33 @@ def test_compiled_layers_train_like_plain_ones(corpus: MadeCorpus, tmp_path: Pat
     for name, value in weights(plain).items():
         assert torch.allclose(value.float(), weights(compiled)[name].float(), atol=1e-4), name
     assert layers.trained_layers(systems.load_encoder(compiled)[0])
+
+
+def test_layers_of_a_zipformer_computed_again_drop_the_same_and_keep_less() -> None:
+    def step(recompute: bool) -> tuple[list[torch.Tensor], int]:
+        model = zipformer().train()
+        prepare_layers(model, recompute, compiled=False)
+        with torch.no_grad():
+            for name, weight in model.named_parameters():
+                if "attention_weights" in name:
+                    weight.mul_(20.0)  # so that scores are charged
+        kept: dict[int, int] = {}
+
+        def note(tensor: torch.Tensor) -> torch.Tensor:
+            kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        torch.manual_seed(2)
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+            out = model(features(3, 203), torch.tensor([203, 150, 90]))
+        assert out.penalty is not None
+        assert out.penalty.item() > 0
+        (out.frames.square().sum() + out.penalty).backward()
+        return [parameter.grad for parameter in model.parameters() if parameter.grad is not None], sum(kept.values())
+
+    (plain, much), (again, little) = step(False), step(True)
+    assert all(torch.equal(a, b) for a, b in zip(plain, again, strict=True))
+    assert little < 0.8 * much  # most is that of the convolutions before the layers
+    if missing_compiler() is None:
+        with pytest.raises(ValueError, match="a Zipformer decides in every layer what it drops"):
+            prepare_layers(zipformer(), recompute=False, compiled=True)
