@@ -45,7 +45,10 @@ class NormAverages:
 
     def start_batch(self) -> None:
         self.touched = set()
-        for norm in self.norms:  # new tensors, because the backward pass of the batch before holds on to the old ones
+        for norm in self.norms:
+            if not norm.training:  # of a part that is frozen
+                continue
+            # New tensors, because the backward pass of the batch before holds on to the old ones.
             norm.running_mean, norm.running_var = (torch.zeros_like(average) for average in _averages(norm))
 
     def end_batch(self) -> None:
