@@ -66,15 +66,16 @@ class ChunkConvolution(nn.Module):
         inside = self.chunkwise(chunks) * self.scale(chunk)
         return inside.reshape(len(x), count * chunk, -1)[:, :frames] + causal
 
-    def step(self, x: Tensor, chunk: int, past: Tensor) -> tuple[Tensor, Tensor]:
+    def step(self, x: Tensor, factors: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
         """One chunk of a stream, or what there is of its last one, and the frames to keep.
 
         Args:
-            x: (batch, frames, channels), at most ``chunk`` frames.
+            x: (batch, frames, channels), at most a chunk.
+            factors: of the frames of a whole chunk, see `scale`.
             past: the ``reach`` frames before, zeros at the beginning.
         """
         seen = torch.cat([past, x], 1)
-        out = self.chunkwise(x) * self.scale(chunk)[: x.shape[1]] + self.causal(seen)
+        out = torch.addcmul(self.causal(seen), self.chunkwise(x), factors[: x.shape[1]])
         return out, seen[:, seen.shape[1] - self.reach :]
 
     def scale(self, chunk: int) -> Tensor:
@@ -119,10 +120,10 @@ class ConvolutionModule(nn.Module):
         x = self.depthwise(x, chunk, lengths) if isinstance(self.depthwise, ChunkConvolution) else self.depthwise(x)
         return self.output(WHITENER(CONVOLVED(x, batches), batches))
 
-    def step(self, x: Tensor, chunk: int, past: Tensor) -> tuple[Tensor, Tensor]:
+    def step(self, x: Tensor, factors: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
         """One chunk of a stream, see ChunkConvolution.step."""
         assert isinstance(self.depthwise, ChunkConvolution)
-        out, past = self.depthwise.step(self._gated(x, None), chunk, past)
+        out, past = self.depthwise.step(self._gated(x, None), factors, past)
         return self.output(out), past
 
     def _gated(self, x: Tensor, batches: float | None) -> Tensor:

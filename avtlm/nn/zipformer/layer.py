@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from avtlm.nn.zipformer.activations import SWOOSH_L, SwooshLinear
 from avtlm.nn.zipformer.attention import AttentionWeights, NonlinearAttention, SelfAttention
 from avtlm.nn.zipformer.balancing import Balancer, Whitener, bound_at_times, limits
-from avtlm.nn.zipformer.convolution import ConvolutionModule
+from avtlm.nn.zipformer.convolution import ChunkConvolution, ConvolutionModule
 from avtlm.nn.zipformer.norm import BiasNorm
 from avtlm.nn.zipformer.schedules import Schedule, happens, kept_rows
 
@@ -59,7 +59,8 @@ class View:
 
 @dataclass
 class LayerMemory:
-    """What a layer of a stream keeps of the frames before, each (batch, frames, width)."""
+    """What a layer of a stream keeps of the frames before, each (batch, frames, width), and factors that its convolutions have in every
+    chunk, (frames, width)."""
 
     keys: Tensor
     nonlinear: Tensor
@@ -67,6 +68,8 @@ class LayerMemory:
     values2: Tensor
     convolution1: Tensor
     convolution2: Tensor
+    factors1: Tensor
+    factors2: Tensor
 
 
 class Bypass(nn.Module):
@@ -177,11 +180,10 @@ class ZipformerLayer(nn.Module):
         x = self.bypass(start, x, batches, self.skip(batches))
         return WHITENER(BEHIND_LAYER(x, batches), batches)
 
-    def step(self, x: Tensor, distances: Tensor, chunk: int, left: int, memory: LayerMemory) -> tuple[Tensor, LayerMemory]:
+    def step(self, x: Tensor, distances: Tensor, left: int, memory: LayerMemory) -> tuple[Tensor, LayerMemory]:
         """A chunk of a stream, or what there is of its last one: (batch, frames, dim) -> the same, and what to keep.
 
         Args:
-            chunk: frames of a whole one, at the rate of the stack.
             left: frames that are kept; -1 for all.
         """
 
@@ -196,34 +198,30 @@ class ZipformerLayer(nn.Module):
         x = x + added
         added, values1 = self.attention1(x, weights, memory.values1)
         x = x + added
-        added, convolution1 = self.convolution1.step(x, chunk, memory.convolution1)
+        added, convolution1 = self.convolution1.step(x, memory.factors1, memory.convolution1)
         x = x + added
         x = x + self.feed_forward2(x)
         x = self.middle_bypass(start, x)
         added, values2 = self.attention2(x, weights, memory.values2)
         x = x + added
-        added, convolution2 = self.convolution2.step(x, chunk, memory.convolution2)
+        added, convolution2 = self.convolution2.step(x, memory.factors2, memory.convolution2)
         x = x + added
         x = x + self.feed_forward3(x)
         x = self.bypass(start, self.norm(x))
-        keys = weighing.keys
-        return x, LayerMemory(kept(keys), kept(nonlinear), kept(values1), kept(values2), convolution1, convolution2)
+        seen = (kept(weighing.keys), kept(nonlinear), kept(values1), kept(values2))
+        return x, LayerMemory(*seen, convolution1, convolution2, memory.factors1, memory.factors2)
 
-    def memory(self, batch: int, like: Tensor) -> LayerMemory:
-        """Of a stream at its beginning, on the device and in the precision of a tensor."""
-        attention, convolution = self.attention_weights, self.convolution1.depthwise
-        values, nonlinear = self.attention1.value.out_features, self.nonlinear_attention.width
+    def memory(self, batch: int, like: Tensor, chunk: int) -> LayerMemory:
+        """Of a stream at its beginning, on the device and in the precision of a tensor.
 
-        def none(frames: int, width: int) -> Tensor:
-            return like.new_zeros(batch, frames, width)
-
-        reach = getattr(convolution, "reach", 0)
-        channels = self.convolution1.output.in_features
-        return LayerMemory(
-            none(0, attention.heads * attention.query_dim),
-            none(0, nonlinear),
-            none(0, values),
-            none(0, values),
-            none(reach, channels),
-            none(reach, channels),
-        )
+        Args:
+            chunk: frames of one, at the rate of the stack.
+        """
+        first, second = self.convolution1.depthwise, self.convolution2.depthwise
+        assert isinstance(first, ChunkConvolution)
+        assert isinstance(second, ChunkConvolution)
+        attention, values = self.attention_weights, self.attention1.value.out_features
+        widths = (attention.heads * attention.query_dim, self.nonlinear_attention.width, values, values)
+        seen = [like.new_zeros(batch, 0, width) for width in widths]
+        edges = [like.new_zeros(batch, part.reach, part.chunkwise.out_channels) for part in (first, second)]
+        return LayerMemory(*seen, *edges, first.scale(chunk), second.scale(chunk))

@@ -135,11 +135,10 @@ class Stack(nn.Module):
         repeated = slow[:, :, None].expand(-1, -1, self.factor, -1).flatten(1, 2)[:, : x.shape[1]]
         return self.bypass(x, repeated, batches)
 
-    def step(self, x: Tensor, chunk: int, left: int, memories: list[LayerMemory]) -> tuple[Tensor, list[LayerMemory]]:
+    def step(self, x: Tensor, left: int, memories: list[LayerMemory]) -> tuple[Tensor, list[LayerMemory]]:
         """A chunk of a stream, or what there is of its last one: (batch, frames, dim) at 50 Hz -> the same, and what to keep.
 
         Args:
-            chunk: frames of a whole one at 50 Hz.
             left: frames at 50 Hz that are kept; -1 for all.
         """
         slow = x if self.downsample is None else self.downsample(x)
@@ -147,13 +146,14 @@ class Stack(nn.Module):
         kept = []
         for layer, memory in zip(self.layers, memories, strict=True):
             assert isinstance(layer, ZipformerLayer)
-            slow, memory = layer.step(slow, distances, chunk // self.factor, left // self.factor if left > 0 else -1, memory)
+            slow, memory = layer.step(slow, distances, left // self.factor if left > 0 else -1, memory)
             kept.append(memory)
         return self._rejoin(x, slow, None), kept
 
-    def memories(self, batch: int, like: Tensor) -> list[LayerMemory]:
-        """Of a stream at its beginning, see ZipformerLayer.memory."""
-        return [layer.memory(batch, like) for layer in self.layers if isinstance(layer, ZipformerLayer)]
+    @torch.no_grad()
+    def memories(self, batch: int, like: Tensor, chunk: int) -> list[LayerMemory]:
+        """Of a stream at its beginning, with chunks of so many frames at 50 Hz, see ZipformerLayer.memory."""
+        return [layer.memory(batch, like, chunk // self.factor) for layer in self.layers if isinstance(layer, ZipformerLayer)]
 
 
 def beyond_chunks(frames: int, factor: int, chunk: int, left: int, device: torch.device | None = None) -> Tensor:

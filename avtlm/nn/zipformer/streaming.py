@@ -51,7 +51,7 @@ class ZipformerStream:
         like = encoder.embed.norm.bias
         self._waiting = like.new_zeros(batch, 0, encoder.config.features)
         self.past = like.new_zeros(batch, AHEAD, encoder.embed.bands, CHANNELS[-1])
-        self.memories = [stack.memories(batch, like) for stack in encoder.stacks if isinstance(stack, Stack)]
+        self.memories = [stack.memories(batch, like, chunk_size) for stack in encoder.stacks if isinstance(stack, Stack)]
         self.finished = False
 
     @property
@@ -95,7 +95,7 @@ class ZipformerStream:
         for number, stack in enumerate(self.encoder.stacks):
             assert isinstance(stack, Stack)
             x = widened(x, stack.dim)
-            x, self.memories[number] = stack.step(x, self.chunk_size, self.left_context, self.memories[number])
+            x, self.memories[number] = stack.step(x, self.left_context, self.memories[number])
             outputs.append(x)
         frames: Tensor = self.encoder.downsample(self.encoder.joined(outputs))
         return frames

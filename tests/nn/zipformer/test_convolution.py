@@ -80,7 +80,7 @@ def test_steps_give_what_the_whole_gives(taps: int, chunk: int) -> None:
     conv, x = made(taps=taps), torch.randn(2, 11, 3)
     past, pieces = x.new_zeros(2, conv.reach, 3), []
     for part in x.split(chunk, 1):
-        piece, past = conv.step(part, chunk, past)
+        piece, past = conv.step(part, conv.scale(chunk), past)
         pieces.append(piece)
         assert past.shape == (2, conv.reach, 3)
     assert torch.allclose(torch.cat(pieces, 1), conv(x, chunk, None), atol=1e-5)

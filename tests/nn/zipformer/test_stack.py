@@ -72,11 +72,11 @@ def test_layers_are_let_in_one_after_another() -> None:
 def test_a_layer_keeps_no_more_than_its_left_context() -> None:
     torch.manual_seed(0)
     stack = Stack(TINY.__class__(**{**TINY.__dict__, "causal": True}), 1).eval()
-    memories = stack.memories(2, torch.zeros(1))
+    memories = stack.memories(2, torch.zeros(1), 8)
     sizes = []
     with torch.no_grad():
         for _ in range(4):
-            _, memories = stack.step(torch.randn(2, 8, 12), 8, 16, memories)
+            _, memories = stack.step(torch.randn(2, 8, 12), 16, memories)
             kept = memories[0]
             sizes.append([part.shape[1] for part in (kept.keys, kept.nonlinear, kept.values1, kept.values2, kept.convolution1)])
     assert sizes == [[4, 4, 4, 4, 2], [8, 8, 8, 8, 2], [8, 8, 8, 8, 2], [8, 8, 8, 8, 2]]
