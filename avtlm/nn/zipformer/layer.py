@@ -221,7 +221,12 @@ class ZipformerLayer(nn.Module):
         assert isinstance(first, ChunkConvolution)
         assert isinstance(second, ChunkConvolution)
         attention, values = self.attention_weights, self.attention1.value.out_features
-        widths = (attention.heads * attention.query_dim, self.nonlinear_attention.width, values, values)
-        seen = [like.new_zeros(batch, 0, width) for width in widths]
-        edges = [like.new_zeros(batch, part.reach, part.chunkwise.out_channels) for part in (first, second)]
-        return LayerMemory(*seen, *edges, first.scale(chunk), second.scale(chunk))
+
+        def none(width: int) -> Tensor:
+            return like.new_zeros(batch, 0, width)
+
+        def edge(part: ChunkConvolution) -> Tensor:
+            return like.new_zeros(batch, part.reach, part.chunkwise.out_channels)
+
+        keys, nonlinear = none(attention.heads * attention.query_dim), none(self.nonlinear_attention.width)
+        return LayerMemory(keys, nonlinear, none(values), none(values), edge(first), edge(second), first.scale(chunk), second.scale(chunk))
