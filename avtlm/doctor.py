@@ -29,6 +29,8 @@ PACKAGES = (
 )
 # extra of pyproject.toml: (modules that must import, what they are for)
 EXTRAS = {
+    "train": (("sklearn", "scipy", "jiwer", "matplotlib"), "word error rates, units, metrics and figures (training, avtlm evaluate)"),
+    "gpu": (("xformers",), "attention over packed sequences on a GPU"),
     "lips": (("mediapipe", "cv2"), "finding faces and cropping lips: transcribing videos, avtlm-lip-roi, the quickstart"),
     "synthetic": (("espeakng_loader",), "synthetic voices for the talking-head corpus of the quickstart"),
     "phonemes": (("espeakng_loader",), "phonemes of words that no lexicon has (avtlm units text2units)"),

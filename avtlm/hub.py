@@ -24,7 +24,7 @@ from typing import Any
 
 from avtlm import checkpoint
 from avtlm.checkpoint import CARD, CONFIG, WEIGHTS, CheckpointError
-from avtlm.errors import MissingExtra
+from avtlm.errors import needs
 from avtlm.model_card import UNKNOWN, read_card, with_licence
 
 log = logging.getLogger(__name__)
@@ -161,10 +161,8 @@ class _Unreachable(Exception):  # noqa: N818 (never seen by users)
 
 
 def _library() -> Any:
-    try:
+    with needs("hub", "huggingface_hub", "models of the Hugging Face hub"):
         import huggingface_hub
-    except ModuleNotFoundError as error:
-        raise MissingExtra("hub", "huggingface_hub", "models of the Hugging Face hub") from error
     return huggingface_hub
 
 

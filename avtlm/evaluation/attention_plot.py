@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from avtlm.errors import needs
 from avtlm.evaluation.plots import INK, SOFT
 from avtlm.files import atomic_path
 
@@ -24,8 +25,9 @@ def plot_attention(parts: Sequence[np.ndarray], path: str | Path, title: str = "
     Raises:
         ValueError: there is nothing to draw.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    with needs("train", "matplotlib", "drawing figures"):
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
 
     if not parts:
         raise ValueError("attention: nothing was said, so there is nothing to draw.")

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from avtlm.errors import needs
+
 
 @dataclass(frozen=True)
 class DiarizationError:
@@ -35,7 +37,8 @@ def diarization_error(reference: np.ndarray, hypothesis: np.ndarray) -> Diarizat
     Raises:
         ValueError: shapes do not fit, or an activity is neither 0 nor 1.
     """
-    from scipy.optimize import linear_sum_assignment
+    with needs("train", "scipy", "diarization error rates"):
+        from scipy.optimize import linear_sum_assignment
 
     reference, hypothesis = np.asarray(reference), np.asarray(hypothesis)
     if reference.ndim != 2 or hypothesis.ndim != 2 or len(reference) != len(hypothesis):

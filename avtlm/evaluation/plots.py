@@ -10,6 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from avtlm.errors import needs
 from avtlm.files import atomic_path
 
 if TYPE_CHECKING:
@@ -56,8 +57,9 @@ def wer_against_snr(
     Raises:
         ValueError: the report has no rates.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    with needs("train", "matplotlib", "drawing figures"):
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8.0, 4.6), dpi=200, facecolor="white")
     FigureCanvasAgg(figure)
@@ -82,8 +84,9 @@ def wer_by_noise(report: Mapping[str, Any], path: str | Path, title: str = "Spee
     Raises:
         ValueError: the report is not one of several kinds of noise.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    with needs("train", "matplotlib", "drawing figures"):
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
 
     if not report.get("by_noise"):
         raise ValueError("The report is of one kind of noise; draw it with wer_against_snr.")
@@ -291,8 +294,9 @@ def modality_map(
         path: of the PNG; written atomically.
         same_phone, chance: see avtlm.evaluation.representations; shown below the picture.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    with needs("train", "matplotlib", "drawing figures"):
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
 
     frequent = [label for label, _ in Counter(label for label in labels if label).most_common(10)]
     figure = Figure(figsize=(11.0, 5.6) if frequent else (6.0, 5.6), dpi=160, facecolor="white")
@@ -334,8 +338,9 @@ def layer_maps(maps: Mapping[int, tuple[Any, Sequence[str], Sequence[str]]], pat
         maps: by layer the places (points, 2), ``speech`` or ``units`` for each point, and its phone.
         path: of the PNG; written atomically.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    with needs("train", "matplotlib", "drawing figures"):
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9.0, 0.5 + 4.0 * len(maps)), dpi=130, facecolor="white")
     FigureCanvasAgg(figure)

@@ -24,7 +24,7 @@ from avtlm.data.dataset import ClipDataset, Item, Source, collate, frame_level_p
 from avtlm.data.inputs import InputFormat
 from avtlm.data.manifest import Utterance
 from avtlm.data.seeds import seed_for
-from avtlm.errors import MissingExtra
+from avtlm.errors import needs
 from avtlm.evaluation.plots import modality_map
 from avtlm.files import write_text
 from avtlm.text.vocabulary import SPECIALS, Vocabulary
@@ -134,10 +134,8 @@ def collect(
 
 def layout(features: np.ndarray, seed: int = 0) -> np.ndarray:
     """t-SNE (van der Maaten and Hinton 2008) with cosine distances: (points, dim) -> (points, 2)."""
-    try:
+    with needs("train", "scikit-learn", "laying out points by t-SNE"):
         from sklearn.manifold import TSNE
-    except ImportError as error:
-        raise MissingExtra("units", "scikit-learn", "laying out points by t-SNE") from error
     perplexity = min(30.0, (len(features) - 1) / 3)
     tsne = TSNE(2, perplexity=perplexity, metric="cosine", init="random", learning_rate="auto", random_state=seed)
     places: np.ndarray = tsne.fit_transform(features)

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from avtlm.errors import needs
+
 
 @dataclass(frozen=True)
 class EqualErrorRate:
@@ -23,8 +25,9 @@ def equal_error_rate(labels: Sequence[int] | np.ndarray, scores: Sequence[float]
     Raises:
         ValueError: labels are not of both kinds, or not as many as scores.
     """
-    from scipy.interpolate import interp1d
-    from scipy.optimize import brentq
+    with needs("train", "scipy", "equal error rates"):
+        from scipy.interpolate import interp1d
+        from scipy.optimize import brentq
 
     false_alarms, hits, thresholds = _curve(labels, scores)
     hits_at = interp1d(false_alarms, hits)
@@ -69,7 +72,8 @@ def min_detection_cost(
 
 def _curve(labels: Sequence[int] | np.ndarray, scores: Sequence[float] | np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Shares of accepted strangers and of accepted speakers at falling thresholds, from accepting none."""
-    from sklearn.metrics import roc_curve
+    with needs("train", "scikit-learn", "equal error rates"):
+        from sklearn.metrics import roc_curve
 
     labels, scores = np.asarray(labels), np.asarray(scores, np.float64)
     if labels.shape != scores.shape or labels.ndim != 1:

@@ -6,6 +6,8 @@ from statistics import NormalDist
 
 import numpy as np
 
+from avtlm.errors import needs
+
 
 @dataclass(frozen=True)
 class Tagging:
@@ -46,7 +48,8 @@ def tagging(labels: np.ndarray, scores: np.ndarray) -> Tagging:
     Raises:
         ValueError: shapes differ, there is no clip, labels are not 0 or 1, or scores are not finite.
     """
-    from sklearn.metrics import average_precision_score, roc_auc_score
+    with needs("train", "scikit-learn", "measuring tags"):
+        from sklearn.metrics import average_precision_score, roc_auc_score
 
     labels, scores = np.asarray(labels), np.asarray(scores, np.float64)
     if labels.shape != scores.shape or labels.ndim != 2 or not labels.size:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from avtlm.errors import needs
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -183,8 +185,15 @@ def error_table(rates: Mapping[str, ErrorRate], title: str = "Word error rate", 
     return table
 
 
+def check() -> None:
+    """Raises MissingExtra: jiwer, which aligns texts, is not installed. For those who would learn it only after hours."""
+    with needs("train", "jiwer", "error rates"):
+        import jiwer  # noqa: F401
+
+
 def _process(references: list[str], hypotheses: list[str], characters: bool) -> Any:
-    import jiwer
+    with needs("train", "jiwer", "error rates"):
+        import jiwer
 
     if characters:
         return jiwer.process_characters(references, hypotheses)

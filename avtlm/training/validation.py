@@ -14,6 +14,7 @@ from avtlm.data.batching import Batch, plan_batches
 from avtlm.data.dataset import ClipDataset, written
 from avtlm.data.seeds import seed_for
 from avtlm.errors import MissingExtra
+from avtlm.evaluation import wer
 from avtlm.objectives.loss import Loss
 from avtlm.recognizer import Recognizer, transcribe_all
 from avtlm.text.normalize import normalize
@@ -64,6 +65,8 @@ class Validation:
         self.samples: list[Sample] = []
         self.latest: tuple[int, dict[str, float]] | None = None
         self.writer = _writer(run) if dataset.source.task == "recognition" else None
+        if self.writer is not None and dataset.source.written == "transcript":
+            wer.check()  # now, and not after hours of training
         lengths = [dataset.frames(index) for index in range(len(dataset))]
         bound = dataset.source.max_frames or run.settings.max_frames
         plans = plan_batches(lengths, bound, run.settings.max_rows, torch.Generator().manual_seed(0))
@@ -131,9 +134,7 @@ class Validation:
 
 
 def _word_errors(said: Sequence[Sample]) -> dict[str, float]:
-    from avtlm.evaluation.wer import corpus_wer
-
-    return {"valid_wer": corpus_wer([(normalize(each.reference), normalize(each.text)) for each in said]).rate}
+    return {"valid_wer": wer.corpus_wer([(normalize(each.reference), normalize(each.text)) for each in said]).rate}
 
 
 def _bleu(said: Sequence[Sample]) -> dict[str, float]:

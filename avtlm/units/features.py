@@ -88,9 +88,11 @@ class FeatureConfig:
         """Everything that the features depend on beside the clips, for JSON; the weights of a model by their hash."""
         if self.model is None:
             return {"features": "mfcc", "mfcc_rate": float(self.mfcc_rate), "mfcc_normalise": self.mfcc_normalise}
+        digest = hashlib.blake2b()
         with open(Path(self.model) / "weights.safetensors", "rb") as handle:
-            weights = hashlib.file_digest(handle, "blake2b").hexdigest()[:32]
-        return {"features": "model", "weights": weights, "layer": self.layer, "modality": self.modality}
+            while block := handle.read(2**20):
+                digest.update(block)
+        return {"features": "model", "weights": digest.hexdigest()[:32], "layer": self.layer, "modality": self.modality}
 
 
 class Features:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
+from avtlm.errors import needs
 from avtlm.files import atomic_path
 
 
@@ -78,7 +79,8 @@ def fit(features: np.ndarray, config: KMeansConfig) -> KMeans:
     Raises:
         ValueError: fewer frames than clusters, or frames that are not finite.
     """
-    from sklearn.cluster import MiniBatchKMeans
+    with needs("train", "scikit-learn", "k-means"):
+        from sklearn.cluster import MiniBatchKMeans
 
     if len(features) < config.clusters:
         raise ValueError(f"k-means: {len(features)} frames for {config.clusters} clusters; give more data or ask for fewer clusters.")

@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from avtlm.data.seeds import seed_for
+from avtlm.errors import needs
 from avtlm.files import atomic_path
 from avtlm.training.progress import bar
 from avtlm.units.kmeans import KMeans, KMeansConfig
@@ -173,7 +174,8 @@ class _Saver:
 def _start(read: Read, groups: Sequence[int], config: KMeansConfig, begun: Progress | None, save: _Saver) -> Progress:
     """The best of several k-means++ starts, on three mini-batches of frames (at least three frames a cluster), judged on as many others;
     ``begun`` has done some of them."""
-    from sklearn.cluster import kmeans_plusplus
+    with needs("train", "scikit-learn", "k-means"):
+        from sklearn.cluster import kmeans_plusplus
 
     size = 3 * max(config.batch_frames, config.clusters)
     pool, _ = _block(read, _order(groups, config.seed, "start", 0), 0, 2 * size)
