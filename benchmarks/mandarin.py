@@ -2,10 +2,11 @@
 
     python -m benchmarks.mandarin [--out runs/mandarin] [--json FILE] [--plot PNG] [--size small|smoke]
 
-One network, the same data, seeds and steps for all: pre-training with all five tasks on speech, texts and few pairs; without each task that
-needs no pairs (codes of speech, agreement on phonemes, texts); without phonemes of the pairs; and none at all. Each is fine-tuned for
-recognition on those pairs, and measured by the characters of held-out sentences, in the voices that it knows and in others. Finished
-stages are kept, a stopped one goes on: give the same command again.
+One network, the same data and seeds for all, in the three stages of the method: on texts alone; on speech, texts and few pairs with all
+five tasks, or with one of them left out; on the pairs alone, as recognition. Left out are each task that needs no pairs (codes of speech,
+agreement on phonemes, texts, these in the first stage as well), phonemes of pairs in the second stage, or all that comes before the third.
+Measured are the characters of held-out sentences, in the voices that were heard and in others. Finished stages are kept, a stopped one goes
+on: give the same command again.
 """
 
 import argparse
@@ -26,13 +27,13 @@ from demos.parallel import Job, train_together
 from demos.stages import Stages, machine, write_json
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "mmspeech"
-SCRATCH = "scratch"
+SCRATCH, TEXT = "scratch", "p2t"
 # What is left out of pre-training, by the changes to its configuration. Fine-tuning is the same for all.
 VARIANTS: dict[str, tuple[str, ...]] = {
     "whole": (),
     "s2c": ("model.losses.s2c=0",),
     "msp": ("model.losses.msp=0",),
-    "p2t": ("sources.text=null",),
+    "p2t": ("sources.text=null", "initialise=null"),
     "pp": ("model.losses.pp=0",),
 }
 TITLES = {
@@ -50,19 +51,18 @@ SAMPLES = 5  # sentences of the report as they are and as they were understood
 
 @dataclass(frozen=True)
 class Plan:
-    """How much of everything: ``labels`` pairs."""
+    """How much of everything: ``labels`` pairs; ``steps`` of the three stages."""
 
     corpus: str
     clusters: int
-    pretrain_steps: int
     labels: int
-    steps: int
+    steps: tuple[int, int, int]
     seeds: int
 
 
 PLANS = {
-    "small": Plan("default", 100, 1000, 400, 500, 3),
-    "smoke": Plan("smoke", 10, 2, 8, 2, 2),
+    "small": Plan("default", 100, 400, (1000, 600, 600), 3),
+    "smoke": Plan("smoke", 10, 8, (2, 2, 2), 2),
 }
 
 
@@ -76,11 +76,12 @@ class Ablation:
 
     def __init__(self, out: Path, plan: Plan, console: Console, changes: tuple[str, ...] = ()) -> None:
         self.out, self.plan, self.console, self.changes = out, plan, console, changes
-        afresh = {f"{kind}_{seed}": (f"{kind}_{seed}",) for kind in ("pretrain", "finetune") for seed in range(1, plan.seeds + 1)}
+        seeds = range(1, plan.seeds + 1)
+        afresh = {f"{kind}_{seed}": (f"{kind}_{seed}",) for kind in ("text", "pretrain", "finetune") for seed in seeds}
         # More seeds leave what is there as it is.
         asked = {key: value for key, value in dataclasses.asdict(plan).items() if key != "seeds"}
-        asked |= {"changes": list(changes)}
-        self.stages = Stages(out, console, 2 + 3 * plan.seeds, afresh | {"units": ("units",)}, **asked)
+        asked = json.loads(json.dumps(asked)) | {"changes": list(changes)}
+        self.stages = Stages(out, console, 2 + 4 * plan.seeds, afresh | {"units": ("units",)}, **asked)
         self.corpus = out / "corpus"
 
     def run(self) -> dict[str, Any]:
@@ -89,7 +90,8 @@ class Ablation:
         stage("corpus", "have sentences read aloud", self.make_corpus)
         stage("units", "cluster the sound into units", self.label)
         for seed in range(1, self.plan.seeds + 1):
-            stage(f"pretrain_{seed}", f"seed {seed}: pre-train, whole and in part", lambda seed=seed: self.pretrain(seed))
+            stage(f"text_{seed}", f"seed {seed}: texts alone; and what never sees any", lambda seed=seed: self.read_texts(seed))
+            stage(f"pretrain_{seed}", f"seed {seed}: all five tasks, and without one", lambda seed=seed: self.pretrain(seed))
             stage(f"finetune_{seed}", f"seed {seed}: recognition", lambda seed=seed: self.finetune(seed))
             stage(f"evaluate_{seed}", f"seed {seed}: what was held out", lambda seed=seed: self.evaluate(seed))
         return self.report()
@@ -121,32 +123,51 @@ class Ablation:
             f"sources.pairs.limit_seed={seed}",
         )
 
+    def read_texts(self, seed: int) -> None:
+        """The first stage, which one variant has not; that one's second stage beside it, so that no core waits."""
+        steps = self.plan.steps[0]
+        texts = (
+            f"steps={steps}",
+            f"save_every={steps}",
+            f"seed={seed}",
+            f"model.codes={self.plan.clusters}",
+            *self._texts(),
+            *self.changes,
+        )
+        jobs = [Job(CONFIGS / "tiny_text.yaml", texts, self.out / f"text_{seed}" / "text"), self._pretraining(TEXT, seed)]
+        train_together("texts", jobs, sum(self.plan.steps[:2]))
+
+    def _texts(self) -> tuple[str, ...]:
+        return f"sources.text.manifest={self._part('text')}", f"sources.text.units={self.corpus / 'text' / 'phonemes.units'}"
+
+    def _pretraining(self, name: str, seed: int) -> Job:
+        steps = self.plan.steps[1]
+        changes = (
+            f"initialise={self.out / f'text_{seed}' / 'text' / 'model'}",
+            f"steps={steps}",
+            f"save_every={steps}",
+            f"model.codes={self.plan.clusters}",
+            f"sources.speech.manifest={self._part('unlabelled')}",
+            f"sources.speech.units={self.out / 'units' / 'manifest.units'}",
+            *self._texts(),
+            *self._pairs(seed),
+            *self.changes,
+            *VARIANTS[name],
+        )
+        return Job(CONFIGS / "tiny_pretrain.yaml", changes, self.out / f"{'text' if name == TEXT else 'pretrain'}_{seed}" / name)
+
     def pretrain(self, seed: int) -> None:
-        steps = self.plan.pretrain_steps
-        jobs = []
-        for name, left_out in VARIANTS.items():
-            changes = (
-                f"steps={steps}",
-                f"save_every={steps}",
-                f"model.codes={self.plan.clusters}",
-                f"sources.speech.manifest={self._part('unlabelled')}",
-                f"sources.speech.units={self.out / 'units' / 'manifest.units'}",
-                f"sources.text.manifest={self._part('text')}",
-                f"sources.text.units={self.corpus / 'text' / 'phonemes.units'}",
-                *self._pairs(seed),
-                *self.changes,
-                *left_out,
-            )
-            jobs.append(Job(CONFIGS / "tiny_pretrain.yaml", changes, self.out / f"pretrain_{seed}" / name))
-        train_together("pre-training", jobs, steps * len(jobs))
+        """The second stage of all others."""
+        jobs = [self._pretraining(name, seed) for name in VARIANTS if name != TEXT]
+        train_together("pre-training", jobs, self.plan.steps[1] * len(jobs))
 
     def finetune(self, seed: int) -> None:
-        steps = self.plan.steps
+        steps = self.plan.steps[2]
         jobs = []
         for start in TITLES:
-            initial = self.out / f"pretrain_{seed}" / ("whole" if start == SCRATCH else start) / "model"
+            initial = self._pretraining("whole" if start == SCRATCH else start, seed).folder
             changes = (
-                f"initialise={initial}",
+                f"initialise={initial / 'model'}",
                 # From scratch the sizes come from a pre-trained model's configuration, not its weights.
                 f"initialise_weights={str(start != SCRATCH).lower()}",
                 f"steps={steps}",

@@ -24,6 +24,7 @@ def test_every_variant_leaves_out_one_task() -> None:
     made = {name: config.load(TrainConfig, CONFIGS / "tiny_pretrain.yaml", changes) for name, changes in VARIANTS.items()}
     assert set(made["whole"].sources) == {"speech", "text", "pairs"}
     assert set(made["p2t"].sources) == {"speech", "pairs"}
+    assert [name for name, settings in made.items() if settings.initialise is None] == ["p2t"]
     for name, settings in made.items():
         weights = config.load(MMSpeechLosses, settings.model["losses"])
         assert [task for task, weight in vars(weights).items() if not weight] == ([name] if name in ("s2c", "msp", "pp") else [])
@@ -64,8 +65,8 @@ def test_a_wrong_change_is_said_in_one_sentence(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("benchmarks.over_seeds.restart_tuned", lambda module, arguments: None)
-    monkeypatch.setattr(Ablation, "make_corpus", lambda self: None)
-    monkeypatch.setattr(Ablation, "label", lambda self: None)
+    for stage in ("make_corpus", "label"):
+        monkeypatch.setattr(Ablation, stage, lambda self: None)
     assert main(["--out", str(tmp_path), "--size", "smoke", "stepz=3"]) == 1
     assert "key 'stepz' is not known" in capsys.readouterr().err
 
@@ -73,7 +74,7 @@ def test_a_wrong_change_is_said_in_one_sentence(
 @pytest.mark.slow
 def test_it_runs_from_a_corpus_to_figures(tmp_path: Path) -> None:
     pytest.importorskip("espeakng_loader")
-    plan = Plan("smoke", 5, 1, 8, 1, 1)
+    plan = Plan("smoke", 5, 8, (1, 1, 1), 1)
     found = Ablation(tmp_path, plan, Console(file=io.StringIO()), ("max_rows=4",)).run()
     assert set(found["results"]) == set(TITLES)
     for start in TITLES:

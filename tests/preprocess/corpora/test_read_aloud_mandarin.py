@@ -34,7 +34,7 @@ def test_every_part_is_valid_and_has_its_counts(smoke: Path) -> None:
     found = parts(smoke)
     for manifest in found.values():
         assert not validate(manifest, read_files=True)
-    assert {name: len(manifest) for name, manifest in found.items()} == {"labelled": 26, "others": 6, "unlabelled": 16, "text": 40}
+    assert {name: len(manifest) for name, manifest in found.items()} == {"labelled": 26, "others": 6, "unlabelled": 16, "text": 3000}
     assert all(row.transcript is None and not row.extra for row in found["unlabelled"])
     assert all(row.audio is None for row in found["text"])
     assert {split: len(found["labelled"].split(split)) for split in ("train", "valid", "test")} == {"train": 16, "valid": 4, "test": 6}
