@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import re
 import typing
+from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
@@ -14,10 +15,11 @@ from avtlm import cli, config
 from avtlm.decoding.settings import DecodingConfig
 from avtlm.plain_yaml import parse_yaml
 from avtlm.training.loop import TrainConfig
-from tests.page_blocks import BLOCKS, ROOT, Block, read_commands
+from tests.page_blocks import BLOCKS, PAGES, ROOT, Block, read_commands
 
 COMMANDS = [(block.place, words) for block in BLOCKS if block.kind == "shell" for words in read_commands(block)]
 SCRIPTS = dict(re.findall(r'^(avtlm-[\w-]+) = "([\w.]+):main"$', (ROOT / "pyproject.toml").read_text(), flags=re.MULTILINE))
+EXAMPLES = {"avtlm/systems/best_rq.py", "tests/systems/test_best_rq.py"}  # files that a reader is told to make
 # What stands in a line of a shell beside commands of this library.
 OF_THE_SHELL = ("cd", "git", "for", "wait", "done", "export", "tensorboard")
 
@@ -100,3 +102,35 @@ def test_the_configuration_has_known_keys(block: Block) -> None:
 def test_nothing_that_looks_like_a_command_escapes() -> None:
     missed = [f"{block.place}: {line}" for block in BLOCKS for line in block.content.splitlines() if block.kind in ("text", "output")]
     assert [line for line in missed if re.search(r": \$? ?(\.venv/bin/)?(avtlm|python -m|torchrun) ", line)] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_files_and_names_in_the_text_are_there(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    files = set(
+        re.findall(r"(?<![\w/.])((?:avtlm|configs|benchmarks|preprocess|demos|tests|docs)/[\w./*-]+\.(?:py|yaml|json|md|sh|png))", text)
+    )
+    names = {name.rstrip(".") for name in re.findall(r"`((?:avtlm|benchmarks|preprocess|demos)\.[\w.]+)", text)}
+    assert [name for name in sorted(files - EXAMPLES) if not list(ROOT.glob(name))] == []
+    assert [name for name in sorted(names) if not resolves(name)] == []
+
+
+def resolves(name: str) -> bool:
+    """Whether a dotted name is a module of this library, or something in one."""
+    parts = name.split(".")
+    cut = next(count for count in range(len(parts), 0, -1) if _is_module(".".join(parts[:count])))
+    found: Any = importlib.import_module(".".join(parts[:cut]))
+    for part in parts[cut:]:
+        if part in getattr(found, "__dataclass_fields__", ()):
+            return True
+        if not hasattr(found, part):
+            return False
+        found = getattr(found, part)
+    return True
+
+
+def _is_module(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:  # its parent is none
+        return False
