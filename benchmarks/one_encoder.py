@@ -35,18 +35,26 @@ MEASURES = {"wer": "WER, %", "map": "mAP, %", "eer": "EER, %"}
 
 @dataclass(frozen=True)
 class Plan:
-    """How much of everything; steps of a teacher, of distillation, and of fine-tuning."""
+    """How much of everything.
+
+    Attributes:
+        speech_steps: of the teacher that writes. teacher_steps: of each of the others.
+        distillation_steps, finetune_steps: of the students; every step of the latter has a batch of each task.
+        subwords: pieces that texts are written in, of which every digit is one if there are as many as fit; null for letters.
+    """
 
     amounts: Amounts = field(default_factory=Amounts)
+    speech_steps: int = 500
     teacher_steps: int = 250
-    distillation_steps: int = 400
+    distillation_steps: int = 450
     finetune_steps: int = 250
+    subwords: int | None = 30
     seeds: int = 3
 
 
 PLANS = {
     "small": Plan(),
-    "smoke": Plan(Amounts(2, 1, 2, 4), 2, 2, 2, 2),
+    "smoke": Plan(Amounts(2, 1, 2, 4), 2, 2, 2, 2, None, 2),
 }
 
 
@@ -114,9 +122,14 @@ class Comparison:
     def train_teacher(self, name: str, seed: int) -> None:
         source = TEACHERS[name]
         settings = ["initialise=null", "model.freeze_encoder_steps=0", *self._sources(seed, (source,))]
-        if source != "transcribed":
-            settings += ["model.vocabulary=0"]
-        self._train("tiny_finetune.yaml", f"teacher_{name}_{seed}", self.plan.teacher_steps, seed, settings)
+        writes = source == "transcribed"
+        settings += self._pieces if writes else ["model.vocabulary=0"]
+        steps = self.plan.speech_steps if writes else self.plan.teacher_steps
+        self._train("tiny_finetune.yaml", f"teacher_{name}_{seed}", steps, seed, settings)
+
+    @property
+    def _pieces(self) -> list[str]:
+        return [] if self.plan.subwords is None else [f"subwords={self.plan.subwords}"]
 
     def teach(self, seed: int) -> None:
         from avtlm.teaching import teach
@@ -134,7 +147,7 @@ class Comparison:
         self._train("tiny_pretrain.yaml", f"distilled_{seed}", self.plan.distillation_steps, seed, settings)
 
     def finetune(self, start: str, seed: int) -> None:
-        settings = self._sources(seed)
+        settings = self._sources(seed) + self._pieces
         if start == "distilled":
             settings += [f"initialise={self.out / f'distilled_{seed}' / 'model'}"]
         else:
