@@ -27,7 +27,7 @@ from preprocess.journal import file_state
 
 log = logging.getLogger(__name__)
 
-VERSION = 1  # goes up when the same clip gives another record
+VERSION = 2  # goes up when the same clip gives another record
 SIDE = 96
 APART = 0.2  # seconds by which sound and picture may differ in length, as for avtlm info
 CLIPPED = 0.01  # share of samples at full scale

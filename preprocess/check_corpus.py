@@ -15,7 +15,8 @@ from preprocess.check_clip import unpacked
 from preprocess.check_sound import near_equal
 from preprocess.check_sync import Offset, offset, pooled
 
-CLEAR = 4.0  # deviations: offsets of single clips with less are not believed
+CLEAR = 0.7  # correlation from which on the offset of a single clip is believed: sound of other clips reaches it in 5 % of GRID
+CLEAR_TOGETHER, ENOUGH = 0.2, 10  # and that of a corpus, if it has so many clips
 LATE = 0.2  # seconds from the offset of the corpus from which on a clip is named
 NAMED = 5  # ids in a sentence
 
@@ -101,24 +102,25 @@ def offsets(records: Mapping[str, dict[str, Any]]) -> tuple[dict[str, Any], list
     if whole is None:
         return {"clips": 0}, []
     single = {name: offset(curve) for name, curve in curves.items()}
-    clear = {name: found for name, found in single.items() if found.clarity >= CLEAR}
+    clear = {name: found for name, found in single.items() if found.agreement >= CLEAR}
     summary = {
         "clips": len(curves),
         "pooled_seconds": whole.seconds,
-        "pooled_clarity": whole.clarity,
+        "pooled_agreement": whole.agreement,
         "clear_clips": len(clear),
         "median_seconds": round(median(found.seconds for found in clear.values()), 3) if clear else None,
         "histogram": histogram(list(clear.values())),
     }
     findings = []
-    if whole.clarity >= CLEAR and abs(whole.seconds) > LATE:
+    believed = whole.agreement >= CLEAR_TOGETHER and len(curves) >= ENOUGH
+    if believed and abs(whole.seconds) > LATE:
         findings.append(
             Finding("offset", False, (), f"the sound of the corpus is {_late(whole.seconds)} (all {len(curves):,} clips together)")
         )
-    middle = whole.seconds if whole.clarity >= CLEAR else 0.0
+    middle = whole.seconds if believed else 0.0
     for name, found in sorted(clear.items()):
         if abs(found.seconds - middle) > LATE:
-            text = f"its sound seems {_late(found.seconds)} (clarity {found.clarity:.1f}; the corpus: {middle:+.2f} s)"
+            text = f"its sound seems {_late(found.seconds)} (agreement {found.agreement:.2f}; the corpus: {middle:+.2f} s)"
             findings.append(Finding("offset", False, (name,), text))
     return summary, findings
 

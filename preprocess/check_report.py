@@ -52,7 +52,7 @@ def lines(summary: Mapping[str, Any], findings: Sequence[Finding], shown: int = 
     sync = summary["offset"]
     if sync["clips"]:
         text.append(
-            f"sound against lips: {sync['pooled_seconds']:+.2f} s over {sync['clips']:,} clips (clarity {sync['pooled_clarity']:.1f})"
+            f"sound against lips: {sync['pooled_seconds']:+.2f} s over {sync['clips']:,} clips (agreement {sync['pooled_agreement']:.2f})"
         )
     return text
 
@@ -121,8 +121,8 @@ def _offsets(sync: Mapping[str, Any]) -> str:
         for place, (step, count) in enumerate(counts.items())
     )
     picture = f'<svg width="{max(1, len(counts)) * width + 20}" height="120" role="img" aria-label="clips by offset">{bars}</svg>'
-    together = f"{sync['pooled_seconds']:+.2f} s (positive: the sound is late), clarity {sync['pooled_clarity']:.1f}"
+    together = f"{sync['pooled_seconds']:+.2f} s (positive: the sound is late), agreement {sync['pooled_agreement']:.2f} of at most 1"
     return (
         f"<h2>Sound against lips</h2><p>All {sync['clips']:,} clips with lip crops together: {together}. "
-        f"{sync['clear_clips']:,} clips have a clear peak of their own (s):</p>{picture}"
+        f"{sync['clear_clips']:,} clips agree clearly by themselves (s):</p>{picture}"
     )

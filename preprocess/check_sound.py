@@ -1,8 +1,8 @@
 """Prints of sound, by which nearly equal recordings are found among thousands (Haitsma and Kalker 2002, ISMIR).
 
-Sixteen bits for every 40 ms: whether the difference of neighbouring bands of a spectrum grows or falls in time. They survive other codings,
-rates and levels, and cuts at the ends; recordings are the same where few bits differ. Other speeds, and noise as loud as the speech, are
-not seen through.
+Sixteen bits for every 20 ms: whether the difference of neighbouring bands of a spectrum grows or falls in the next 80 ms. They survive other
+codings, rates and levels, and cuts at the ends; recordings are the same where few bits differ. Other speeds, and noise as loud as the speech,
+are not seen through.
 """
 
 from collections import Counter
@@ -13,12 +13,13 @@ import numpy as np
 
 from avtlm.data.container import SAMPLE_RATE
 
-HOP, FRAME = 640, 4096  # samples at 16 kHz
+HOP, FRAME = 320, 4096  # samples at 16 kHz
+STEP = 4  # hops between the two spectra that are compared
 BANDS = np.geomspace(200.0, 3600.0, 18)  # edges of 17 bands in Hz
-QUIET = 50.0  # dB under the loudest frame from which on bits are those of noise
+QUIET = 30.0  # dB under the loudest frame from which on bits are those of noise
 ALIKE = 0.25  # share of differing bits up to which sound is the same; chance is 0.5
-LEAST = 20  # frames that have to agree: 0.8 s
-HITS = 3  # equal words of 32 bits, at one lag, that make a pair worth a look
+LEAST = 40  # frames that have to agree: 0.8 s
+HITS = 2  # equal words of 32 bits, at one lag, that make a pair worth a look
 COMMON = 30  # recordings that hold a word before it says nothing
 MOST_WORDS = 20_000_000  # in memory at a time; more are thinned out by their own bits, equally in equal recordings
 
@@ -43,9 +44,9 @@ class Pair:
 
 
 def make_print(wave: np.ndarray) -> Print:
-    """The print of float (samples,) at 16 kHz; empty for less than two frames."""
+    """The print of float (samples,) at 16 kHz; empty for less than a third of a second."""
     count = 1 + (len(wave) - FRAME) // HOP
-    if count < 2:
+    if count <= STEP:
         return Print(np.zeros(0, np.uint16), np.zeros(0, bool))
     frames = np.lib.stride_tricks.sliding_window_view(np.asarray(wave, np.float32), FRAME)[::HOP]
     window = np.hanning(FRAME).astype(np.float32)
@@ -56,10 +57,10 @@ def make_print(wave: np.ndarray) -> Print:
         energy[start : start + 256] = np.add.reduceat(spectrum, edges, axis=1)[:, :-1]
     level = 10 * np.log10(energy.sum(axis=1) + 1e-10)
     slope = np.diff(np.log(energy + 1e-10), axis=1)
-    grows = np.diff(slope, axis=0) > 0
+    grows = slope[STEP:] > slope[:-STEP]
     bits = (grows * (1 << np.arange(grows.shape[1]))).sum(axis=1).astype(np.uint16)
     loud = level > max(level.max() - QUIET, -40.0)
-    return Print(bits, loud[1:] & loud[:-1])
+    return Print(bits, loud[STEP:] & loud[:-STEP])
 
 
 def near_equal(prints: Sequence[Print]) -> list[Pair]:
@@ -78,7 +79,7 @@ def near_equal(prints: Sequence[Print]) -> list[Pair]:
 
 
 def _candidates(prints: Sequence[Print]) -> Iterator[tuple[int, int, int]]:
-    """Places of two recordings that hold an equal word of two frames, and by how many frames the second is later."""
+    """Places of two recordings that hold an equal word of two neighbouring frames, and by how many frames the second is later."""
     total = sum(max(0, len(each.bits) - 1) for each in prints)
     thin = 1 << max(0, int(np.ceil(np.log2(max(1, total) / MOST_WORDS))))
     parts = []

@@ -1,9 +1,10 @@
-"""How much later the sound of a clip is than its picture, from the motion of the lips and the changes of loudness.
+"""How much later the sound of a clip is than its picture, from what the lips do and how loud it is.
 
-Lips move when loudness changes: both curves are correlated at lags up to 0.6 s, and the highest point is the offset. One short clip says
-little, since lips also move in silence and before a word is heard; `Offset.clarity` tells how far the peak stands out, and the pooled
-curve of many clips is what a systematic offset of a corpus shows in. Offsets beyond 0.6 s, and clips in which the speaker is not the one
-who is seen, look alike: no clear peak.
+While a mouth opens, the picture below its middle gets darker, the lips move, and the voice gets louder. Three pairs of curves are
+correlated at lags of up to 0.6 s: motion with level, darkness with level, and the changes of both; the highest point of their mean is the
+offset. One clip of three seconds is often wrong by several frames: lips also move in silence, and dark clothes or beards hide the mouth.
+Its `Offset.agreement` tells how far lips and sound go together at that lag, and the mean over many clips tells the offset of a corpus.
+Offsets beyond 0.6 s, and a speaker who is not the one who is seen, look alike: no agreement.
 """
 
 from collections.abc import Sequence
@@ -15,17 +16,18 @@ from avtlm.data.container import FPS, SAMPLE_RATE
 
 LAGS = 15  # frames to either side
 LEAST_FRAMES = 50  # of a clip that is looked at
-MOUTH = slice(20, 84), slice(12, 84)  # rows and columns of a crop that hold the lips in any of the geometries
+LIPS = slice(20, 84), slice(12, 84)  # rows and columns of a crop that hold the lips in any of the geometries
+BELOW = slice(50, 70), slice(30, 66)  # what an open mouth darkens
 SAMPLES = round(SAMPLE_RATE / FPS)
-FLOOR = 1e-3  # of full scale: differences of loudness below it are those of noise
+FLOOR = 1e-3  # of full scale: differences of level below it are those of noise
 
 
 @dataclass(frozen=True)
 class Offset:
-    """Seconds by which the sound is late (negative: early), and how far the peak stands out, in deviations of the curve."""
+    """Seconds by which the sound is late (negative: early), and the correlation of lips and sound there, at most 1."""
 
     seconds: float
-    clarity: float
+    agreement: float
 
 
 def lag_curve(crops: np.ndarray, wave: np.ndarray) -> np.ndarray | None:
@@ -41,33 +43,31 @@ def lag_curve(crops: np.ndarray, wave: np.ndarray) -> np.ndarray | None:
     count = min(len(crops), len(wave) // SAMPLES)
     if count < LEAST_FRAMES:
         return None
-    motion = lip_motion(crops[:count])
-    change = loudness_change(wave[: count * SAMPLES])
-    if motion.std() < 1e-6 or change.std() < 1e-6:
+    level = 20 * np.log10(np.sqrt(np.mean(np.reshape(wave[: count * SAMPLES], (count, -1)).astype(np.float64) ** 2, axis=1)) + FLOOR)
+    lips = crops[:count, LIPS[0], LIPS[1]][:, ::2, ::2].astype(np.float32)
+    darkness = -crops[:count, BELOW[0], BELOW[1]].mean(axis=(1, 2))
+    motion = np.abs(np.diff(lips, axis=0, prepend=lips[:1])).mean(axis=(1, 2))
+    if min(level.std(), darkness.std(), motion.std()) < 1e-6:
         return None
-    motion, change = ((curve - curve.mean()) / curve.std() for curve in (motion, change))
-    curve = [
-        np.mean(motion[max(0, -lag) : count - max(0, lag)] * change[max(0, lag) : count - max(0, -lag)]) for lag in range(-LAGS, LAGS + 1)
-    ]
-    return np.asarray(curve)
-
-
-def lip_motion(crops: np.ndarray) -> np.ndarray:
-    """Mean change of the grey levels around the mouth from each frame to the next, ``(frames,)``, smoothed over three frames."""
-    mouth = crops[:, MOUTH[0], MOUTH[1]][:, ::2, ::2].astype(np.float32)
-    change = np.abs(np.diff(mouth, axis=0)).mean(axis=(1, 2))
-    return _smooth(np.concatenate([change[:1], change]))
-
-
-def loudness_change(wave: np.ndarray) -> np.ndarray:
-    """How much the level in decibels differs between neighbouring frames, ``(frames,)``, smoothed over three frames."""
-    level = 20 * np.log10(np.sqrt(np.mean(np.reshape(wave, (-1, SAMPLES)).astype(np.float64) ** 2, axis=1)) + FLOOR)
-    change = np.abs(np.diff(level))
-    return _smooth(np.concatenate([change[:1], change]))
+    pairs = (
+        (_smooth(motion), _smooth(level)),
+        (darkness, level),
+        (_smooth(np.diff(darkness, prepend=darkness[:1])), _smooth(np.diff(level, prepend=level[:1]))),
+    )
+    return np.mean([[_correlation(one, other, lag) for lag in range(-LAGS, LAGS + 1)] for one, other in pairs], axis=0)
 
 
 def _smooth(curve: np.ndarray) -> np.ndarray:
+    """The mean of three frames."""
     return np.convolve(np.pad(curve, 1, mode="edge"), np.full(3, 1 / 3), mode="valid")
+
+
+def _correlation(lips: np.ndarray, sound: np.ndarray, lag: int) -> float:
+    """Of frames that lie so many apart."""
+    count = len(lips)
+    one, other = lips[max(0, -lag) : count - max(0, lag)], sound[max(0, lag) : count - max(0, -lag)]
+    one, other = one - one.mean(), other - other.mean()
+    return float((one * other).mean() / (one.std() * other.std() + 1e-9))
 
 
 def offset(curve: np.ndarray) -> Offset:
@@ -78,8 +78,7 @@ def offset(curve: np.ndarray) -> Offset:
         before, at, after = curve[top - 1 : top + 2]
         bend = before - 2 * at + after
         shift = 0.5 * (before - after) / bend if bend < 0 else 0.0
-    rest = np.delete(curve, range(max(0, top - 2), min(len(curve), top + 3)))
-    return Offset(round((top + shift - LAGS) / FPS, 3), round(float((curve[top] - rest.mean()) / (rest.std() + 1e-9)), 2))
+    return Offset(round((top + shift - LAGS) / FPS, 3), round(float(curve[top]), 3))
 
 
 def pooled(curves: Sequence[np.ndarray]) -> Offset | None:

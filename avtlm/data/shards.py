@@ -132,7 +132,7 @@ def read_shards(path: str | Path) -> Manifest:
         key = str(head["key"])
     except ManifestError:
         raise
-    except (ValueError, KeyError, TypeError, IndexError):
+    except (ValueError, KeyError, TypeError, IndexError, RecursionError):
         raise ManifestError(f"{place}, line 1, is not the head of an index of shards; make it with python -m preprocess.shards.") from None
     index = ShardIndex(address, shards, key, {}, {}, {}, {}, {})
     utterances = tuple(_row(index, line, place, number) for number, line in enumerate(lines[1:], 2))
@@ -170,7 +170,7 @@ def _row(index: ShardIndex, line: str, place: str, number: int) -> Utterance:
         home = index.shards[shard]
         if shard < 0 or any(member.offset < 0 or not 0 <= member.size <= home.bytes - member.offset for member in found.values()):
             raise ValueError
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError):
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):
         raise ManifestError(f"{place}, line {number}, is not a row of an index of shards; copy the index again.") from None
     for kind in MEDIA:
         if kind in found:
