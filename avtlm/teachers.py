@@ -51,7 +51,8 @@ class Teacher(abc.ABC):
             raise ValueError(
                 f"{len(wave)} samples are too few for a teacher; leave out clips of less than {LEAST_SAMPLES / SAMPLE_RATE:g} s."
             )
-        said = self.say(wave.to(self.device, torch.float32))
+        with torch.autocast(self.device.type, enabled=False):  # the same in a training in bfloat16
+            said = self.say(wave.to(self.device, torch.float32))
         if not bool(torch.isfinite(said).all()):
             raise ValueError("a teacher gave numbers that are not finite; the clip or the teacher's file is damaged.")
         return said.float()

@@ -66,5 +66,6 @@ def pad_features(rows: Sequence[Tensor], least: int = 1) -> Tensor:
 
 def batch_fbank(waves: Tensor, lengths: Tensor, bands: int = BANDS, least: int = 1) -> tuple[Tensor, Tensor]:
     """Waveforms (batch, samples) of the given lengths to features (batch, frames, bands) and their frames (batch,), clip by clip."""
-    rows = [fbank(wave[:length], bands) for wave, length in zip(waves, lengths.tolist(), strict=True)]
+    with torch.autocast(waves.device.type, enabled=False):  # products of energies need more digits than bfloat16 has
+        rows = [fbank(wave[:length], bands) for wave, length in zip(waves, lengths.tolist(), strict=True)]
     return pad_features(rows, least), torch.tensor([len(row) for row in rows], device=lengths.device)

@@ -33,3 +33,10 @@ def test_batches_hold_every_clip_by_itself_and_quieter_than_silence_behind_it() 
 def test_what_is_shorter_than_a_window_is_refused() -> None:
     with pytest.raises(ValueError, match="at least 400 samples"):
         fbank(noise(399))
+
+
+def test_trainings_in_bfloat16_hear_the_same() -> None:
+    waves, lengths = noise(3200)[None], torch.tensor([3200])
+    plain = batch_fbank(waves, lengths)[0]
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(batch_fbank(waves, lengths)[0], plain)

@@ -192,3 +192,12 @@ def test_a_model_without_a_head_says_so() -> None:
     with pytest.raises(ValueError, match="output_layer: 1"):
         tiny_model().encode(sounds(0.5), output_layer=1)
     assert len(SYMBOLS) == 11
+
+
+def test_losses_in_bfloat16_are_near_those_in_float32() -> None:
+    model = tiny_model()
+    plain = model.losses(recognition(), torch.Generator())["transducer"].value
+    with torch.autocast("cpu", torch.bfloat16):
+        half = model.losses(recognition(), torch.Generator())["transducer"].value
+    assert half.dtype == torch.float32
+    torch.testing.assert_close(half, plain, rtol=0.03, atol=0)
