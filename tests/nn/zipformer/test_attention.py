@@ -79,4 +79,4 @@ def test_in_training_positions_are_left_out_at_times_and_large_scores_are_charge
     assert all(torch.equal(found.weights, plain) for found in late)
     charged = [found.penalty for found in early if found.penalty is not None]
     assert 5 < len(charged) < 40
-    assert all(float(penalty) > 0 for penalty in charged)
+    assert all(penalty.item() > 0 for penalty in charged)

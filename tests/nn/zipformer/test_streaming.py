@@ -8,12 +8,12 @@ from tests.nn.zipformer.made_zipformer import features, zipformer
 
 
 @pytest.mark.parametrize(("chunk", "left"), [(4, 8), (8, 8), (8, -1), (8, 3), (16, 32)])
-@pytest.mark.parametrize("frames", [9, 16, 29, 61, 87, 93])
+@pytest.mark.parametrize("frames", [9, 29, 61, 93])
 def test_a_stream_equals_the_whole_however_its_sound_comes(chunk: int, left: int, frames: int) -> None:
     model, sound = zipformer(causal=True), features(2, frames)
     with torch.no_grad():
         whole = model(sound, torch.tensor([frames, frames]), chunk, left).frames
-    for size in (1, 7, frames):
+    for size in (7, frames):
         stream = ZipformerStream(model, chunk, left, batch=2)
         found = torch.cat([*(stream.accept(piece) for piece in sound.split(size, 1)), stream.finish()], 1)
         assert found.shape == whole.shape
