@@ -1,8 +1,8 @@
 """Prints of sound, by which nearly equal recordings are found among thousands (Haitsma and Kalker 2002, ISMIR).
 
-Sixteen bits for every 20 ms: whether the difference of neighbouring bands of a spectrum grows or falls in the next 80 ms. They survive other
-codings, rates and levels, and cuts at the ends; recordings are the same where few bits differ. Other speeds, and noise as loud as the speech,
-are not seen through.
+Sixteen bits for every 20 ms: whether the difference of neighbouring bands of a spectrum grows or falls in the next 80 ms. They survive
+other codings, rates and levels, and cuts at the ends; recordings are the same where few bits differ. Other speeds, and noise as loud as
+the speech, are not seen through.
 """
 
 from collections import Counter

@@ -240,3 +240,25 @@ def test_the_page_is_built_without_a_clip_being_opened(page: Page) -> None:
     blocks = build(page, "a model")
     assert blocks.title == "Lips rescue noisy speech"
     assert not blocks.analytics_enabled
+
+
+def test_pictures_that_are_too_large_are_refused_before_they_are_decoded(
+    page: Page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(noisy_clip, "MAX_PIXELS", 100)
+    monkeypatch.setattr(noisy_clip, "extract_lips", lambda *_: pytest.fail("was decoded"))
+    path = made_media.write_media(tmp_path / "large.mp4", made_media.talking(0.2), audio=made_media.tone(0.2))
+    with pytest.raises(MediaError, match="has pictures of 160 x 160; this page takes at most"):
+        page.studio.open(path)
+
+
+def test_a_clip_that_fails_half_way_leaves_no_file(page: Page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(noisy_clip, "write_clip", full)
+    before = sorted(page.studio.folder.iterdir())
+    path = made_media.write_media(tmp_path / "new.mp4", made_media.talking(1.0), audio=made_media.tone(1.0))
+    with pytest.raises(OSError, match="No space left"):
+        page.studio.open(path)
+    assert sorted(page.studio.folder.iterdir()) == before
