@@ -5,13 +5,25 @@ import re
 from typing import Any
 
 from latex2mathml.converter import convert
+from mkdocs.exceptions import PluginError
 
 # What pymdownx.arithmatex leaves of `$...$` and of `$$...$$`.
 INLINE = re.compile(r'<span class="arithmatex">\\\((.*?)\\\)</span>', re.DOTALL)
 DISPLAYED = re.compile(r'<div class="arithmatex">\\\[(.*?)\\\]</div>', re.DOTALL)
 
 
-def on_page_content(content: str, **_: Any) -> str:
-    """Called by MkDocs with the HTML of every page."""
-    content = INLINE.sub(lambda found: convert(html.unescape(found[1]).strip()), content)
-    return DISPLAYED.sub(lambda found: convert(html.unescape(found[1]).strip(), display="block"), content)
+def on_page_content(content: str, page: Any, **_: Any) -> str:
+    """Called by MkDocs with the HTML of every page.
+
+    Raises:
+        PluginError: an equation with a command that is not known.
+    """
+
+    def draw(tex: str, display: str) -> str:
+        drawn = convert(html.unescape(tex).strip(), display=display)
+        if "\\" in drawn:
+            raise PluginError(f"{page.file.src_uri}: an equation has a command that is not known: {tex.strip()}")
+        return drawn
+
+    content = INLINE.sub(lambda found: draw(found[1], "inline"), content)
+    return DISPLAYED.sub(lambda found: draw(found[1], "block"), content)

@@ -1,11 +1,13 @@
 """The documentation is a site without a warning or a broken link, which fetches nothing from anywhere."""
 
 import html.parser
+import importlib
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -67,6 +69,19 @@ def test_equations_are_drawn_without_a_script(site: Path) -> None:
     pages = {path.name: path.read_text(encoding="utf-8") for path in site.glob("*.html")}
     assert '<math xmlns="http://www.w3.org/1998/Math/MathML" display="block"' in pages["avhubert.html"]
     assert [name for name, text in pages.items() if "arithmatex" in text] == []
+
+
+def test_an_unknown_command_in_an_equation_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "docs"))
+    from mkdocs.exceptions import PluginError
+
+    equations = importlib.import_module("equations")
+    page = SimpleNamespace(file=SimpleNamespace(src_uri="page.md"))
+    drawn = equations.on_page_content(r'<p>With <span class="arithmatex">\(x &lt; 1\)</span></p>', page)
+    assert drawn.startswith("<p>With <math")
+    assert drawn.endswith("</math></p>")
+    with pytest.raises(PluginError, match=r"page\.md: an equation has a command that is not known: \\unheard"):
+        equations.on_page_content(r'<div class="arithmatex">\[\unheard{x}\]</div>', page)
 
 
 def test_the_reference_is_read_from_docstrings(site: Path) -> None:
