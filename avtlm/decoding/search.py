@@ -225,6 +225,7 @@ class Search:
             convention=settings.convention if joint and settings.convention != "espnet" else "fairseq",
             ctc_weight=settings.ctc_weight if joint else 0.0,
             end_threshold=settings.end_threshold,
+            start=self.heads.start,
             blank=self.heads.blank,
             never=self.heads.never,
         )
