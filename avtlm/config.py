@@ -44,7 +44,7 @@ def load(cls: type[T], source: str | Path | Mapping[str, Any], overrides: Sequen
     try:
         return _build(cls, data, "", cls)
     except ConfigError as error:
-        raise ConfigError(f"{where}: {error}") from None
+        raise ConfigError(f"{where}: {' '.join(str(error).split())}") from None  # names of keys may hold line breaks
 
 
 def _keys(cls: Any, prefix: str = "") -> Iterator[str]:

@@ -86,7 +86,7 @@ def _make(_: None, task: Task) -> Utterance | str:
     row, video, audio = task.row, f"video/{task.row.id}.npy", f"audio/{task.row.id}.wav"
     try:
         if (task.out / video).exists() and (task.out / audio).exists():
-            frames, samples = len(np.load(task.out / video, mmap_mode="r")), len(read_audio(task.out / audio))
+            frames, samples = len(np.load(task.out / video, mmap_mode="r", allow_pickle=False)), len(read_audio(task.out / audio))
         else:
             frames, samples = _convert(task.source, task.out / video, task.out / audio)
     except MediaError as error:

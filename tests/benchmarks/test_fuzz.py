@@ -13,7 +13,7 @@ from avtlm import config
 from avtlm.data.manifest import ManifestError, parse_utterance, read_manifest
 from avtlm.decoding.settings import DecodingConfig
 from avtlm.plain_yaml import ConfigError, parse_yaml
-from benchmarks import fuzz
+from benchmarks import fuzz, whole_files
 from benchmarks.mutations import BINARY, TEXTUAL, mutate
 
 VALUES = st.recursive(
@@ -107,7 +107,8 @@ def bad(path: Path) -> tuple[None, list[str]]:
 
 def test_failures_are_noticed_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(fuzz, "SLOW", 0.01)
-    monkeypatch.setattr(fuzz, "seeds", lambda folder, kinds: [fuzz.Seed("media", f"{n}.bin", bytes([n]) * 50, bad) for n in range(4)])
+    flawed = [whole_files.Seed("media", f"{n}.bin", bytes([n]) * 50, bad) for n in range(4)]
+    monkeypatch.setattr(fuzz, "seeds", lambda folder, kinds: flawed)
     arguments = ["--inputs", "40", "--workers", "0", "--json", str(tmp_path / "f.json"), "--keep", str(tmp_path / "kept")]
     assert fuzz.main(arguments) == 1
     report = json.loads((tmp_path / "f.json").read_text())
