@@ -61,7 +61,7 @@ class Plan:
 
 
 PLANS = {
-    "small": Plan("default", 100, 400, (1000, 600, 600), 3),
+    "small": Plan("default", 100, 1000, (500, 550, 800), 3),
     "smoke": Plan("smoke", 10, 8, (2, 2, 2), 2),
 }
 

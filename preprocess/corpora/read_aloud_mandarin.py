@@ -57,7 +57,7 @@ class Size:
 
 SIZES = {
     "smoke": Size((16, 4, 6), (2, 1), 16, 3000),  # in texts there are all characters, of which models make their vocabulary
-    "default": Size((600, 40, 100), (6, 2), 1500, 10_000),
+    "default": Size((1200, 40, 100), (6, 2), 1500, 10_000),
     "long": Size((6000, 200, 400), (24, 8), 20_000, 200_000),
 }
 
