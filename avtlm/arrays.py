@@ -43,7 +43,7 @@ from avtlm.transcriber import Transcriber
 log = logging.getLogger(__name__)
 
 Source = str | Path | np.ndarray | Tensor | Clip
-LOUDEST = 8.0  # what no sound within -1 and 1 reaches, however it was amplified; integers that were cast to floats do
+LOUDEST = 32.0  # no sound within -1 and 1 gets there, however much noise was added to it; integers that were cast to floats do
 CHANNELS = 8
 GREY = np.array([0.299, 0.587, 0.114], np.float32)  # of red, green, blue, as in the luma plane of a video
 
@@ -242,6 +242,8 @@ def _item(
             if crops is None:
                 raise MediaError(name, "is silent; there is nothing to hear.")
             notes.append("the audio is silent")
+        if float(np.abs(wave).max()) > 1:
+            notes.append(f"samples beyond -1 and 1 (up to {np.abs(wave).max():.3g}) are cut there")
         note_rate(round(clip.sample_rate), SAMPLE_RATE, notes)
         if clip.sample_rate != SAMPLE_RATE:
             wave = soxr.resample(wave, clip.sample_rate, SAMPLE_RATE)

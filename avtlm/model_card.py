@@ -83,7 +83,8 @@ def model_card(
         python = 'avtlm.transcribe("clip.mp4", model="FOLDER").words'
     else:
         python = 'model = avtlm.load("FOLDER")'
-    about = f"A {system} model of avtlm with {parameters / 1e6:.1f} million parameters" + (f", {doing}." if doing else ".")
+    size = f"{parameters / 1e6:.1f} million" if parameters >= 1e5 else f"{parameters:,}"
+    about = f"A {system} model of avtlm with {size} parameters" + (f", {doing}." if doing else ".")
     parts = [
         _front(licence, system, task),
         f"# {name}",

@@ -55,7 +55,9 @@ def test_any_rate_is_brought_to_that_of_the_model(model: Recognizer, caplog: pyt
     assert avtlm.transcribe(sound, model=model, rate=44100).text == expected.text
     with caplog.at_level(logging.WARNING):
         avtlm.transcribe(made_media.tone(1.0, rate=8000), model=model, rate=8000)
+        avtlm.transcribe(4 * made_media.tone(1.0), model=model, rate=16000)
     assert "8000 samples a second" in caplog.text
+    assert "clip 0: samples beyond -1 and 1 (up to 1.2) are cut there" in caplog.text
 
 
 def test_pictures_and_sound_of_a_video_give_what_the_video_gives(model: Recognizer, video: Path) -> None:
