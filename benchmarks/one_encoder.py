@@ -44,10 +44,10 @@ class Plan:
     """
 
     amounts: Amounts = field(default_factory=Amounts)
-    speech_steps: int = 500
+    speech_steps: int = 600
     teacher_steps: int = 250
-    distillation_steps: int = 450
-    finetune_steps: int = 250
+    distillation_steps: int = 500
+    finetune_steps: int = 350
     subwords: int | None = 30
     seeds: int = 3
 
