@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from avtlm import __version__, pipeline_verb, sound_verbs, unit_verbs
+from avtlm import __version__, hub_verbs, pipeline_verb, sound_verbs, unit_verbs
 from avtlm.files import DEFAULT_MODEL
 from avtlm.memory import use_huge_pages
 
@@ -702,6 +702,7 @@ def _parser() -> argparse.ArgumentParser:
     pipeline_verb.add_verb(verb)
     unit_verbs.add_verbs(verb)
     sound_verbs.add_verbs(verb)
+    hub_verbs.add_verbs(verb)
 
     info = verb("info", _info, "show what a model folder, a manifest or a media file holds")
     info.add_argument("path", metavar="PATH")

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import avtlm
-from avtlm import checkpoint
+from avtlm import checkpoint, cli
 from avtlm.checkpoint import CheckpointError
 from avtlm.hub import HubError, pull, push_to_hub
 from avtlm.model_card import licence_of
@@ -183,6 +183,21 @@ def test_a_token_that_may_not_write_is_refused(hub: Hub, model: Path) -> None:
     with pytest.raises(HubError, match="does not know this token, or needs one"):
         push_to_hub(model, NAME, token="hf_other")
     assert NAME not in hub.repositories
+
+
+def test_the_verbs_push_a_folder_and_pull_it(
+    hub: Hub, model: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert cli.main(["push", str(model), NAME]) == 1
+    assert "does not know this token" in capsys.readouterr().err
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    assert cli.main(["push", str(model), NAME, "--licence", "mit"]) == 0
+    assert f"/{NAME}/commit/" in capsys.readouterr().out
+    assert cli.main(["pull", NAME]) == 0
+    folder = Path(capsys.readouterr().out.strip())
+    assert licence_of((folder / "README.md").read_text()) == "mit"
+    assert cli.main(["pull", "lab/none"]) == 1
+    assert "neither such a folder nor such a model" in capsys.readouterr().err
 
 
 def test_without_the_library_the_extra_is_named(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
