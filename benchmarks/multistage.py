@@ -42,6 +42,7 @@ STARTS = {
     "av_clr": "CLR of sound and lips",
     "both": "MAE and CLR",
 }
+PIECES = 60  # of the translations, most of which are whole words: an attention decoder learns few long tokens sooner than many letters
 MIDDLES = {NONE: "none", **{name: f"into toy {name.title()}" for name in LANGUAGES}}
 
 
@@ -59,7 +60,7 @@ class Plan:
 
 
 PLANS = {
-    "small": Plan("default", 500, 400, 300, 1000, 200, 3),
+    "small": Plan("default", 600, 400, 300, 1000, 300, 3),
     "smoke": Plan("smoke", 2, 2, 2, 12, 12, 2),
 }
 
@@ -135,6 +136,7 @@ class Grid:
                     f"sources.translated.manifest={self.translations}",
                     f"sources.translated.written={language}",
                     f"sources.translated.limit={self.plan.translated}",
+                    f"subwords={PIECES}",
                     *self._length(steps, seed),
                 )
                 jobs.append(Job(CONFIGS / "2_translate.yaml", changes, self.out / f"translate_{seed}" / f"{start}_{language}"))
