@@ -14,7 +14,7 @@ from avtlm.data.manifest import Manifest, Utterance, write_manifest
 from avtlm.data.media import write_clip, write_wav
 from preprocess import check as module
 from preprocess.check import check, main
-from tests.made_media import noise_frames, tone, truncate, write_media
+from tests.made_media import noise_frames, talking, tone, truncate, write_media
 from tests.preprocess.test_check_sound import speech
 from tests.preprocess.test_check_sync import clip
 
@@ -185,3 +185,17 @@ def test_parts_of_one_video_are_no_duplicates(tmp_path: Path) -> None:
     summary, findings = check(tmp_path, workers=0)
     assert summary["faulty"] == 0
     assert [finding for finding in findings if "duplicate" in finding.kind] == []
+
+
+def test_lips_of_whole_videos_are_found_on_demand(tmp_path: Path) -> None:
+    pytest.importorskip("mediapipe")
+    (tmp_path / "in").mkdir()
+    level = np.repeat(0.5 - 0.5 * np.cos(4 * np.pi * np.arange(60) / 25), 640)  # as the mouth opens
+    write_media(tmp_path / "in" / "face.mp4", talking(2.4), audio=(tone(2.4) * level).astype(np.float32))
+    write_media(tmp_path / "in" / "no_face.mp4", noise_frames(60, 128), audio=tone(2.4))
+    summary, findings = check(tmp_path / "in", tmp_path / "out", workers=0, find_lips=True)
+    assert summary["offset"]["clips"] == 1
+    assert abs(summary["offset"]["pooled_seconds"]) <= 0.08
+    assert [finding.text for finding in findings if finding.kind == "lips"] == [
+        "no face was found; the whole face must be in view, not only the mouth"
+    ]
