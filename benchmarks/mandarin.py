@@ -1,6 +1,6 @@
 """What does each task of MMSpeech's pre-training bring? Left out one by one, small, on synthetic Mandarin speech that is read aloud.
 
-    python -m benchmarks.mandarin [--out runs/mandarin] [--json FILE] [--plot PNG] [--size small|smoke]
+    python -m benchmarks.mandarin [--out runs/mandarin] [--json FILE] [--plot PNG] [--size small|long|smoke]
 
 One network, the same data and seeds for all, in the three stages of the method: on texts alone; on speech, texts and few pairs with all
 five tasks, or with one of them left out; on the pairs alone, as recognition. Left out are each task that needs no pairs (codes of speech,
@@ -61,7 +61,8 @@ class Plan:
 
 
 PLANS = {
-    "small": Plan("default", 100, 1000, (500, 550, 800), 3),
+    "small": Plan("default", 100, 1000, (500, 500, 1000), 3),
+    "long": Plan("default", 100, 1200, (1000, 2000, 3000), 3),
     "smoke": Plan("smoke", 10, 8, (2, 2, 2), 2),
 }
 
