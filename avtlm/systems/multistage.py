@@ -6,8 +6,8 @@ supervised one whose task is translation, recognition from speech alone), and fr
 the paper.
 
 What is unusual here:
-- The audio encoder stands by itself: filter bank, two convolutions, positions, layers, frames of 40 ms of speech of any length. It alone is
-  handed to translation and recognition; the rest (`Pretraining`) goes when heads are dropped.
+- The audio encoder stands by itself: filter bank, two convolutions, a norm, positions, layers; frames of 40 ms of speech of any length. It
+  alone is handed to translation and recognition; the rest (`Pretraining`) goes when heads are dropped.
 - Tokens that mae removes are not computed. Nothing of them is left to their neighbours: the filter bank is silent and lips are grey where
   they were, before any convolution sees it.
 - Audio and video meet in joint layers over all kept tokens of both; what is simultaneous is told by positions alone.
@@ -31,6 +31,7 @@ from avtlm.frontends.multimodal import InputMask
 from avtlm.frontends.subsampling import LEAST_SAMPLES, SubsamplingConfig, SubsamplingFrontEnd, fbank_frames, shortened
 from avtlm.frontends.video_tokens import LipTokens, PatchConfig, PatchTokens
 from avtlm.nn.attention import padding_mask
+from avtlm.nn.norm import LayerNorm
 from avtlm.nn.positions import PositionalConvolution, SinusoidalPositions
 from avtlm.nn.reconstructor import Reconstructor
 from avtlm.nn.removal import Kept
@@ -227,6 +228,8 @@ class AudioVisualPretrain(nn.Module):
         super().__init__()
         self.config = config
         self.frontend = SubsamplingFrontEnd(config.subsampling, config.encoder.dim)
+        # Without it what convolutions put out grows in training until little but its mean is left, and a later stage learns worse than afresh.
+        self.norm = LayerNorm(config.encoder.dim, config.encoder.norm_epsilon)
         self.positions = PositionalConvolution(config.encoder.dim, config.position_kernel, config.position_groups)
         self.encoder = Encoder(config.encoder)
         self.pretraining: Pretraining | None = Pretraining(config)
@@ -280,6 +283,7 @@ class AudioVisualPretrain(nn.Module):
         if mask is not None and mask.channels is not None:
             features = features.masked_fill(mask.channels[:, None], 0.0)
         x, lengths = self.frontend(features, heard.feature_lengths)
+        x = self.norm(x)
         absent = padding_mask(lengths, x.shape[1])
         x = x.masked_fill((absent if removed is None else absent | removed)[..., None], 0.0)
         x = x + self.positions(x, absent).to(x.dtype)

@@ -198,7 +198,7 @@ def test_what_stays_is_the_audio_encoder_and_gives_the_same() -> None:
     assert torch.equal(before, after)
     assert lengths.tolist() == [28, 18, 23]
     assert net.input_format.video_size is None
-    assert {name.split(".")[0] for name, _ in net.named_parameters()} == {"frontend", "positions", "encoder"}
+    assert {name.split(".")[0] for name, _ in net.named_parameters()} == {"frontend", "norm", "positions", "encoder"}
 
 
 def test_fine_tuning_silences_frames_and_bands() -> None:

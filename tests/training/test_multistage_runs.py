@@ -45,7 +45,7 @@ def test_a_stage_starts_with_the_audio_encoder_of_the_one_before_bit_by_bit(corp
     before = {name.removeprefix("encoder."): tensor for name, tensor in weights(stages[number - 2]).items()} if number == 3 else {}
     before = before or weights(stages[0])
     handed = start.model.encoder.state_dict()
-    assert {name.split(".")[0] for name in handed} == {"frontend", "positions", "encoder"}
+    assert {name.split(".")[0] for name in handed} == {"frontend", "norm", "positions", "encoder"}
     assert all(torch.equal(tensor, before[name]) for name, tensor in handed.items())
     assert start.inputs.video_size is None
 
