@@ -228,7 +228,7 @@ class AudioVisualPretrain(nn.Module):
         super().__init__()
         self.config = config
         self.frontend = SubsamplingFrontEnd(config.subsampling, config.encoder.dim)
-        # Without it what convolutions put out grows in training until little but its mean is left, and a later stage learns worse than afresh.
+        # Without it what convolutions put out grows until little but its mean is left, and a later stage learns worse than afresh.
         self.norm = LayerNorm(config.encoder.dim, config.encoder.norm_epsilon)
         self.positions = PositionalConvolution(config.encoder.dim, config.position_kernel, config.position_groups)
         self.encoder = Encoder(config.encoder)
