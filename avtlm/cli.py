@@ -2,7 +2,7 @@
 
 Exit codes: 0 done, 1 failed, 2 wrong use (arguments or configuration), 130 stopped by Ctrl-C. Results go to standard output; errors (one
 sentence) and progress to standard error. The library is imported inside the verbs, so that the help is there at once. All verbs but those
-of two words (unit_verbs.py) share one file, whatever its number of lines, so that the surface is read in one place.
+of two words (verbs/units.py) share one file, whatever its number of lines, so that the surface is read in one place.
 """
 
 import argparse
@@ -15,9 +15,13 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from avtlm import __version__, hub_verbs, pipeline_verb, sound_verbs, unit_verbs
+from avtlm import __version__
 from avtlm.files import DEFAULT_MODEL
 from avtlm.memory import use_huge_pages
+from avtlm.verbs import hub as hub_verbs
+from avtlm.verbs import pipeline as pipeline_verb
+from avtlm.verbs import sounds as sound_verbs
+from avtlm.verbs import units as unit_verbs
 
 DESCRIPTION = "Train and use models that read sound, lips and text together."
 EPILOG = """\

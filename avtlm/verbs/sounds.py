@@ -3,12 +3,10 @@
 import argparse
 import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 from avtlm.files import DEFAULT_MODEL
-
-AddVerb = Callable[[str, Callable[[argparse.Namespace], int], str, str], argparse.ArgumentParser]
+from avtlm.verbs import AddVerb
 
 
 def add_verbs(verb: AddVerb) -> None:

@@ -2,10 +2,10 @@
 
 import argparse
 import sys
-from collections.abc import Callable
+
+from avtlm.verbs import AddVerb
 
 VERB = "pipeline"
-AddVerb = Callable[[str, Callable[[argparse.Namespace], int], str, str], argparse.ArgumentParser]
 
 
 def add_verb(verb: AddVerb) -> None:

@@ -1,9 +1,8 @@
 """The verbs of `avtlm` around models on a hub: ``pull`` and ``push``."""
 
 import argparse
-from collections.abc import Callable
 
-AddVerb = Callable[[str, Callable[[argparse.Namespace], int], str, str], argparse.ArgumentParser]
+from avtlm.verbs import AddVerb
 
 
 def add_verbs(verb: AddVerb) -> None:

@@ -5,12 +5,12 @@ They are verbs of two words; cli.py joins the words before it parses them.
 
 import argparse
 import sys
-from collections.abc import Callable
 from pathlib import Path
+
+from avtlm.verbs import AddVerb
 
 TEXT2UNITS, REDUCE, ALIGNMENT = "units text2units", "units reduce", "visualize alignment"
 VERBS = (TEXT2UNITS, REDUCE, ALIGNMENT)
-AddVerb = Callable[[str, Callable[[argparse.Namespace], int], str, str], argparse.ArgumentParser]
 
 
 def add_verbs(verb: AddVerb) -> None:

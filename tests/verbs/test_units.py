@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from avtlm import cli, unit_verbs
+from avtlm import cli
 from avtlm.units.labels import read_labels
+from avtlm.verbs import units as unit_verbs
 from tests.test_cli import failure
 from tests.units.made_text2unit import lines, save_fast
 
