@@ -5,7 +5,7 @@ WORKERS ?= 2
 TESTS ?= not slow and not browser
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart demo docs test lint format clean
+.PHONY: help install quickstart demo evidence docs test lint format clean
 
 help:                ## show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 22
@@ -21,6 +21,9 @@ quickstart: .venv/installed   ## synthetic talking heads -> lips -> pre-training
 
 demo: .venv/installed         ## the web page: your video, noise by a slider, three transcripts
 	$(RUN) -m demos.noisy_speech
+
+evidence: .venv/installed     ## small tests of what the papers claim, into docs/evidence.md; hours, resumed (SYSTEM=vatlm: one; SPEECH=, NOISE=: recordings)
+	$(RUN) -m benchmarks.evidence $(SYSTEM) $(if $(SPEECH),--speech "$(SPEECH)") $(if $(NOISE),--noise "$(NOISE)") $(if $(SEEDS),--seeds $(SEEDS))
 
 docs: .venv/installed         ## the documentation as a site, in build/site
 	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict

@@ -91,7 +91,14 @@ def command(
         report = compare(options, plan, Console(stderr=True))
         Console(width=width).print(table(report))
         if options.json is not None:
-            write_json(options.json, report)
+            write_json(options.json, {**report, "command": repeatable(name, options, plan.seeds)})
         draw(report, options.plot or options.out / "comparison.png")
 
     return finish(name, work)
+
+
+def repeatable(name: str, options: argparse.Namespace, seeds: int) -> str:
+    """The command that results come from, without the paths of one machine: folders that were named are ``DIR``."""
+    named = [key for key, value in vars(options).items() if isinstance(value, Path) and key not in ("out", "json", "plot")]
+    words = [f"python -m benchmarks.{name}", *(f"--{key} DIR" for key in named), f"--size {options.size}", f"--seeds {seeds}"]
+    return " ".join([*words, *options.changes])

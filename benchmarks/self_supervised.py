@@ -212,6 +212,7 @@ class Comparison:
             "ctc_loss": {start: self._losses(f"finetune_{start}", "ctc_loss") for start in STARTS},
             "pretraining": {start: self._last(f"pretrain_{start}") for start in PRETRAINED},
             "plan": dataclasses.asdict(self.plan) | {"changes": list(self.changes)},
+            "seconds": {"total": round(sum(self.stages.seconds.values()), 1)},
             "machine": machine(),
         }
 
