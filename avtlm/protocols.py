@@ -114,3 +114,17 @@ class SpeechEncoder(Protocol):
     def encode(self, batch: Batch, output_layer: int | None = None) -> tuple[Tensor, Tensor]:
         """(batch, frames, dim), and the valid frames of each row (batch,)."""
         ...
+
+
+@runtime_checkable
+class ShowsLayers(Protocol):
+    """An encoder of speech that gives all of its hidden states in one pass (SUPERB weighs them)."""
+
+    @property
+    def input_format(self) -> InputFormat:
+        """What its batches hold, and how many frames per second come out."""
+        ...
+
+    def hidden_states(self, batch: Batch) -> tuple[list[Tensor], Tensor]:
+        """What enters the layers and what each of them puts out, (batch, frames, dim) each, and the valid frames of each row (batch,)."""
+        ...

@@ -157,6 +157,12 @@ class AVHubert(nn.Module):
         fused = self.frontends.join(batch, mask, keep)
         return self.encoder(self.frontends.fuse(fused), fused.lengths, output_layer, self._routing(fused)), fused.lengths
 
+    def hidden_states(self, batch: Batch) -> tuple[list[Tensor], Tensor]:
+        """What enters the layers and what each of them puts out, (batch, frames, dim) each, and lengths (batch,)."""
+        fused = self.frontends.join(batch, None, None)
+        states = self.encoder.hidden_states(self.frontends.fuse(fused), fused.lengths, routing=self._routing(fused))
+        return states, fused.lengths
+
     def _routing(self, fused: Fused) -> Routing | None:
         """Rows with one modality to its expert, if the encoder has experts."""
         return route(fused.present) if self.config.encoder.experts else None

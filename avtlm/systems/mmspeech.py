@@ -344,6 +344,12 @@ class MMSpeech(nn.Module):
         seen, _ = self.place(heard.frames, heard.lengths, self.speech_positions)
         return self.encoder(seen, heard.lengths, output_layer), heard.lengths
 
+    def hidden_states(self, batch: Batch) -> tuple[list[Tensor], Tensor]:
+        """What enters the layers and what each of them puts out, (batch, frames, dim) each, and lengths (batch,)."""
+        heard = self.hear(batch)
+        seen, _ = self.place(heard.frames, heard.lengths, self.speech_positions)
+        return self.encoder.hidden_states(seen, heard.lengths), heard.lengths
+
     def remember(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """What the decoder attends to of speech, (batch, frames, 2 x dim) and lengths (batch,)."""
         read = self.read_speech(self.hear(batch))

@@ -311,6 +311,18 @@ class MT2KD(nn.Module):
 
     # Encoder -----------------------------------------------------------------------------------------------------------------------------
 
+    def features(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Filter banks of a batch's sound (batch, frames, bands), and the valid frames of each clip (batch,).
+
+        Raises:
+            ValueError: no sound, or none as a waveform.
+        """
+        if batch.audio is None or batch.audio.dim() != 2:
+            found = "no sound" if batch.audio is None else "features"
+            raise ValueError(f"{batch.ids[0]}: {found} where this model takes a waveform (batch, samples) at 16 kHz.")
+        assert batch.audio_lengths is not None
+        return batch_fbank(batch.audio, batch.audio_lengths, self.config.encoder.features, LEAST_FRAMES)
+
     def hear(self, batch: Batch, generator: torch.Generator | None = None) -> Heard:
         """Run the encoder.
 
@@ -320,11 +332,7 @@ class MT2KD(nn.Module):
         Raises:
             ValueError: no sound, or none as a waveform.
         """
-        if batch.audio is None or batch.audio.dim() != 2:
-            found = "no sound" if batch.audio is None else "features"
-            raise ValueError(f"{batch.ids[0]}: {found} where this model takes a waveform (batch, samples) at 16 kHz.")
-        assert batch.audio_lengths is not None
-        features, lengths = batch_fbank(batch.audio, batch.audio_lengths, self.config.encoder.features, LEAST_FRAMES)
+        features, lengths = self.features(batch)
         if generator is not None and self.config.spec_augment is not None:
             features = spec_augment(features, lengths, self.config.spec_augment, generator)
         return self.listen(features, lengths)
@@ -360,6 +368,11 @@ class MT2KD(nn.Module):
             raise ValueError(f"output_layer: {output_layer}; stacks of a Zipformer have frames of their own rates; leave it out.")
         heard = self.hear(batch)
         return heard.frames, heard.lengths
+
+    def hidden_states(self, batch: Batch) -> tuple[list[Tensor], Tensor]:
+        """What each stack puts out and what they come to together, see Zipformer.hidden_states, and lengths (batch,)."""
+        features, lengths = self.features(batch)
+        return self.encoder.hidden_states(features, lengths)
 
     # Heads -------------------------------------------------------------------------------------------------------------------------------
 

@@ -276,6 +276,20 @@ class AudioVisualPretrain(nn.Module):
             mask: tokens that are silent but computed (``fused``), bands of the filter bank that are (``channels``): fine-tuning.
             output_layer: see Encoder.forward.
         """
+        x, lengths, absent = self._placed(heard, removed, mask)
+        if removed is None:
+            return self.encoder(x, lengths, output_layer)
+        kept = Kept.of(~(absent | removed))
+        states = self.encoder(kept.gather(x), kept.counts)
+        return kept.restore(states, states.new_zeros(self.dim))
+
+    def hidden_states(self, batch: Batch) -> tuple[list[Tensor], Tensor]:
+        """What enters the layers for the batch's sound, and what each of them puts out, (batch, tokens, dim) each, and lengths (batch,)."""
+        x, lengths, _ = self._placed(self.hear(batch), None, None)
+        return self.encoder.hidden_states(x, lengths), lengths
+
+    def _placed(self, heard: Heard, removed: Tensor | None, mask: InputMask | None) -> tuple[Tensor, Tensor, Tensor]:
+        """What enters the layers (batch, tokens, dim), lengths, and which tokens are padding; arguments as of listen."""
         features = heard.features
         hidden = removed if mask is None else mask.fused
         if hidden is not None:
@@ -286,12 +300,7 @@ class AudioVisualPretrain(nn.Module):
         x = self.norm(x)
         absent = padding_mask(lengths, x.shape[1])
         x = x.masked_fill((absent if removed is None else absent | removed)[..., None], 0.0)
-        x = x + self.positions(x, absent).to(x.dtype)
-        if removed is None:
-            return self.encoder(x, lengths, output_layer)
-        kept = Kept.of(~(absent | removed))
-        states = self.encoder(kept.gather(x), kept.counts)
-        return kept.restore(states, states.new_zeros(self.dim))
+        return x + self.positions(x, absent).to(x.dtype), lengths, absent
 
     def encode(
         self, batch: Batch, output_layer: int | None = None, mask: InputMask | None = None, keep: dict[str, Tensor] | None = None

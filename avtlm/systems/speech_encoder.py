@@ -133,6 +133,12 @@ class SpeechEncoder(nn.Module):
             return encoded, heard.lengths
         return self.adapter(encoded, heard.lengths)
 
+    def hidden_states(self, batch: Batch) -> tuple[list[Tensor], Tensor]:
+        """What enters the layers and what each of them puts out, (batch, frames, dim) each, and lengths (batch,); the last one as encode
+        gives it without an adapter."""
+        heard = self.hear(batch)
+        return self.encoder.hidden_states(self.hide(heard.projected, None), heard.lengths), heard.lengths
+
     def hear(self, batch: Batch, frames: int | None = None) -> Heard:
         """Run the front-end.
 

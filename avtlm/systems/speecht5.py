@@ -315,6 +315,11 @@ class SpeechT5(SpeechEncoder):
                 seen, lengths = self.read_text(batch.text), batch.text_lengths
             return self.encoder(seen, lengths, output_layer), lengths
 
+    def hidden_states(self, batch: Batch) -> tuple[list[Tensor], Tensor]:
+        """What enters the layers for the batch's speech, and what each of them puts out; see SpeechEncoder.hidden_states."""
+        heard = self.hear(batch)
+        return self.encoder.hidden_states(self.read_speech(heard), heard.lengths), heard.lengths
+
     def ctc_logits(self, encoded: Tensor) -> Tensor:
         """(batch, frames, dim) -> (batch, frames, vocabulary)."""
         x = self.dropout(encoded)

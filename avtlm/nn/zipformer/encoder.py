@@ -96,6 +96,16 @@ class Zipformer(nn.Module):
             frames, downsampled(lengths, self.config.output_downsampling), [stack[1] for stack in stacks], found, penalty
         )
 
+    def hidden_states(self, features: Tensor, lengths: Tensor) -> tuple[list[Tensor], Tensor]:
+        """What each stack puts out at 50 Hz, widened by zeros and brought to 25 Hz as the output is, and the output: (batch, frames, dim)
+        each, and valid frames (batch,)."""
+        stacks, found = self._run(features, lengths, -1, -1, len(self.stacks))
+        lengths = found.pop()
+        outputs = [stack[0] for stack in stacks]
+        states = [*(widened(output, self.dim) for output in outputs), self.joined(outputs)]
+        valid = None if whole(lengths, states[0].shape[1]) else lengths.to(features.device)
+        return [self.downsample(state, valid) for state in states], downsampled(lengths, self.config.output_downsampling)
+
     def first_stacks(
         self, features: Tensor, lengths: Tensor, count: int, chunk_size: int | None = None, left_context: int | None = None
     ) -> tuple[list[list[Tensor]], list[Tensor]]:
