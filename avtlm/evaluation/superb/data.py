@@ -1,20 +1,20 @@
 """Corpora of SUPERB's tasks as folders: ``task.json``, and a list of clips for each split.
 
 ``task.json`` is ``{"task": "KS", "name": "Speech Commands v0.01", ...}``; further keys belong to the task (``metric``: ``cer`` scores an
-OOD-ASR corpus by characters without spaces). ``train.jsonl``, ``dev.jsonl`` and ``test.jsonl``, as many of them as the task has, hold a JSON
-object a line:
+OOD-ASR corpus by characters without spaces). ``train.jsonl``, ``dev.jsonl`` and ``test.jsonl``, as many of them as the task has, hold a
+JSON object a line:
 
-- of every clip ``id`` (unique in its file), ``audio`` (any sound file, relative to the folder or absolute), maybe ``start`` and ``end`` in
-  seconds, maybe ``speaker``;
-- ``label`` (KS, ER; of SID and ASV it is the ``speaker`` where there is no label), ``labels`` (IC: three), ``text`` (ASR, OOD-ASR, and SF with
-  ``B-type value E-type`` around each slot), ``phones`` (PR: a list), ``translation`` (ST), ``segments`` (SD: ``[[speaker, start, end], ...]``
-  in seconds of the clip), ``clean`` (SE: a sound file), ``sources`` (SS: sound files), ``fold`` (ER: a whole number; only one file,
-  ``train.jsonl``, is needed then).
+- of every clip ``id`` (unique in its file), ``audio`` (any sound file, relative to the folder or absolute), maybe ``start`` and ``end``
+  in seconds, maybe ``speaker``;
+- ``label`` (KS, ER; of SID and ASV it is the ``speaker`` where there is no label), ``labels`` (IC: three), ``text`` (ASR, OOD-ASR, and SF
+  with ``B-type value E-type`` around each slot), ``phones`` (PR: a list), ``translation`` (ST), ``segments`` (SD: ``[[speaker, start,
+  end], ...]`` in seconds of the clip), ``clean`` (SE: a sound file), ``sources`` (SS: sound files), ``fold`` (ER: a whole number; only
+  one file, ``train.jsonl``, is needed then).
 
 Besides: ``trials.txt`` of ASV holds lines ``1 FIRST SECOND`` (1: one speaker, 0: two), where FIRST and SECOND are ids or sound files of
-``test.jsonl``; ``dev_trials.txt``, if there is one, names clips of ``dev.jsonl``. QbE has ``queries.jsonl`` (clips with a ``split``, ``dev`` or
-``test``), ``documents.jsonl`` (clips) and ``relevance.jsonl`` (``{"query": ID, "document": ID, "split": "dev"|"test"}`` for every document
-that holds a query; all others do not).
+``test.jsonl``; ``dev_trials.txt``, if there is one, names clips of ``dev.jsonl``. QbE has ``queries.jsonl`` (clips with a ``split``,
+``dev`` or ``test``), ``documents.jsonl`` (clips) and ``relevance.jsonl`` (``{"query": ID, "document": ID, "split": "dev"|"test"}`` for
+every document that holds a query; all others do not).
 """
 
 import json
@@ -75,7 +75,7 @@ class Clip:
         piece = sound[first : None if self.end is None else round(self.end * SAMPLE_RATE)]
         if len(piece) == 0:
             seconds = len(sound) / SAMPLE_RATE
-            raise CorpusError(f"{self.place}: {self.id} starts at {self.start or 0:g} s of a file of {seconds:.2f} s; correct start and end.")
+            raise CorpusError(f"{self.place}: {self.id} starts at {self.start or 0:g} s of a file of {seconds:.2f} s; correct it.")
         return piece
 
     def text(self, key: str) -> str:
@@ -124,6 +124,7 @@ class Corpus:
     name: str
     about: Mapping[str, Any] = field(default_factory=dict)
     clips: Mapping[str, tuple[Clip, ...]] = field(default_factory=dict)
+    _read: dict[str, tuple[Clip, ...]] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def read(cls, folder: str | Path) -> "Corpus":
@@ -152,6 +153,8 @@ class Corpus:
         """
         if name in self.clips:
             return self.clips[name]
+        if name in self._read:
+            return self._read[name]
         clips = []
         seen: set[str] = set()
         for place, row in self.rows(name):
@@ -162,7 +165,8 @@ class Corpus:
             clips.append(clip)
         if not clips:
             raise CorpusError(f"{self.folder / f'{name}.jsonl'} lists no clips.")
-        return tuple(clips)
+        self._read[name] = tuple(clips)
+        return self._read[name]
 
     def rows(self, name: str) -> list[tuple[str, dict[str, Any]]]:
         """Place and content of every line of a file. Raises CorpusError: it is missing, or a line is no JSON object."""

@@ -7,7 +7,7 @@ resuming, tables. A task that learns nothing (QbE) is a `Search` instead.
 import abc
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,9 @@ from torch import Tensor, nn
 from avtlm.data.seeds import seed_for
 from avtlm.evaluation.superb.data import Clip, Corpus
 from avtlm.objectives.loss import Loss
+
+if TYPE_CHECKING:
+    from avtlm.evaluation.superb.cache import States
 
 
 @dataclass(frozen=True)
@@ -131,16 +134,23 @@ class Task(abc.ABC, Generic[C]):
         return self.corpus.split(split)
 
     def plan(self, frames: Sequence[int], epoch: int) -> list[list[int]]:
-        """Rows of the batches of an epoch: by default all clips of training in a drawn order, without a last small batch if there are
-        others.
+        """Rows of the batches of an epoch: by default all clips of training in a drawn order.
 
         Args:
             frames: of the clips.
         """
         generator = torch.Generator().manual_seed(seed_for(self.config.seed, "order", epoch))
-        order = torch.randperm(len(frames), generator=generator).tolist()
-        batches = [order[start : start + self.config.batch] for start in range(0, len(order), self.config.batch)]
+        return self.cut(torch.randperm(len(frames), generator=generator).tolist())
+
+    def cut(self, order: Sequence[int]) -> list[list[int]]:
+        """Rows in batches, without a last small one if there are others."""
+        batches = [list(order[start : start + self.config.batch]) for start in range(0, len(order), self.config.batch)]
         return batches[:-1] if len(batches) > 1 and len(batches[-1]) < self.config.batch else batches
+
+    @property
+    def choice(self) -> str | None:
+        """The split that decides which head is kept, and which learning rate; None keeps the last one."""
+        return "dev" if self.corpus.has("dev") else None
 
     def rate(self, step: int) -> float:
         """Factor of the learning rate at an update, counted from 0."""
@@ -167,20 +177,18 @@ class Outcome:
     details: dict[str, Any] = field(default_factory=dict)
 
 
-class States(Protocol):
-    """All hidden states of clips, as the encoder gives them."""
+class Search(abc.ABC, Generic[C]):
+    """A task that learns nothing: it chooses a layer on dev.
 
-    @property
-    def layers(self) -> int: ...
-    @property
-    def width(self) -> int: ...
-    @property
-    def frame_rate(self) -> float: ...
+    Attributes:
+        metrics: see Task.
+    """
 
-    def frames(self, clip: Clip) -> int:
-        """How many there are of a clip."""
-        ...
+    metrics: ClassVar[tuple[Metric, ...]]
 
-    def of(self, clip: Clip, first: int = 0, count: int | None = None) -> Tensor:
-        """(frames, layers, width), float, from a frame on, at most so many."""
-        ...
+    def __init__(self, corpus: Corpus, config: C) -> None:
+        self.corpus, self.config = corpus, config
+
+    @abc.abstractmethod
+    def run(self, states: "States") -> Outcome:
+        """Look at every layer on dev, and at the best one on test."""
