@@ -148,7 +148,8 @@ class Search:
         if settings.method == "transducer":
             assert self.heads.transducer is not None
             if settings.beam == 1:
-                return [[best] for best in transducer_greedy(self.heads.transducer, encoded, lengths)]
+                most = settings.symbols_per_frame
+                return [[best] for best in transducer_greedy(self.heads.transducer, encoded, lengths, max_symbols=most)]
             return transducer_beam(self.heads.transducer, encoded, lengths, settings.beam, nbest=self._kept)
         assert log_probs is not None
         if settings.method == "joint":

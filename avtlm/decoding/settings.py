@@ -63,6 +63,8 @@ class DecodingConfig:
         no_repeat_ngram: attention and joint searches write no sequence of so many tokens twice; 0 has no such rule.
         end_threshold: attention and joint searches may end only where the decoder's log-probability of the end is above this many times
             that of its best other token (1.5 in arXiv 1904.02619); null has no such rule.
+        symbols_per_frame: ``transducer`` with a beam of 1 writes at most so many symbols in a frame, and then goes on to the next; released
+            models of icefall write 1. A larger beam has no such bound.
         hot_words: bonus (natural log) for every place of the text where a word or phrase stands; not for ``ctc_greedy``
             and ``transducer``.
         fusion: language model in every step of attention and joint searches.
@@ -91,6 +93,7 @@ class DecodingConfig:
     min_length: int | None = None
     no_repeat_ngram: int = 0
     end_threshold: float | None = None
+    symbols_per_frame: int = 10
     hot_words: dict[str, float] = field(default_factory=dict)
     fusion: FusionConfig | None = None
     rescoring: RescoringConfig | None = None
@@ -159,6 +162,8 @@ class DecodingConfig:
         wrong = next((name for name, there in given.items() if there and self.method not in TOKEN_BY_TOKEN), None)
         if wrong is not None:
             raise ValueError(f"{wrong}: is {only}.")
+        if self.symbols_per_frame < 1:
+            raise ValueError(f"symbols_per_frame: {self.symbols_per_frame}; give at least 1.")
         if self.no_repeat_ngram < 0 or (self.min_length is not None and self.min_length < 0) or min(self._limits) < 0:
             raise ValueError("min_length, no_repeat_ngram, max_length_ratio and max_length_extra cannot be negative.")
         espnet = self.method == "joint" and self.convention == "espnet"

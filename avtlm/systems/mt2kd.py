@@ -191,8 +191,8 @@ class MT2KDConfig:
 
     @property
     def search(self) -> dict[str, Any]:
-        """Greedy, as released models are read without more."""
-        return {"method": "transducer", "beam": 1}
+        """Greedy, with at most one symbol in a frame, as released models are read without more."""
+        return {"method": "transducer", "beam": 1, "symbols_per_frame": 1}
 
     @property
     def frame_rate(self) -> float:

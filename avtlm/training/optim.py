@@ -34,7 +34,8 @@ class OptimConfig:
         clip_norm: bound on the norm of the gradient; null sets none.
         clipping_scale: scaled_adam only: bound on the norm of the gradient relative to the median of the last ``clipping_period`` norms,
             which count a parameter by its size; null sets none.
-        encoder_lr_ratio: learning rate of a recogniser's encoder relative to its heads.
+        encoder_lr_ratio: learning rate of the parts named in ``encoder_lr_parts`` relative to that of all others.
+        encoder_lr_parts: usually the encoder of a recogniser; whole modules, by their names in the model, such as ``tagging``.
         fused: update all parameters in one kernel: ``always``, ``never`` or, ``auto``, on devices that have one (CPU, CUDA); adamw only.
     """
 
@@ -58,6 +59,7 @@ class OptimConfig:
     lr_batches: float = 7500.0
     lr_epochs: float = 3.5
     encoder_lr_ratio: float = 1.0
+    encoder_lr_parts: tuple[str, ...] = ("encoder",)
     fused: Literal["auto", "always", "never"] = "auto"
 
     def __post_init__(self) -> None:
@@ -86,6 +88,13 @@ class OptimConfig:
             raise ValueError("warmup: 0 with schedule inverse_sqrt, which falls from the end of its warm-up; give a share of the steps.")
         if self.schedule == "triangular" and self.warmup > 0:
             raise ValueError(f"warmup: {self.warmup} with schedule triangular, which rises by itself; set 0.")
+        if self.encoder_lr_ratio < 0:
+            raise ValueError(f"encoder_lr_ratio: {self.encoder_lr_ratio}; give a factor on the learning rate, 0 or more.")
+        if not self.encoder_lr_parts or (self.encoder_lr_ratio == 1 and self.encoder_lr_parts != ("encoder",)):
+            raise ValueError(
+                f"encoder_lr_parts: {', '.join(self.encoder_lr_parts) or 'none'} with encoder_lr_ratio {self.encoder_lr_ratio}; name at "
+                "least one part, and set a ratio other than 1 for it, or leave both out."
+            )
         self._check_optimizer()
 
     def _check_optimizer(self) -> None:
@@ -138,11 +147,22 @@ def schedule(config: OptimConfig, step: int, steps: int, passes: int = 0) -> flo
 
 
 def make_optimizer(config: OptimConfig, named: Iterable[tuple[str, nn.Parameter]]) -> torch.optim.Optimizer:
-    """The optimiser of all parameters; those of a recogniser's encoder may have a learning rate of their own."""
-    parameters = [(name, parameter) for name, parameter in named if parameter.requires_grad]
+    """The optimiser of all parameters; those of a recogniser's encoder, or of other parts, may have a learning rate of their own.
+
+    Raises:
+        ValueError: a part that has one is not there.
+    """
+    known = list(named)
+    if config.encoder_lr_ratio != 1:
+        for part in config.encoder_lr_parts:
+            if not any(name.startswith(f"{part}.") for name, _ in known):
+                parts = ", ".join(dict.fromkeys(name.split(".")[0] for name, _ in known))
+                raise ValueError(f"encoder_lr_parts: {part!r} is no part of this model; it has {parts}.")
+    slow = tuple(f"{part}." for part in config.encoder_lr_parts)
+    parameters = [(name, parameter) for name, parameter in known if parameter.requires_grad]
     groups = []
-    for in_encoder, ratio in ((True, config.encoder_lr_ratio), (False, 1.0)):
-        chosen = [p for name, p in parameters if name.startswith("encoder.") == in_encoder]
+    for is_slow, ratio in ((True, config.encoder_lr_ratio), (False, 1.0)):
+        chosen = [p for name, p in parameters if name.startswith(slow) == is_slow]
         if chosen:
             groups.append({"params": chosen, "lr": config.lr * ratio, "base_lr": config.lr * ratio})
     if config.optimizer == "scaled_adam":

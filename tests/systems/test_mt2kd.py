@@ -6,8 +6,14 @@ from typing import Any
 import pytest
 import torch
 
+from avtlm import config
+from avtlm.decoding.search import Heads, Search
+from avtlm.decoding.settings import DecodingConfig
 from avtlm.nn.zipformer import ZipformerConfig
-from avtlm.systems.mt2kd import MT2KD, JoinerConfig, MT2KDConfig, WeightConfig
+from avtlm.systems.mt2kd import BLANK, MT2KD, JoinerConfig, MT2KDConfig, WeightConfig
+from avtlm.training.loop import TrainConfig
+from avtlm.training.optim import make_optimizer
+from benchmarks.one_encoder import CONFIGS
 from tests.systems.heard_models import SIZES, SYMBOLS, sounds, tiny_config, tiny_model
 
 UNUSED = 5760  # parameters of official layers that no code uses
@@ -201,3 +207,33 @@ def test_losses_in_bfloat16_are_near_those_in_float32() -> None:
         half = model.losses(recognition(), torch.Generator())["transducer"].value
     assert half.dtype == torch.float32
     torch.testing.assert_close(half, plain, rtol=0.03, atol=0)
+
+
+def test_the_published_second_stage_is_slow_in_what_the_first_has_trained() -> None:
+    """A fifth of the rate for the encoder, tags and voices; the transducer and the names of speakers are new."""
+    optim = config.load(TrainConfig, CONFIGS / "medium_finetune.yaml").optim
+    model = tiny_model(speakers=4)
+    slow, fast = make_optimizer(optim, model.named_parameters()).param_groups
+    assert slow["lr"] == pytest.approx(0.2 * fast["lr"])
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    parts = [{names[id(parameter)].split(".")[0] for parameter in group["params"]} for group in (slow, fast)]
+    assert parts == [{"encoder", "tagging", "voice"}, {"transducer", "simple_heard", "simple_said", "speaker"}]
+
+
+def test_texts_are_searched_as_by_the_official_code_with_one_symbol_in_a_frame() -> None:
+    search = Search(DecodingConfig(**tiny_config().search), Heads(None, None, SYMBOLS, tiny_model().transducer))
+    assert search.settings.symbols_per_frame == 1
+    model = tiny_model()
+    assert model.transducer is not None
+    model.transducer.output.bias.data[BLANK] -= 8.0  # it would go on writing
+    with torch.no_grad():
+        heard = model.hear(sounds(0.6, 0.4))
+        found = {}
+        for most in (1, 3):
+            settings = DecodingConfig("transducer", 1, symbols_per_frame=most, words=False)
+            search = Search(settings, Heads(None, None, SYMBOLS, model.transducer))
+            found[most] = [len(row[0].tokens) for row in search(heard.frames, heard.lengths)]
+    frames = heard.lengths.tolist()
+    assert found == {1: frames, 3: [3 * each for each in frames]}
+    with pytest.raises(ValueError, match="symbols_per_frame: 0; give at least 1"):
+        DecodingConfig("transducer", 1, symbols_per_frame=0)

@@ -3,6 +3,7 @@
 import dataclasses
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -120,6 +121,40 @@ def test_the_encoder_may_have_a_rate_of_its_own() -> None:
     assert set_lr(optimizer, 0.5) == pytest.approx(0.005)
     assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.0005, 0.005])
     assert sum(len(group["params"]) for group in optimizer.param_groups) == 4
+
+
+def test_other_parts_may_share_the_rate_of_the_encoder() -> None:
+    model = nn.ModuleDict({name: nn.Linear(2, 2) for name in ("encoder", "tagging", "tagging_again", "head")})
+    model["tagging"].weight.requires_grad_(False)
+    config = OptimConfig(lr=0.01, encoder_lr_ratio=0.2, encoder_lr_parts=("encoder", "tagging"))
+    slow, fast = make_optimizer(config, model.named_parameters()).param_groups
+    assert (slow["lr"], fast["lr"]) == pytest.approx((0.002, 0.01))
+    found = [{id(parameter) for parameter in group["params"]} for group in (slow, fast)]
+    assert found[0] == {id(each) for each in (*model["encoder"].parameters(), model["tagging"].bias)}
+    assert found[1] == {id(each) for name in ("tagging_again", "head") for each in model[name].parameters()}
+
+
+def test_a_part_with_a_rate_of_its_own_has_to_be_there() -> None:
+    """Also the encoder itself, which a language model has not."""
+    config = OptimConfig(encoder_lr_ratio=0.5, encoder_lr_parts=("encoder", "tagginh"))
+    with pytest.raises(ValueError, match="'tagginh' is no part of this model; it has encoder, head"):
+        make_optimizer(config, Recogniser().named_parameters())
+    with pytest.raises(ValueError, match="'encoder' is no part of this model; it has 0"):
+        make_optimizer(OptimConfig(encoder_lr_ratio=0.5), nn.Sequential(nn.Linear(2, 2)).named_parameters())
+    make_optimizer(OptimConfig(), nn.Sequential(nn.Linear(2, 2)).named_parameters())
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"encoder_lr_parts": ("encoder", "head")}, "encoder, head with encoder_lr_ratio 1.0"),
+        ({"encoder_lr_parts": (), "encoder_lr_ratio": 0.5}, "none with encoder_lr_ratio 0.5"),
+        ({"encoder_lr_ratio": -0.5}, "encoder_lr_ratio: -0.5"),
+    ],
+)
+def test_rates_of_parts_that_say_nothing_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        OptimConfig(**settings)
 
 
 def test_one_kernel_updates_all_parameters_where_there_is_one_and_gives_what_loops_give() -> None:
