@@ -25,8 +25,7 @@ from preprocess.check_corpus import Finding, duplicates, leaks, near_duplicates,
 from preprocess.check_report import lines, write_report
 from preprocess.clips import VIDEO_FILES, InputError
 from preprocess.journal import journal, read_journal
-from preprocess.lip_roi import default_workers
-from preprocess.pool import Crash, run_tasks
+from preprocess.pool import Crash, default_workers, run_tasks
 
 MEDIA = VIDEO_FILES | SOUND_FILES | {".mp3", ".ogg", ".m4a", ".opus", ".aac"}
 TIMEOUT = 600.0  # seconds for one clip

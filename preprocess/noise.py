@@ -33,8 +33,8 @@ from avtlm.data.media import SAMPLE_RATE
 from avtlm.data.noise_files import KINDS
 from avtlm.data.seeds import seed_for
 from avtlm.files import write_text
-from preprocess.lip_roi import default_workers
 from preprocess.noise_pieces import Mixture, Piece, Work, cut, write_all
+from preprocess.pool import default_workers
 
 MUSAN_FILES = {"music": 660, "noise": 930, "speech": 426}  # in the released corpus
 COMBINED_ORDER = ("noise", "music", "babble", "speech")

@@ -18,7 +18,7 @@ from avtlm.data.manifest import Utterance
 from avtlm.data.seeds import seed_for
 from preprocess.corpora.reading import Reading, command, differences
 from preprocess.corpora.sound_files import Sounding, open_all
-from preprocess.lip_roi import default_workers
+from preprocess.pool import default_workers
 
 
 @dataclass
