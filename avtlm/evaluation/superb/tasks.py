@@ -89,6 +89,9 @@ TASKS = {
         {"steps": 30_000, "batch": 4, "accumulation": 8},
         cross_validated=True,
     ),
+    "ST": Kind("translation", "Translation", "TranslationConfig", "the German for English speech", {}),
+    "SE": Kind("separation", "Enhancement", "EnhancementConfig", "a voice without its noise", {}),
+    "SS": Kind("separation", "Separation", "SeparationConfig", "two voices that speak at once", {}),
 }
 
 
