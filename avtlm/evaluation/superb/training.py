@@ -136,7 +136,7 @@ class Training:
                 if not bool(torch.isfinite(mean)):
                     raise DivergenceError(f"{self.folder}: the loss is no number any more at update {step + 1}; choose a smaller lr.")
                 mean.backward()  # type: ignore[no-untyped-call]
-                total += float(mean)
+                total += float(mean.detach())
         nn.utils.clip_grad_norm_(self.probe.parameters(), config.clip_norm)
         for group in self.optimizer.param_groups:
             group["lr"] = config.lr * self.task.rate(step)
