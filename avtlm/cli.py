@@ -313,6 +313,8 @@ def _say(options: argparse.Namespace, names: Sequence[str], results: Iterable[tu
 
 def _evaluate(options: argparse.Namespace) -> int:
     from avtlm import checkpoint
+    from avtlm.evaluation.corruption_plot import draw
+    from avtlm.evaluation.corruptions import parse_corruptions
     from avtlm.evaluation.evaluate import evaluate
 
     task = checkpoint.load_config(options.model).get("task") if Path(options.model).is_dir() else None
@@ -321,7 +323,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     if task in ("speaker", "generation") or options.translation is not None:
         return _evaluate_whole(options, task)
     snrs = [snr for group in options.snr for snr in group]
-    if not snrs and (options.noise or options.noise_dir):
+    if not snrs and options.visual_snr is None and (options.noise or options.noise_dir):
         return _wrong("--noise and --noise-dir need signal-to-noise ratios: add, for example, --snr -10,-5,0,5,10.")
     noise = options.noise or "babble"
     report = evaluate(
@@ -336,12 +338,12 @@ def _evaluate(options: argparse.Namespace) -> int:
         noise_dir=options.noise_dir,
         decoding=options.decoding,
         characters=options.characters,
+        visual=parse_corruptions(options.visual),
+        visual_snr=options.visual_snr,
+        cells=options.cells,
     )
     if options.plot is not None:
-        from avtlm.evaluation.plots import wer_against_snr, wer_by_noise
-
-        values = report.to_json()
-        (wer_by_noise if "by_noise" in values else wer_against_snr)(values, options.plot)
+        draw(report.to_json(), options.plot)
     return _measured(options, report)
 
 
@@ -351,8 +353,9 @@ def _evaluate_whole(options: argparse.Namespace, task: str | None) -> int:
     from avtlm.evaluation.identification import evaluate_speakers
     from avtlm.evaluation.translation import evaluate_translation
 
-    if options.snr or options.noise or options.noise_dir or options.plot:
-        return _wrong("--snr, --noise, --noise-dir and --plot are for word error rates; leave them out.")
+    rates = ("snr", "noise", "noise_dir", "visual", "visual_snr", "cells", "plot")
+    if any(getattr(options, name) not in (None, []) for name in rates):
+        return _wrong("--snr, --noise, --noise-dir, --visual, --visual-snr, --cells and --plot are for word error rates; leave them out.")
     shared: dict[str, Any] = {"split": None if options.split == "all" else options.split, "limit": options.limit}
     if options.translation is not None:
         shared |= {"column": options.translation, "decoding": options.decoding}
@@ -366,13 +369,14 @@ def _evaluate_whole(options: argparse.Namespace, task: str | None) -> int:
 
 
 def _measured(options: argparse.Namespace, report: Any) -> int:
-    """Print a report, and write the same to a file."""
-    text = json.dumps(report.to_json(), indent=2, ensure_ascii=False)
+    """Print a report, and write the same to a file, with the machine and the command that it comes from."""
+    values = report.to_json()
     if options.out is not None:
         from avtlm.files import write_text
+        from avtlm.origin import origin
 
-        write_text(options.out, text + "\n")
-    print(text if options.json else report.table())
+        write_text(options.out, json.dumps(values | {"origin": origin()}, indent=2, ensure_ascii=False) + "\n")
+    print(json.dumps(values, indent=2, ensure_ascii=False) if options.json else report.table())
     return 0
 
 
@@ -636,7 +640,13 @@ def _parser() -> argparse.ArgumentParser:
     lists = "recorded noise: folder of lists KIND/SPLIT.tsv, as python -m preprocess.noise writes it"
     evaluate.add_argument("--noise-dir", metavar="DIR", help=lists)
     evaluate.add_argument("--characters", action="store_true", help="count characters without spaces in place of words (Mandarin)")
-    evaluate.add_argument("--plot", metavar="PNG", help="draw the rates against the ratios")
+    corruptions = "also with corrupted lips: KIND or KIND=STRENGTH,..., of several kinds, or all (docs/robustness.md)"
+    evaluate.add_argument("--visual", nargs="+", default=[], metavar="KIND", help=corruptions)
+    heard = "meanwhile, the first kind of noise is heard at this signal-to-noise ratio (default: clean sound)"
+    evaluate.add_argument("--visual-snr", type=float, metavar="DB", help=heard)
+    kept = "keep what was recognised here, cell by cell; the same command goes on from there, and avtlm report shows it"
+    evaluate.add_argument("--cells", metavar="DIR", help=kept)
+    evaluate.add_argument("--plot", metavar="PNG", help="draw the rates against the ratios, or against the strengths of --visual")
     evaluate.add_argument("--decoding", metavar="KEY=VALUE", action="append", default=[], help=search)
     evaluate.add_argument("--limit", type=int, metavar="N", help="only the first N utterances")
     evaluate.add_argument("--seed", type=int, default=0, help="of the noise (default: 0)")

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import platform
 import shutil
 import sys
 import threading
@@ -15,6 +14,7 @@ from typing import Any
 from rich.console import Console
 
 from avtlm.files import write_text
+from avtlm.origin import machine as machine  # what figures were measured on, for the reports of demos and benchmarks
 
 # What a process must be told before it starts.
 ENVIRONMENT = {
@@ -118,18 +118,6 @@ def finish(name: str, work: Callable[[], Any]) -> int:
         print(f"{name}: {error}", file=sys.stderr)
         return 1
     return 0
-
-
-def machine() -> dict[str, Any]:
-    """What the figures were measured on."""
-    import torch
-
-    model = platform.processor() or platform.machine()
-    if Path("/proc/cpuinfo").exists():
-        names = [line.split(":", 1)[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
-        model = names[0] if names else model
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    return {"processor": model, "cores": os.cpu_count(), "gpu": gpu, "python": platform.python_version(), "torch": torch.__version__}
 
 
 def write_json(path: Path, content: Any) -> None:

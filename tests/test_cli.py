@@ -86,8 +86,9 @@ def test_the_surface_of_the_command_line_is_frozen() -> None:
                        "--vocoder", "--voice", "text"],
         **{verb: ["--attention", "--debug", "--longest", "--mel", "--model", "--out", "--seed", "--speaker", "--threshold", "--vocoder",
                   "--voice", "--window", "files"] for verb in ("convert-voice", "enhance")},
-        "evaluate": ["--characters", "--debug", "--decoding", "--json", "--limit", "--modality", "--model", "--noise", "--noise-dir",
-                     "--out", "--plot", "--recognizer", "--seed", "--snr", "--split", "--translation", "--vocoder", "--voices", "manifest"],
+        "evaluate": ["--cells", "--characters", "--debug", "--decoding", "--json", "--limit", "--modality", "--model", "--noise",
+                     "--noise-dir", "--out", "--plot", "--recognizer", "--seed", "--snr", "--split", "--translation", "--visual",
+                     "--visual-snr", "--vocoder", "--voices", "manifest"],
         "average": ["--debug", "--out", "models"],
         "label": ["--debug", "--min-confidence", "--modality", "--model", "--out", "--split", "manifest"],
         "convert": ["--averaged", "--debug", "--out", "--pretrained", "--system", "--to", "--vocabulary", "source"],
@@ -303,6 +304,25 @@ def test_evaluate_takes_kinds_of_noise_and_ratios_as_lists(
     assert all(word in table for word in ("babble", "white", "mean", "-10 dB"))
     assert cli.main([*arguments[:3], model, "--snr=-5,0", "--plot", str(plot), "--json"]) == 0
     assert list(json.loads(capsys.readouterr().out)["wer"]["av"]) == ["clean", "-5", "0"]
+
+
+def test_evaluate_corrupts_pictures_and_keeps_its_cells(
+    model: str, corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, cells = str(tmp_path / "wer.json"), tmp_path / "cells"
+    arguments = ["evaluate", str(corpus), "--model", model, "--modality", "a", "v", "--visual", "blur=2", "offset", "--cells", str(cells)]
+    assert cli.main([*arguments, "--snr", "0", "--out", out, "--plot", str(tmp_path / "wer.png")]) == 0
+    table = capsys.readouterr().out
+    assert "blur: standard deviation of the blur (sound: clean)" in table
+    report = json.loads(Path(out).read_text())
+    assert list(report["visual"]["offset"]["wer"]["v"]) == ["-400", "-200", "-80", "0", "80", "200", "400"]
+    assert report["origin"]["versions"]["avtlm"] == __version__
+    assert sorted(path.name for path in tmp_path.glob("*.png")) == ["wer.png", "wer_visual.png"]
+    assert len(list(cells.iterdir())) == 2 + 1 + 1 + 6  # clean sound and lips; noise; blur; offsets
+    assert cli.main([*arguments, "--json", "--visual-snr", "0", "--plot", str(tmp_path / "lips.png")]) == 0
+    assert json.loads(capsys.readouterr().out)["visual_sound"] == "babble, 0 dB"
+    assert (tmp_path / "lips.png").read_bytes().startswith(b"\x89PNG")
+    assert "'fog' is unknown" in failure(capsys, *arguments[:4], "--visual", "fog")
 
 
 def test_noise_without_ratios_and_ratios_that_are_none_are_wrong_use(model: str, corpus: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,11 +1,15 @@
-"""The table of recognition in noise as the papers print it: kinds of noise by signal-to-noise ratios, with means (arXiv 2201.01763).
+"""The tables of robustness: kinds of noise by signal-to-noise ratios, with means, as the papers print it (arXiv 2201.01763), and kinds of
+corrupted pictures by their strengths.
 
 Works on reports, ``{"wer": {modality: {"clean" | SNR: percent}}, "interval_95": ...}``; with several kinds of noise a report has such cells
-for each of them in ``by_noise``. All kinds are mixed into the same utterances, so that a mean of rates is the rate over all of them.
+for each of them in ``by_noise``, and with corrupted pictures in ``visual``, by strength in place of SNR. All kinds are mixed into the same
+utterances, so that a mean of rates is the rate over all of them.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+
+from avtlm.evaluation.corruptions import KINDS, strength_label
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -69,6 +73,20 @@ def rate_table(report: Mapping[str, Any], names: Sequence[str]) -> "Table":
             table.add_row(INPUTS[modality], noise, *(f"{rate:.1f}" for rate in rates))
         rates = [*(row[name] for name in names), report["mean"][ALL][modality]]
         table.add_row(INPUTS[modality], "mean", *(f"{rate:.1f}" for rate in rates), end_section=True)
+    return table
+
+
+def corruption_table(report: Mapping[str, Any], kind: str) -> "Table":
+    """The rates under one kind of corruption, by strength; sound alone, which it does not reach, stands there for comparison."""
+    from rich.table import Table
+
+    part = report["visual"][kind]
+    table = Table(title=f"{kind}: {KINDS[kind].what} (sound: {report['visual_sound']})", title_justify="left")
+    table.add_column("input")
+    for name in next(iter(part["wer"].values())):
+        table.add_column(strength_label(kind, name), justify="right")
+    for modality, row in part["wer"].items():
+        table.add_row(INPUTS[modality], *(_cell(row[name], part["interval_95"][modality][name]) for name in row))
     return table
 
 

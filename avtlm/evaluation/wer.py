@@ -110,6 +110,19 @@ def corpus_cer(pairs: Iterable[tuple[str, str]], spaces: bool = True, resamples:
     return _rate(list(pairs), True, spaces, resamples, seed)
 
 
+def corpus_per(pairs: Iterable[tuple[Sequence[str], Sequence[str]]], resamples: int = RESAMPLES, seed: int = 0) -> ErrorRate:
+    """Phone error rate of (reference, hypothesis) pairs of phones, as lists, with its 95 % bootstrap interval: the rate of words over phones.
+
+    Raises:
+        ValueError: there are no pairs, or a phone is empty or has white space in it.
+    """
+    given = [(list(reference), list(hypothesis)) for reference, hypothesis in pairs]
+    broken = [phone for pair in given for side in pair for phone in side if len(phone.split()) != 1 or phone != phone.strip()]
+    if broken:
+        raise ValueError(f"{broken[0]!r} is no phone: phones are not empty and have no white space; give lists of them.")
+    return corpus_wer([(" ".join(reference), " ".join(hypothesis)) for reference, hypothesis in given], resamples, seed)
+
+
 def slot_errors(pairs: Iterable[tuple[str, str]], slots: Sequence[str], resamples: int = RESAMPLES, seed: int = 0) -> dict[str, ErrorRate]:
     """Where sentences of a fixed form go wrong: substituted and deleted words per slot. Inserted words belong to no slot.
 

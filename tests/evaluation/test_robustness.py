@@ -1,4 +1,4 @@
-"""The table of noises and ratios: every cell is that of an evaluation in one noise, and means are means."""
+"""The tables of noises and ratios, and of corrupted pictures: every cell is that of an evaluation in it alone, and means are means."""
 
 import hashlib
 import json
@@ -10,6 +10,7 @@ import pytest
 from avtlm.data.manifest import Manifest, read_manifest, write_manifest
 from avtlm.data.media import write_wav
 from avtlm.evaluation import evaluate as module
+from avtlm.evaluation.corruption_plot import wer_against_strength
 from avtlm.evaluation.evaluate import Evaluation, evaluate
 from avtlm.evaluation.plots import wer_by_noise
 from avtlm.evaluation.robustness import mean_of_noises, means_over_ratios
@@ -127,3 +128,99 @@ def test_noise_that_cannot_be_made_is_refused(
 ) -> None:
     with pytest.raises(ValueError, match=reason):
         evaluate(corpus, recognizer, ["a"], snrs=[0], noise=noise, noise_dir=noises if folder else None)
+
+
+VISUAL = {"occlusion": (100.0, 50.0), "offset": (80.0, -80.0), "frame_rate": (5.0,)}
+
+
+@pytest.fixture(scope="module")
+def seen(corpus: Path, recognizer: Recognizer) -> Evaluation:
+    return evaluate(corpus, recognizer, ["a", "v", "av"], visual=VISUAL)
+
+
+def test_every_corruption_has_a_row_for_every_input_from_the_neutral_strength_on(seen: Evaluation) -> None:
+    values = seen.to_json()
+    assert values["visual_sound"] == "clean"
+    names = {kind: list(part["wer"]["av"]) for kind, part in values["visual"].items()}
+    assert names == {"occlusion": ["0", "50", "100"], "offset": ["-80", "0", "80"], "frame_rate": ["25", "5"]}
+    for kind, part in values["visual"].items():
+        neutral = "25" if kind == "frame_rate" else "0"
+        for modality in ("a", "v", "av"):
+            assert part["wer"][modality][neutral] == values["wer"][modality]["clean"]
+            assert list(part["interval_95"][modality]) == names[kind]
+        assert set(part["wer"]["a"].values()) == {values["wer"]["a"]["clean"]}  # what is heard is what it was
+    assert values["wer"] == {modality: {"clean": row["clean"]} for modality, row in values["wer"].items()}
+    assert json.loads(json.dumps(values)) == values
+
+
+def test_pictures_change_what_is_recognised_from_them(seen: Evaluation) -> None:
+    texts = {(c.modality, c.visual, c.strength): c.texts for c in seen.conditions}
+    assert texts["v", "occlusion", 100.0] != texts["v", None, None]
+    assert texts["av", "offset", 80.0] != texts["av", "offset", -80.0]
+    assert texts["a", "occlusion", 100.0] == texts["a", None, None]
+
+
+def test_corruption_does_not_depend_on_batches_or_the_limit(
+    corpus: Path, recognizer: Recognizer, seen: Evaluation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "BATCH_FRAMES", 1)
+    again = evaluate(corpus, recognizer, ["a", "v", "av"], visual=VISUAL)
+    assert [condition.texts for condition in again.conditions] == [condition.texts for condition in seen.conditions]
+    few = evaluate(corpus, recognizer, ["v"], visual={"occlusion": (100.0,)}, limit=2, seed=0).conditions[-1].texts
+    whole = next(c.texts for c in seen.conditions if (c.modality, c.visual, c.strength) == ("v", "occlusion", 100.0))
+    assert few == {name: whole[name] for name in few}
+
+
+def test_pictures_are_corrupted_in_noise_too(corpus: Path, recognizer: Recognizer) -> None:
+    asked = {"noise": ["white"], "visual": {"missing": (100.0,)}}
+    both = evaluate(corpus, recognizer, ["a", "v", "av"], **asked, visual_snr=-5)  # type: ignore[arg-type]
+    values = both.to_json()
+    assert (values["noise"], values["visual_sound"]) == ("none", "white, -5 dB")
+    noisy = evaluate(corpus, recognizer, ["a", "v", "av"], snrs=[-5], noise=["white"])
+    found = {(c.modality, c.strength): c.texts for c in both.conditions if c.visual}
+    expected = {c.modality: c.texts for c in noisy.conditions if c.snr == -5}
+    assert [found[modality, 0.0] for modality in ("a", "v", "av")] == [expected[modality] for modality in ("a", "v", "av")]
+    assert found["a", 100.0] == expected["a"]
+    quiet = evaluate(corpus, recognizer, ["v"], visual={"missing": (100.0,)})
+    assert found["v", 100.0] == quiet.conditions[-1].texts  # noise does not change what is seen
+
+
+def test_the_tables_of_corruptions_stand_behind_that_of_noise(seen: Evaluation) -> None:
+    table = seen.table()
+    assert [word for word in ("clean", "occlusion:", "offset:", "frame_rate:") if word in table] == [
+        "clean",
+        "occlusion:",
+        "offset:",
+        "frame_rate:",
+    ]
+    assert "−80 ms" in table
+    assert "100 %" in table
+    assert "5 fps" in table
+
+
+def test_the_figure_of_corruptions_is_the_same_for_the_same_report(seen: Evaluation, tmp_path: Path) -> None:
+    for name in ("one.png", "two.png"):
+        wer_against_strength(seen.to_json(), tmp_path / name)
+    one, two = ((tmp_path / name).read_bytes() for name in ("one.png", "two.png"))
+    assert one.startswith(b"\x89PNG")
+    assert one == two
+    with pytest.raises(ValueError, match="avtlm evaluate --visual"):
+        wer_against_strength({"wer": {}}, tmp_path / "none.png")
+    assert not (tmp_path / "none.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("asked", "reason"),
+    [
+        ({"modalities": ["a"], "visual": {"blur": (1.0,)}}, "nothing is to be seen; add the modality v or av"),
+        ({"modalities": ["v"], "visual": {"fog": (1.0,)}}, "'fog' is unknown"),
+        ({"modalities": ["v"], "visual": {"blur": (-1.0,)}}, "blur of -1 px makes no sense"),
+        ({"modalities": ["av"], "visual_snr": 0.0}, "name kinds of corruption"),
+        ({"modalities": ["av"], "visual": {"blur": (1.0,)}, "visual_snr": 0.0, "noise": []}, "there is no kind of noise"),
+    ],
+)
+def test_corruptions_that_cannot_be_measured_are_refused(
+    asked: dict[str, object], reason: str, corpus: Path, recognizer: Recognizer
+) -> None:
+    with pytest.raises(ValueError, match=reason):
+        evaluate(corpus, recognizer, **asked)  # type: ignore[arg-type]

@@ -13,6 +13,7 @@ from avtlm.evaluation.wer import (
     align_words,
     bootstrap_interval,
     corpus_cer,
+    corpus_per,
     corpus_wer,
     error_table,
     slot_errors,
@@ -103,3 +104,12 @@ def test_the_table_shows_rate_interval_and_counts():
     assert "audio" in text
     assert "60.0" in text
     assert " 25 " in text
+
+
+def test_phone_error_rate_counts_phones() -> None:
+    rate = corpus_per([(["HH", "AH0", "L", "OW1"], ["HH", "L", "OW1"]), (["B", "IH1", "N"], ["P", "IH1", "N"])], resamples=10)
+    assert (rate.errors, rate.words, rate.deletions, rate.substitutions) == (2, 7, 1, 1)
+    assert corpus_per([((), ())], resamples=1).rate == 0
+    for broken in ("AH 0", "", " "):
+        with pytest.raises(ValueError, match="is no phone"):
+            corpus_per([(["B"], [broken])])
