@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -96,8 +96,13 @@ class Translator(nn.Module):
         )
         self.positions = SinusoidalPositions(config.dim)
         self.dropout = nn.Dropout(config.dropout)
-        sizes = {"dim": config.dim, "layers": config.layers, "heads": config.heads, "feed_forward_dim": config.feed_forward_dim}
-        drops = {"dropout": config.dropout, "attention_dropout": config.dropout, "activation_dropout": config.dropout}
+        sizes: dict[str, Any] = {
+            "dim": config.dim,
+            "layers": config.layers,
+            "heads": config.heads,
+            "feed_forward_dim": config.feed_forward_dim,
+        }
+        drops: dict[str, Any] = {"dropout": config.dropout, "attention_dropout": config.dropout, "activation_dropout": config.dropout}
         self.encoder = Encoder(EncoderConfig(**sizes, **drops, activation="relu", layer_drop=0.0, position_kernel=0))
         self.decoder = Decoder(DecoderConfig(**sizes, **drops, scale_embedding=True, max_positions=config.longest + 2), symbols)
 
