@@ -21,6 +21,7 @@ from avtlm.memory import use_huge_pages
 from avtlm.verbs import hub as hub_verbs
 from avtlm.verbs import pipeline as pipeline_verb
 from avtlm.verbs import sounds as sound_verbs
+from avtlm.verbs import superb as superb_verb
 from avtlm.verbs import units as unit_verbs
 
 DESCRIPTION = "Train and use models that read sound, lips and text together."
@@ -716,6 +717,7 @@ def _parser() -> argparse.ArgumentParser:
     pipeline_verb.add_verb(verb)
     unit_verbs.add_verbs(verb)
     sound_verbs.add_verbs(verb)
+    superb_verb.add_verb(verb)
     hub_verbs.add_verbs(verb)
 
     info = verb("info", _info, "show what a model folder, a manifest or a media file holds")

@@ -106,18 +106,18 @@ def run(name: str, model: str | Path, data: str | Path, out: str | Path, setting
             raise CorpusError(f"{data}: holds {other.name} for {other.task}, nothing for {wanted}; give the folder of such a corpus.")
     upstream = open_upstream(model, settings.device)
     states = settings.states(upstream)
-    outcomes, failures = [], {}
+    failures = {}
     for corpus in given:
         label = f"{corpus.task} {corpus.name}"
         settings.say(f"{label}, {upstream.name}")
         try:
-            outcomes.append(run_corpus(corpus, states, out, settings))
+            run_corpus(corpus, states, out, settings)
         except (ValueError, ImportError, OSError, FloatingPointError) as error:
             if not everything:
                 raise
             failures[label] = " ".join(str(error).split()) or type(error).__name__
             log.warning("%s: %s", label, failures[label])
-    report = Report(upstream.name, upstream.parameters, _with_earlier(out, upstream, outcomes), failures)
+    report = Report(upstream.name, upstream.parameters, _kept(out, upstream), failures)
     write_report(report, out)
     return report
 
@@ -245,14 +245,14 @@ def _outcome(values: dict[str, Any]) -> Outcome:
     return Outcome(values["task"], values["corpus"], metrics, values["dev"], tuple(values["weights"]), values["details"])
 
 
-def _with_earlier(out: Path, upstream: Upstream, outcomes: Sequence[Outcome]) -> tuple[Outcome, ...]:
-    """These outcomes, and those that earlier runs of the same encoder left in the folder."""
-    known = {(outcome.task, outcome.corpus): outcome for outcome in outcomes}
+def _kept(out: Path, upstream: Upstream) -> tuple[Outcome, ...]:
+    """All that runs of this encoder have left in the folder, this one and earlier ones."""
+    found = []
     for path in sorted(out.glob(f"*/*/{OUTCOME}")):
         values = json.loads(path.read_text(encoding="utf-8"))
         if json.loads(values.pop("about"))["encoder"] == upstream.key:
-            known.setdefault((values["task"], values["corpus"]), _outcome(values))
-    return tuple(known[key] for key in sorted(known))
+            found.append(_outcome(values))
+    return tuple(found)
 
 
 def _safe(name: str) -> str:

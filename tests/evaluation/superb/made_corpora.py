@@ -5,10 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from avtlm.checkpoint import save_model
 from avtlm.config import to_dict
 from avtlm.data.media import write_wav
+from avtlm.evaluation.superb.features import Upstream
 from tests.systems import speech_models
 
 RATE = 16000
@@ -41,6 +44,21 @@ def sounds(folder: Path, split: str, count: int, seed: int) -> list[tuple[str, d
         write_wav(folder / file, tone(PITCHES[name] * (1 + 0.01 * (number // 3)), 0.4 + 0.02 * number, seed + number))
         found.append((name, {"id": f"{split}-{number}", "audio": file}))
     return found
+
+
+class Ear(Upstream):
+    """An encoder that hears pitch: of its two hidden states the first is noise, the second a spectrum of 16 bands at 50 Hz."""
+
+    name, key, layers, width, frame_rate = "ear", "ear", 2, 16, 50.0
+
+    def _states(self, waves: Any) -> list[Tensor]:
+        found = []
+        for wave in waves:
+            pieces = torch.from_numpy(wave[: len(wave) // 320 * 320].astype(np.float32)).reshape(-1, 320)
+            bands = torch.fft.rfft(pieces).abs()[:, :160].reshape(len(pieces), 16, 10).amax(2).log1p()
+            noise = torch.randn(bands.shape, generator=torch.Generator().manual_seed(len(wave)))
+            found.append(torch.stack([noise, bands], 1))
+        return found
 
 
 FIELDS: dict[str, Any] = {
