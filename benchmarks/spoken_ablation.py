@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.over_seeds import cell, command, draw_rates
-from demos.parallel import Job, train_together
+from demos.parallel import Job, measure_together, train_together
 from demos.stages import Stages, machine, write_json
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "speecht5"
@@ -49,6 +49,27 @@ TASKS = {
     "vc": ("tiny_vc", "pairs", "others", "MCD, dB"),
     "sid": ("tiny_sid", "named", "named", "accuracy of speakers, %"),
 }
+
+
+def measured(asked: tuple[Path, str, Path]) -> float:
+    """The figure of a task on what was held out of a part of the corpus.
+
+    Args:
+        asked: the part's manifest, the task, the model's folder.
+    """
+    manifest, task, model = asked
+    if task == "asr":
+        from avtlm.evaluation.evaluate import evaluate
+
+        greedy = ["method=ctc_greedy", "convention=espnet", "ctc_weight=0"]
+        return round(evaluate(manifest, model, ("a",), decoding=greedy).conditions[0].rate.percent, 2)
+    if task == "vc":
+        from avtlm.evaluation.generation import evaluate_speech
+
+        return round(evaluate_speech(manifest, model).distortion, 3)
+    from avtlm.evaluation.identification import evaluate_speakers
+
+    return round(evaluate_speakers(manifest, model).accuracy, 2)
 
 
 @dataclass(frozen=True)
@@ -160,19 +181,14 @@ class Ablation:
         train_together("fine-tuning", jobs, sum(self.plan.steps) * (len(VARIANTS) + 1))
 
     def evaluate(self, seed: int) -> None:
-        from avtlm.evaluation.evaluate import evaluate
-        from avtlm.evaluation.generation import evaluate_speech
-        from avtlm.evaluation.identification import evaluate_speakers
-
-        found: dict[str, dict[str, float]] = {}
-        for start in (*VARIANTS, SCRATCH):
-            models = {task: self.out / f"finetune_{seed}" / f"{start}_{task}" / "model" for task in TASKS}
-            greedy = ["method=ctc_greedy", "convention=espnet", "ctc_weight=0"]
-            words = evaluate(self._part("reader"), models["asr"], ("a",), decoding=greedy).conditions[0].rate.percent
-            distortion = evaluate_speech(self._part("others"), models["vc"]).distortion
-            accuracy = evaluate_speakers(self._part("named"), models["sid"]).accuracy
-            found[start] = {"asr": round(words, 2), "vc": round(distortion, 3), "sid": round(accuracy, 2)}
-        write_json(self.out / "results" / f"{seed}.json", found)
+        starts = (*VARIANTS, SCRATCH)
+        cells = [
+            (self._part(TASKS[task][2]), task, self.out / f"finetune_{seed}" / f"{start}_{task}" / "model")
+            for start in starts
+            for task in TASKS
+        ]
+        figures = iter(measure_together("measuring", measured, cells))
+        write_json(self.out / "results" / f"{seed}.json", {start: {task: next(figures) for task in TASKS} for start in starts})
 
     # Report --------------------------------------------------------------------------------------------------------------------------
 

@@ -1,15 +1,20 @@
-"""Several trainings at once, one thread each: models as small as those of the recipes gain next to nothing from a second thread."""
+"""Several trainings or measurements at once, one thread each: models as small as those of the recipes gain next to nothing from a second
+thread."""
 
 import concurrent.futures
 import contextlib
+import functools
 import json
 import multiprocessing
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+Item = TypeVar("Item")
+Figures = TypeVar("Figures")
 
 
 @dataclass(frozen=True)
@@ -73,3 +78,37 @@ def _watch(folders: Sequence[Path], progress: Any, finished: threading.Event) ->
 def last_step(journal: Path) -> int:
     lines = [line for line in journal.read_text().splitlines() if line.endswith("}")] if journal.exists() else []
     return int(json.loads(lines[-1])["step"]) if lines else 0
+
+
+def measure_together(what: str, measure: Callable[[Item], Figures], items: Iterable[Item]) -> list[Figures]:
+    """What ``measure`` finds of each item, in their order, as many at a time as there are cores, under one bar.
+
+    Args:
+        what: name of the bar.
+        measure: picklable; what it shows of its own progress is not seen.
+    """
+    from avtlm.training.progress import bar
+
+    waiting = list(items)
+    context = multiprocessing.get_context("spawn")
+    with (
+        bar(what, len(waiting)) as progress,
+        concurrent.futures.ProcessPoolExecutor(min(len(waiting), os.cpu_count() or 1), mp_context=context) as pool,
+    ):
+        running = [pool.submit(functools.partial(_alone, measure), item) for item in waiting]
+        try:
+            for _ in concurrent.futures.as_completed(running):
+                progress.advance(1)
+            return [future.result() for future in running]
+        finally:
+            for future in running:
+                future.cancel()
+
+
+def _alone(measure: Callable[[Item], Figures], item: Item) -> Figures:
+    """Measure with one thread and without a bar."""
+    import torch
+
+    torch.set_num_threads(1)
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stderr(nowhere):
+        return measure(item)

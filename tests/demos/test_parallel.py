@@ -7,7 +7,7 @@ import pytest
 
 from avtlm import config
 from avtlm.training.interruption import Interrupted
-from demos.parallel import Job, last_step, train_together
+from demos.parallel import Job, last_step, measure_together, train_together
 from tests.made_corpus import make_corpus
 from tests.training.made_runs import pretraining
 
@@ -50,3 +50,30 @@ def test_a_wrong_setting_is_told_as_it_is(tmp_path: Path) -> None:
     [job] = jobs(tmp_path, 1)
     with pytest.raises(ValueError, match="stepz"):
         train_together("wrong", [Job(job.config, ("stepz=3",), job.folder)], 2)
+
+
+def doubled(number: int) -> int:
+    """A measurement, with the one thread that it has and words that nobody sees."""
+    import sys
+
+    import torch
+
+    assert torch.get_num_threads() == 1
+    print("progress of its own", file=sys.stderr)
+    return 2 * number
+
+
+def refused(number: int) -> int:
+    raise ValueError(f"{number}: not to be measured.")
+
+
+def test_measurements_come_back_in_their_order_and_are_counted(capfd: pytest.CaptureFixture[str]) -> None:
+    assert measure_together("measuring", doubled, [3, 1, 2]) == [6, 2, 4]
+    shown = capfd.readouterr().err
+    assert "measuring" in shown
+    assert "progress of its own" not in shown
+
+
+def test_a_measurement_that_fails_says_why() -> None:
+    with pytest.raises(ValueError, match="7: not to be measured"):
+        measure_together("measuring", refused, [7])
