@@ -15,7 +15,6 @@ import argparse
 import json
 import statistics
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from torch import Tensor
 from avtlm.files import write_text
 from avtlm.nn.linear import lay_out
 from avtlm.nn.zipformer import LARGE, MEDIUM, SMALL, Zipformer, ZipformerConfig, ZipformerStream
+from benchmarks.clock import CLOCKS
 from demos.stages import machine
 
 RATE = 100  # frames of features in a second
@@ -44,7 +44,6 @@ TINY = ZipformerConfig(
     value_head_dim=4,
 )
 SIZES = {"tiny": TINY, "small": SMALL, "medium": MEDIUM, "large": LARGE}
-CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 COLUMNS = {
     "chunk_ms": "chunk, ms",
     "real_time_factor": "real-time factor",

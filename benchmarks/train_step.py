@@ -14,7 +14,6 @@ import json
 import platform
 import statistics
 import sys
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -38,6 +37,7 @@ from avtlm.systems.hubert import Hubert, HubertConfig
 from avtlm.training.flops import UsefulWork
 from avtlm.training.peak import PRECISIONS
 from avtlm.training.peak import matrix_rate as best_rate
+from benchmarks.clock import CLOCKS
 from benchmarks.made_clips import LENGTHS, UNITS, Clip, bucketed, collate, make_clips
 from benchmarks.peers import PEERS, Contestant, PeerError, ours
 
@@ -45,7 +45,6 @@ from benchmarks.peers import PEERS, Contestant, PeerError, ours
 SIZES = {"base": (768, 12, 12, 512, 1.0), "quick": (384, 4, 6, 256, 0.5), "tiny": (32, 2, 4, 16, 0.1)}
 ORDERS = ("equal", "random", "bucketed")
 MATRIX = {"cpu": 2048, "cuda": 8192}
-CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 Plan = tuple[Batch, InputMask]
 
 

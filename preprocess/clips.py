@@ -1,7 +1,9 @@
 """The clips of an input: a folder, a manifest, a list or one file, with ids and what is known of each."""
 
 import dataclasses
-from collections.abc import Sequence
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from avtlm.data.manifest import Utterance, read_manifest
@@ -19,7 +21,7 @@ def find_clips(inputs: str | Path | Sequence[str | Path]) -> tuple[Path | None, 
     """Root folder, clips with what is known of them, and rows without video (their audio paths absolute).
 
     Raises:
-        InputError: nothing there.
+        InputError: nothing there, or a folder that may not be looked into.
     """
     if not isinstance(inputs, str | Path):
         paths = [Path(path) for path in inputs]
@@ -28,9 +30,7 @@ def find_clips(inputs: str | Path | Sequence[str | Path]) -> tuple[Path | None, 
         return None, [(path, Utterance(name, transcript=transcript_beside(path))) for path, name in zip(paths, _names(paths, None))], []
     path = Path(inputs)
     if path.is_dir() and not (path / "manifest.jsonl").is_file():
-        files = sorted(
-            file for file in path.rglob("*") if file.suffix.lower() in VIDEO_FILES and file.is_file() and not _hidden(file, path)
-        )
+        files = sorted(file for file in _walk(path) if _is_video(file, path))
         if not files:
             raise InputError(f"{path} holds no video files ({' '.join(sorted(VIDEO_FILES))}).")
         return path, [(file, Utterance(name, transcript=transcript_beside(file))) for file, name in zip(files, _names(files, path))], []
@@ -49,6 +49,41 @@ def find_clips(inputs: str | Path | Sequence[str | Path]) -> tuple[Path | None, 
         if Path(row.id).is_absolute() or ".." in Path(row.id).parts:
             raise InputError(f"{path}: the id '{row.id}' would lead out of the output folder; ids must be plain relative names.")
     return manifest.root, clips, rest
+
+
+def other_files(inputs: str | Path | Sequence[str | Path]) -> dict[str, int]:
+    """How many files of a folder `find_clips` takes for no clips, by suffix; hidden ones together. Nothing for other inputs.
+
+    Raises:
+        InputError: a folder that may not be looked into.
+    """
+    if not isinstance(inputs, str | Path) or not Path(inputs).is_dir() or (Path(inputs) / "manifest.jsonl").is_file():
+        return {}
+    root = Path(inputs)
+    others = [file for file in _walk(root) if not _is_video(file, root)]
+    return dict(sorted(Counter("hidden" if _hidden(file, root) else file.suffix.lower() or "no suffix" for file in others).items()))
+
+
+def _walk(root: Path) -> Iterator[Path]:
+    """All files below a folder, behind links to folders too; every folder once, so that links may go round in circles."""
+    seen: set[str] = set()
+    for folder, inner, names in os.walk(root, onerror=_refuse, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:
+            inner.clear()
+            continue
+        seen.add(real)
+        inner.sort(key=lambda name: (os.path.islink(os.path.join(folder, name)), name))
+        yield from (Path(folder, name) for name in names)
+
+
+def _refuse(error: OSError) -> None:
+    raise InputError(f"{error.filename} cannot be looked into ({error.strerror}); clips in it would be left out without a word.") from error
+
+
+def _is_video(file: Path, root: Path) -> bool:
+    """A link that leads nowhere is one as well: it is reported when it is opened."""
+    return file.suffix.lower() in VIDEO_FILES and not _hidden(file, root)
 
 
 def _hidden(file: Path, root: Path) -> bool:

@@ -32,8 +32,7 @@ from avtlm.errors import MissingExtra
 from avtlm.files import atomic_path, write_text
 from avtlm.training.progress import bar
 from avtlm.units.labels import read_labels
-from preprocess.lip_roi import default_workers
-from preprocess.pool import Crash, run_tasks
+from preprocess.pool import Crash, default_workers, run_tasks
 from preprocess.shard_check import check
 
 log = logging.getLogger(__name__)

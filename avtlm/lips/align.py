@@ -12,6 +12,7 @@ frame's origin, so that the frame has to begin there.
 OpenCV is needed for the latter and for the robust estimate.
 """
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
@@ -89,7 +90,7 @@ def interpolate_missing(points: np.ndarray) -> np.ndarray:
 
 
 def similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Least-squares similarities (scale, rotation, translation) from ``source`` to ``target``.
+    """Least-squares similarities (scale, rotation, translation) from ``source`` to ``target`` (Umeyama 1991, equations 38 to 43).
 
     In the order of scikit-image's operations, so that results are the same to the last bit: on pictures of even areas, where values lie
     at whole grey levels, the last bit decides to which of two levels they are cut.
@@ -100,21 +101,22 @@ def similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
 
     Returns:
         float64 ``(frames, 2, 3)``.
+
+    Raises:
+        AlignmentError: the points of a frame are one point.
     """
-    return np.stack([_umeyama(points, target) for points in source])
-
-
-def _umeyama(source: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Umeyama 1991, equations 38 to 43: ``(points, 2)`` each -> ``(2, 3)``."""
-    source_mean, target_mean = source.mean(axis=0), target.mean(axis=0)
-    spread = (source - source_mean).var(axis=0).sum()
-    if spread == 0:
+    source_means, target_mean = source.mean(axis=1), target.mean(axis=0)
+    centred = source - source_means[:, None]
+    spreads = centred.var(axis=1).sum(axis=1)
+    if not spreads.all():
         raise AlignmentError("the landmarks of a frame all lie on one point.")
-    left, sizes, right = np.linalg.svd((target - target_mean).T @ (source - source_mean) / len(source))
-    signs = np.array([1.0, -1.0 if np.linalg.det(left) * np.linalg.det(right) < 0 else 1.0])  # a rotation, no mirror
-    rotation = left @ np.diag(signs) @ right
-    scale = 1.0 / spread * (sizes @ signs)
-    return np.column_stack([rotation * scale, target_mean - scale * (rotation @ source_mean)])
+    left, sizes, right = np.linalg.svd((target - target_mean).T @ centred / len(target))
+    signs = np.ones_like(sizes)
+    signs[np.linalg.det(left) * np.linalg.det(right) < 0, 1] = -1.0  # a rotation, no mirror
+    rotations = (left * signs[:, None]) @ right
+    scales = (1.0 / spreads * (sizes * signs).sum(axis=1))[:, None]
+    shifts = target_mean - scales * (rotations @ source_means[..., None])[..., 0]
+    return np.concatenate([rotations * scales[..., None], shifts[..., None]], axis=2)
 
 
 def robust_similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
@@ -277,35 +279,40 @@ def _warp_as_opencv(picture: np.ndarray, matrix: np.ndarray, corner: np.ndarray 
 def _warp_exactly(picture: np.ndarray, inverse: np.ndarray, corner: np.ndarray | tuple[int, int], size: int) -> np.ndarray:
     """As scikit-image warps: no rounding of positions, double precision, black around the picture; ``inverse`` of :func:`invert`."""
     columns, rows = np.arange(size) + corner[0], np.arange(size)[:, None] + corner[1]
-    places, shares, lows, edges = [], [], [], []
+    places, shares, edges = [], [], []
     for axis, side in enumerate(picture.shape[1::-1]):
         position = inverse[axis, 0] * columns + inverse[axis, 1] * rows + inverse[axis, 2]
-        ends = position[[0, 0, -1, -1], [0, -1, 0, -1]]
-        if ends.min() < 0 or ends.max() >= side - 1:
+        ends = position[:: size - 1, :: size - 1]  # nothing lies beyond them, rounding included
+        low, high = float(ends.min()), float(ends.max())
+        if low < 0 or high >= side - 1:
             np.clip(position, -1.0, side, out=position)  # further out it is black as well
-        place = np.floor(position).astype(np.int32)
-        low, high = int(place.min()), int(place.max()) + 2
+            low, high = (min(max(value, -1.0), side) for value in (low, high))
+        place = np.floor(position)
+        position -= place
+        place -= math.floor(low)
         places.append(place)
-        shares.append((position - place).reshape(size, size, *[1] * (picture.ndim - 2)))
-        lows.append(low)
-        edges.append((low, high, (max(0, -low), max(0, high - side))))
+        shares.append(position.reshape(size, size, *[1] * (picture.ndim - 2)))
+        edges.append((math.floor(low), math.floor(high) + 2, (max(0, -math.floor(low)), max(0, math.floor(high) + 2 - side))))
     (left, right, beside), (top, bottom, above) = edges
     part = picture[max(top, 0) : max(bottom, 0), max(left, 0) : max(right, 0)] * (1.0 / 255.0)
     if any((*beside, *above)):
         part = np.pad(part, [above, beside, *[(0, 0)] * (picture.ndim - 2)])
     stride, flat = part.shape[1], part.reshape(-1, *picture.shape[2:])
-    corner_pixel = (places[1] - lows[1]) * stride + (places[0] - lows[0])
+    corner_pixel = (places[1] * stride + places[0]).astype(np.intp)  # whole numbers, exact in doubles, which are faster
     across, down = shares
-    upper, lower = (_between(flat[start:].take(corner_pixel, 0), flat[start + 1 :].take(corner_pixel, 0), across) for start in (0, stride))
-    warped = _between(upper, lower, down)
+    rest = 1.0 - across
+    upper, lower = (
+        _blend(flat[start:].take(corner_pixel, 0), rest, flat[start + 1 :].take(corner_pixel, 0), across) for start in (0, stride)
+    )
+    warped = _blend(upper, 1.0 - down, lower, down)
     warped *= 255.0
     return warped.astype(np.uint8)
 
 
-def _between(one: np.ndarray, other: np.ndarray, share: np.ndarray) -> np.ndarray:
-    """``share`` of the way from ``one`` to ``other``, in the memory of ``one``."""
-    one *= 1.0 - share
-    other *= share
+def _blend(one: np.ndarray, share: np.ndarray, other: np.ndarray, other_share: np.ndarray) -> np.ndarray:
+    """The weighted sum, in the memory of ``one``; ``other`` is lost."""
+    one *= share
+    other *= other_share
     one += other
     return one
 

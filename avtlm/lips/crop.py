@@ -4,6 +4,7 @@ A clip that cannot give honest crops (no face, a face seen in too few frames, bl
 yielding whole frames that look like data; everything unusual that could be dealt with is a warning in the report.
 """
 
+import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 
 from avtlm.data.frame_span import FrameSpan
 from avtlm.data.media import FPS, SAMPLE_RATE, FrameStream, MediaError, fit, read_track
-from avtlm.lips.align import AlignmentError, CropPlan, cut_all, interpolate_missing, plan_crops
+from avtlm.lips.align import AlignmentError, CropPlan, cut_all, interpolate_missing, opencv, plan_crops
 from avtlm.lips.landmarks import FaceMesh, LandmarkProvider
 from avtlm.lips.tracking import FaceTrack, follow_face
 
@@ -36,7 +37,8 @@ class ClipReport:
         frames: crops at 25 a second.
         faces: the largest number of faces in one picture.
         box: mean x, y, width, height of the followed face in pixels.
-        interpolated: share of the looked-at pictures in which the face was not found.
+        interpolated: share of the pictures without the face.
+        looked: number of pictures that the detector was shown; landmarks of the others are carried along from theirs.
         shifted: frames whose crop was moved because the mouth lay near the border of the aligned frame.
         source: frame rate, size, rotation and codec of the file.
         warnings: sentences for the user.
@@ -48,6 +50,7 @@ class ClipReport:
     faces: int
     box: tuple[float, float, float, float]
     interpolated: float
+    looked: int
     shifted: int
     source: dict[str, Any]
     warnings: tuple[str, ...] = ()
@@ -78,7 +81,6 @@ class FoundLips:
 
     crops: np.ndarray
     track: FaceTrack
-    interpolated: float
     shifted: int
     warnings: tuple[str, ...]
 
@@ -130,7 +132,7 @@ def extract_lips(
         provider: finds face landmarks; default: a new :class:`~avtlm.lips.landmarks.FaceMesh` (give one when there are many clips).
         geometry: one of :data:`avtlm.lips.align.GEOMETRIES`; use the one that the model was trained with.
         audio: read the audio track.
-        max_interpolated: refuse the clip when the face is missing in more than this share of the pictures looked at.
+        max_interpolated: refuse the clip when the face is missing in more than this share of the pictures.
         min_frames: refuse shorter clips.
         damaged: ``"refuse"`` or ``"keep"`` a file that delivers fewer frames than it promises.
         threads: decoder threads; 0 takes all cores, which pays for one large clip.
@@ -158,8 +160,10 @@ def extract_lips(
             sound = fit(sound[round(first * SAMPLE_RATE / FPS) :], samples)
         warnings.extend(notes)
     source = {key: info[key] for key in ("source_fps", "source_frames", "width", "height", "rotation", "codec")}
-    track, shifted = found.track, found.shifted
-    report = ClipReport(str(path), geometry, len(crops), track.faces, track.box, found.interpolated, shifted, source, tuple(warnings))
+    track = found.track
+    report = ClipReport(
+        str(path), geometry, len(crops), track.faces, track.box, track.missing, track.looked, found.shifted, source, tuple(warnings)
+    )
     return LipClip(crops, sound, report)
 
 
@@ -185,34 +189,31 @@ def find_lips(
     """
     track = follow_face(pictures, provider, path, first)
     warnings = []
-    interpolated = _check_track(path, track, max_interpolated, min_frames)
+    _check_track(path, track, max_interpolated, min_frames)
     if track.faces > 1:
         warnings.append(f"{track.faces} faces; the largest one, at ({_centre(track)}), was followed")
-    if interpolated > 0:
+    if track.missing > 0:
         begin, end = (frame / FPS for frame in track.gap)
-        warnings.append(f"the face was not found in {interpolated:.0%} of the pictures looked at, longest from {begin:.2f} to {end:.2f} s")
+        warnings.append(f"the face was not found in {track.missing:.0%} of the pictures, longest from {begin:.2f} to {end:.2f} s")
     try:
         plan = plan_crops(interpolate_missing(track.points), geometry)
     except AlignmentError as error:
         raise LipError(path, str(error)) from error
     if plan.shifted:
         warnings.append(f"{plan.shifted} crops were moved because the mouth lay at the border of the aligned frame")
-    return FoundLips(_cut_all(path, pictures, plan), track, interpolated, plan.shifted, tuple(warnings))
+    return FoundLips(_cut_all(path, pictures, plan), track, plan.shifted, tuple(warnings))
 
 
-def _check_track(path: str | Path, track: FaceTrack, max_interpolated: float, min_frames: int) -> float:
-    """The share of pictures without the face."""
+def _check_track(path: str | Path, track: FaceTrack, max_interpolated: float, min_frames: int) -> None:
     count = len(track.points)
     if count < min_frames:
         raise LipError(path, f"has only {count} frames ({count / FPS:.2f} s); at least {min_frames} are needed.")
     if not track.found:
         raise LipError(path, "no face was found; the whole face must be in view, not only the mouth.")
-    missing = 1 - track.found / track.looked
-    if missing > max_interpolated:
+    if track.missing > max_interpolated:
         raise LipError(
-            path, f"the face was found in only {1 - missing:.0%} of the pictures; at least {1 - max_interpolated:.0%} are needed."
+            path, f"the face was found in only {1 - track.missing:.0%} of the pictures; at least {1 - max_interpolated:.0%} are needed."
         )
-    return missing
 
 
 def _centre(track: FaceTrack) -> str:
@@ -221,9 +222,10 @@ def _centre(track: FaceTrack) -> str:
 
 
 def _cut_all(path: str | Path, pictures: Iterable[np.ndarray], plan: CropPlan) -> np.ndarray:
+    cv2 = opencv()
     crops = cut_all(pictures, plan)
-    if float(np.median(crops.std(axis=(1, 2)))) < FLAT:
+    if float(np.median([cv2.meanStdDev(crop)[1] for crop in crops])) < FLAT:
         raise LipError(path, "the crops of the mouth are black or blank.")
-    if float(np.abs(np.diff(crops.astype(np.int16), axis=0)).mean()) < FROZEN:
+    if sum(cv2.norm(one, other, cv2.NORM_L1) for one, other in itertools.pairwise(crops)) < FROZEN * crops[1:].size:
         raise LipError(path, "the picture of the mouth does not move; this looks like a still image.")
     return crops

@@ -22,6 +22,7 @@ import numpy as np
 from avtlm.data.container import MediaError
 from avtlm.errors import MissingExtra
 from avtlm.lips.align import opencv
+from avtlm.lips.looks import Stride
 
 # Mesh points for the 68 points, averaged where two are given. 27..67: public MIT table PeizhiYan/Mediapipe_2_Dlib_Landmarks; jaw and brows
 # are read off the mesh's face oval and brow contours, and only enter through centroids.
@@ -38,16 +39,17 @@ _USED = sorted({*_FIRST, *_SECOND})
 _FIRST_ROW = [_USED.index(i) for i in _FIRST]
 _SECOND_ROW = [_USED.index(i) for i in _SECOND]
 _STDERR = threading.Lock()
+STEP = 120  # milliseconds from picture to picture as TasksLandmarker is told; they must increase, whatever the time stamps of the file
+CLEAR = 192  # pixels: of a face whose side is longer the mesh, which sees a square half as wide again in 192 pixels, sees no more
 
 
 class LandmarkProvider(Protocol):
-    """What the tracker needs of a landmark detector.
+    """What the tracker needs of a landmark detector."""
 
-    Attributes:
-        stride: every n-th picture is shown to :meth:`find`, and more while the face moves fast; landmarks in between are interpolated.
-    """
-
-    stride: int
+    @property
+    def stride(self) -> Stride:
+        """Every n-th picture is shown to :meth:`find`, or with "auto" as many as it takes to follow the face in between
+        (:mod:`avtlm.lips.looks`), which need not come in their order then."""
 
     def begin(self, path: Path, several: bool) -> None:
         """Forget the last clip. With ``several``, report up to four faces, otherwise one is enough."""
@@ -67,7 +69,7 @@ class FaceMesh:
 
     Args:
         refine: use the mesh with attention at eyes and lips, 25 % slower and better at the lips.
-        stride: look at every n-th picture only, at all of them while the face moves fast.
+        stride: look at every n-th picture only; "auto" looks at as many as it takes (:mod:`avtlm.lips.looks`).
         confidence: least score of the face detector.
         tracking_confidence: least score to stay with a face without detecting it again.
 
@@ -75,10 +77,8 @@ class FaceMesh:
         MissingExtra: mediapipe is missing, or is a release without FaceMesh.
     """
 
-    def __init__(self, refine: bool = True, stride: int = 3, confidence: float = 0.5, tracking_confidence: float = 0.5) -> None:
-        if stride < 1:
-            raise ValueError(f"stride={stride}: expected 1 or more.")
-        self.stride = stride
+    def __init__(self, refine: bool = True, stride: Stride = "auto", confidence: float = 0.5, tracking_confidence: float = 0.5) -> None:
+        self.stride = _checked(stride)
         self._options = {"refine_landmarks": refine, "min_detection_confidence": confidence, "min_tracking_confidence": tracking_confidence}
         self._confidence = confidence
         self._solutions = _solutions()
@@ -87,6 +87,7 @@ class FaceMesh:
         self._mesh: Any = None
         self._fresh = True
         self._seen_face = False
+        self._shrink = 1  # the picture is made smaller by this, once the face is known to be large
 
     def begin(self, path: Path, several: bool) -> None:
         faces = 4 if several else 1
@@ -96,9 +97,13 @@ class FaceMesh:
                 self._meshes[faces].process(np.zeros((64, 64, 3), np.uint8))  # waits until the graph has started, and said so
         self._mesh = self._meshes[faces]
         self._fresh = True
+        self._shrink = 1
 
     def find(self, index: int, picture: np.ndarray) -> list[np.ndarray]:
         cv2 = opencv()
+        height, width = picture.shape[:2]
+        if self._shrink > 1:
+            picture = cv2.resize(picture, (width // self._shrink, height // self._shrink), interpolation=cv2.INTER_AREA)
         colour = cv2.cvtColor(picture, cv2.COLOR_GRAY2RGB) if picture.ndim == 2 else picture
         with contextlib.nullcontext() if self._seen_face else quiet_native_log():  # the first face prints a warning too
             if self._fresh:
@@ -107,7 +112,9 @@ class FaceMesh:
                 self._fresh = False
             faces = self._mesh.process(colour).multi_face_landmarks or []
         self._seen_face |= bool(faces)
-        return [from_mesh(face.landmark, picture.shape[1], picture.shape[0]) for face in faces]
+        found = [from_mesh(face.landmark, width, height) for face in faces]
+        self._shrink = max(1, int(min((np.ptp(face, axis=0).max() for face in found), default=0) // CLEAR))
+        return found
 
     def count(self, picture: np.ndarray) -> int:
         cv2 = opencv()
@@ -126,7 +133,7 @@ class TasksLandmarker:
 
     Args:
         model: path of a ``face_landmarker.task`` file.
-        stride: look at every n-th picture only, at all of them while the face moves fast.
+        stride: look at every n-th picture only; "auto" looks at as many as it takes (:mod:`avtlm.lips.looks`).
         confidence: least score of detector, landmarks and tracking.
 
     Raises:
@@ -134,12 +141,10 @@ class TasksLandmarker:
         MediaError: there is no such model file.
     """
 
-    def __init__(self, model: str | Path, stride: int = 3, confidence: float = 0.5) -> None:
-        if stride < 1:
-            raise ValueError(f"stride={stride}: expected 1 or more.")
+    def __init__(self, model: str | Path, stride: Stride = "auto", confidence: float = 0.5) -> None:
+        self.stride = _checked(stride)
         if not Path(model).is_file():
             raise MediaError(model, "there is no such face landmark model; mediapipe's face_landmarker.task is needed.")
-        self.stride = stride
         self._model = str(model)
         self._confidence = confidence
         self._mediapipe = _mediapipe()
@@ -166,8 +171,8 @@ class TasksLandmarker:
         cv2 = opencv()
         colour = cv2.cvtColor(picture, cv2.COLOR_GRAY2RGB) if picture.ndim == 2 else picture
         image = self._mediapipe.Image(image_format=self._mediapipe.ImageFormat.SRGB, data=colour)
-        self._time += 40 * self.stride  # milliseconds; must increase, whatever the time stamps of the file
-        with quiet_native_log() if self._time == 40 * self.stride else contextlib.nullcontext():
+        self._time += STEP
+        with quiet_native_log() if self._time == STEP else contextlib.nullcontext():
             result = self._landmarker.detect_for_video(image, self._time)
         return [from_mesh(face, picture.shape[1], picture.shape[0]) for face in result.face_landmarks]
 
@@ -275,6 +280,12 @@ def from_mesh(landmarks: Any, width: int, height: int) -> np.ndarray:
     used = np.array([(landmarks[i].x, landmarks[i].y) for i in _USED], np.float64) * (width, height)
     points: np.ndarray = (used[_FIRST_ROW] + used[_SECOND_ROW]) / 2
     return points
+
+
+def _checked(stride: Stride) -> Stride:
+    if stride != "auto" and stride < 1:
+        raise ValueError(f"stride={stride!r}: expected 'auto', or 1 or more.")
+    return stride
 
 
 @contextlib.contextmanager

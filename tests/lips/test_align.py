@@ -76,6 +76,20 @@ def test_a_similarity_is_recovered(scale: float, angle: float, x: float, y: floa
     assert np.abs(similarity(mean_face()[None], transform(matrix, mean_face()[None])[0]) - matrix).max() < 1e-8 * max(1, scale) * 1000
 
 
+def test_many_similarities_at_once_are_those_of_scikit_image_one_by_one_to_the_last_bit() -> None:
+    generator = np.random.default_rng(3)
+    target = mean_face()[[33, 36, 39, 42, 45]]
+    source = target * generator.uniform(0.3, 3, (40, 1, 1)) + generator.normal(0, 4, (40, 5, 2)) + generator.uniform(0, 300, (40, 1, 2))
+    source[::7, :, 0] *= -1  # mirrored
+    for points, found in zip(source, similarity(source, target), strict=True):
+        centre, target_centre = points.mean(axis=0), target.mean(axis=0)
+        left, sizes, right = np.linalg.svd((target - target_centre).T @ (points - centre) / 5)
+        signs = np.array([1.0, -1.0 if np.linalg.det(left) * np.linalg.det(right) < 0 else 1.0])
+        rotation = left @ np.diag(signs) @ right
+        scale = 1.0 / (points - centre).var(axis=0).sum() * (sizes @ signs)
+        assert np.array_equal(found, np.column_stack([rotation * scale, target_centre - scale * (rotation @ centre)]))
+
+
 def test_a_mirrored_face_is_turned_not_mirrored() -> None:
     matrix = similarity((mean_face() * (-1, 1))[None], mean_face())[0]
     assert np.linalg.det(matrix[:, :2]) > 0

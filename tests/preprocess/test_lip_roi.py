@@ -15,6 +15,7 @@ from avtlm.data.manifest import Manifest, Utterance, read_manifest, validate, wr
 from avtlm.data.media import read_audio, read_lip_crops
 from preprocess import lip_roi
 from preprocess.clips import InputError, find_clips
+from preprocess.lip_reports import reasons
 from preprocess.lip_roi import NothingUsableError, main, run
 from tests.made_media import noise_frames, talking, tone, write_media
 
@@ -123,7 +124,7 @@ def test_a_clip_that_kills_its_worker_does_not_end_the_run(corpus: Path, tmp_pat
     manifest = read_manifest(run(corpus, tmp_path, workers=1))
     assert [row.id for row in manifest] == ["s1/one", "three"]
     failed = json.loads((tmp_path / "summary.json").read_text())["failed"]
-    assert failed["s1/two"] == "took its worker process down (signal 11)"
+    assert failed["s1/two"] == "took its worker process down twice (signal 11)"
 
 
 def test_an_unexpected_error_is_a_reason_and_not_the_end(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -234,3 +235,72 @@ def test_landmark_files_replace_the_detector(corpus: Path, tmp_path: Path) -> No
     np.save(tmp_path / "landmarks" / "s1" / "one.npy", _points(10))
     manifest = read_manifest(run(corpus, tmp_path / "out", workers=0, landmarks=str(tmp_path / "landmarks")))
     assert [row.id for row in manifest] == ["s1/one"]
+
+
+def test_every_clip_of_a_tree_is_written_or_listed_with_a_reason(tmp_path: Path) -> None:
+    """Whatever lies around: damage of every kind, names of every kind, links that lead elsewhere, nowhere and round in circles."""
+    tree, elsewhere = tmp_path / "tree", tmp_path / "elsewhere"
+    for folder in (tree / "a" / "b", tree / "ä ß", tree / ".hidden", elsewhere):
+        folder.mkdir(parents=True)
+    good = write_media(tree / "good.mp4", talking(0.4), audio=tone(0.4))
+    for name in ("a/GOOD.MP4", "a/b/good.mp4", "ä ß/ü.mov", ".hidden/good.mp4"):
+        os.link(good, tree / name)
+    os.link(good, elsewhere / "linked.mp4")
+    whole = good.read_bytes()
+    write_media(tree / "no face.avi", noise_frames(12), codec="mpeg4")
+    write_media(tree / "short.mkv", talking(0.12))
+    write_media(tree / "still.mp4", np.repeat(talking(0.04), 12, axis=0))
+    for name, content in (
+        ("empty.mp4", b""),
+        ("words.webm", b"words"),
+        ("cut.mp4", write_media(tmp_path / "fast.mp4", talking(1.0), fast_start=True).read_bytes()[:-4000]),
+        ("head.mp4", whole[:200]),
+        ("zeros.ts", bytes(5000)),
+        ("a/notes.txt", b"text"),
+        ("sound.m4a", b"sound"),
+        ("README", b"read me"),
+    ):
+        (tree / name).write_bytes(content)
+    (tree / "folder.mp4").mkdir()
+    (tree / "elsewhere").symlink_to(elsewhere)
+    (tree / "a" / "circle").symlink_to(tree)
+    (tree / "lost.mp4").symlink_to(tmp_path / "nowhere.mp4")
+    manifest = run(tree, tmp_path / "out", workers=0)
+    summary = json.loads((manifest.parent / "summary.json").read_text())
+    written, failed = {row.id for row in read_manifest(manifest)}, summary["failed"]
+    assert written == {"good", "a/GOOD", "a/b/good", "ä ß/ü", "elsewhere/linked"}
+    assert set(failed) == {"no face", "short", "still", "empty", "words", "cut", "head", "zeros", "lost"}
+    assert all(reason.endswith(".") for reason in failed.values())
+    assert summary["clips"] == len(written) + len(failed) == 14
+    assert sum(summary["reasons"].values()) == len(failed)
+    assert summary["no_videos"] == {".m4a": 1, ".txt": 1, "hidden": 1, "no suffix": 1}
+    rows = [line.split("\t") for line in (manifest.parent / "report.tsv").read_text().splitlines()[1:]]
+    assert sorted(row[0] for row in rows) == sorted(written | set(failed))
+    assert {row[0] for row in rows if row[1] == "done"} == written
+
+
+def test_a_folder_that_may_not_be_looked_into_stops_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "closed").mkdir()
+    real = os.scandir
+
+    def scandir(path: str) -> object:
+        if str(path).endswith("closed"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(InputError, match=r"closed cannot be looked into \(Permission denied\)"):
+        find_clips(tmp_path)
+
+
+def test_reasons_that_differ_in_numbers_alone_are_counted_together() -> None:
+    said = ["is damaged: only 43 of 75 frames can be decoded.", "is empty.", "is damaged: only 7 of 1,025 frames can be decoded."]
+    assert reasons(said) == {"is damaged: only N of N frames can be decoded.": 2, "is empty.": 1}
+
+
+def test_the_manifest_says_how_landmarks_were_found(corpus: Path, tmp_path: Path) -> None:
+    for name, stride, expected in (("auto", "auto", {"stride": "auto", "bound": 1.5}), ("two", 2, {"stride": 2})):
+        manifest = run([corpus / "s1" / "two.mp4"], tmp_path / name, workers=0, stride=stride)
+        assert read_manifest(manifest)[0].extra["landmarks"] == expected
+        report = json.loads((manifest.parent / "report.jsonl").read_text())["report"]
+        assert report["looked"] in {"auto": range(3, 12), "two": [6]}[name]
