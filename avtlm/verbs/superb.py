@@ -21,7 +21,9 @@ def add_verb(verb: AddVerb) -> None:
         "task that fails is reported and the others go on.",
     )
     added.add_argument("task", metavar="TASK", help="such as KS, SID, PR or ASR; all takes every corpus in the folders of --data")
-    added.add_argument("overrides", metavar="KEY=VALUE", nargs="*", help="settings of the task: projection=128 crop_seconds=4")
+    added.add_argument(
+        "overrides", metavar="KEY=VALUE", nargs="*", help="settings: projection=128 crop_seconds=4; of one task with all: KS:batch=64"
+    )
     added.add_argument("--model", metavar="DIR", required=True, help="a model folder with an encoder of sound, or fbank")
     added.add_argument("--data", metavar="DIR", required=True, help="a folder with a task.json, or of such folders")
     added.add_argument("--out", "-o", metavar="DIR", required=True, help="where results and heads go")

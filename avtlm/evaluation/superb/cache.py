@@ -21,6 +21,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from avtlm.data.container import SAMPLE_RATE
+from avtlm.data.sound import SOUND_FILES
 from avtlm.evaluation.superb.data import Clip, CorpusError
 from avtlm.evaluation.superb.features import Upstream, digest
 from avtlm.files import atomic_path, write_text
@@ -55,7 +57,7 @@ class States(Protocol):
         ...
 
     def of(self, pieces: Sequence[Piece]) -> list[Tensor]:
-        """(frames, layers, width) of each, float."""
+        """(frames, layers, width) of each, of any float type."""
         ...
 
 
@@ -73,7 +75,7 @@ class LiveStates:
         """As many as its length says."""
         place = (clip.audio, clip.start, clip.end)
         if place not in self._samples:
-            self._samples[place] = len(clip.wave())
+            self._samples[place] = _samples(clip)
         return self.upstream.expected(self._samples[place])
 
     def of(self, pieces: Sequence[Piece]) -> list[Tensor]:
@@ -203,7 +205,7 @@ class CachedStates:
         return self._places[self.key(clip)][2]
 
     def of(self, pieces: Sequence[Piece]) -> list[Tensor]:
-        """(frames, layers, width) of each, float32."""
+        """(frames, layers, width) of each, float16."""
         found = []
         for piece in pieces:
             name, first, count = self._places[self.key(piece.clip)]
@@ -211,8 +213,21 @@ class CachedStates:
                 self._maps[name] = np.load(self.folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
             start = first + min(piece.first, count)
             end = first + count if piece.count is None else min(start + piece.count, first + count)
-            found.append(torch.from_numpy(self._maps[name][start:end].astype(np.float32)))
+            found.append(torch.from_numpy(self._maps[name][start:end].copy()))
         return found
+
+
+def _samples(clip: Clip) -> int:
+    """Length of a clip at 16 kHz; of sound files from their header alone."""
+    import soundfile
+
+    if clip.audio.suffix.lower() not in SOUND_FILES or clip.start is not None or clip.end is not None:
+        return len(clip.wave())
+    try:
+        about = soundfile.info(str(clip.audio))
+    except (soundfile.SoundFileError, RuntimeError):  # a coding of which read_audio may know more
+        return len(clip.wave())
+    return round(about.frames * SAMPLE_RATE / about.samplerate)
 
 
 def _encoded(upstream: Upstream, clips: Sequence[Clip], waves: Sequence[np.ndarray]) -> list[Tensor]:

@@ -21,7 +21,6 @@ from avtlm.checkpoint import CONFIG, WEIGHTS, load_config
 from avtlm.config import to_dict
 from avtlm.data.batching import Batch, pad
 from avtlm.data.inputs import InputFormat
-from avtlm.data.seeds import seed_for
 from avtlm.frontends.filterbank import SAMPLE_RATE, STEP, WINDOW
 from avtlm.protocols import ShowsLayers
 
@@ -127,7 +126,7 @@ class ModelStates(Upstream):
             )
         self._encoder = systems.for_use(encoder, device)
         self._device = next(encoder.parameters()).device
-        self.name = folder.resolve().name
+        self.name = "/".join(folder.resolve().parts[-2:])
         self.key = _key(folder)
         self.frame_rate = self._inputs.frame_rate
         self.parameters = sum(parameter.numel() for parameter in encoder.parameters())
@@ -139,8 +138,6 @@ class ModelStates(Upstream):
     def _states(self, waves: Sequence[np.ndarray]) -> list[Tensor]:
         batch = _batch(waves, self._inputs).to(self._device)
         encoder: Any = self._encoder
-        # Dropout is off, but masks and hidden layers of some systems are drawn from the global generator.
-        torch.manual_seed(seed_for("superb"))
         states, lengths = encoder.hidden_states(batch)
         joined = torch.stack(states, 2)
         if not bool(torch.isfinite(joined).all()):

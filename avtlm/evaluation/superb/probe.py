@@ -44,4 +44,4 @@ class Probe(nn.Module):
     def features(self, states: Sequence[Tensor], device: torch.device | str) -> tuple[Tensor, Tensor]:
         """Clips (frames, layers, width) -> features (batch, frames, width), zeros behind the lengths, and lengths (batch,)."""
         padded, lengths = pad(list(states))
-        return self.sum(padded.to(device)), lengths.to(device)
+        return self.sum(padded.to(device).float()), lengths.to(device)  # half the way in half precision, if they are kept so

@@ -9,6 +9,7 @@ import dataclasses
 import hashlib
 import json
 import logging
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,7 +35,7 @@ class Settings:
     """How tasks are run.
 
     Attributes:
-        overrides: ``key=value`` of the task's settings.
+        overrides: ``key=value`` of the settings of all tasks, ``TASK:key=value`` of one.
         rates: learning rates to choose among on dev; none takes the one of the settings.
         cache: folder for hidden states; None computes them whenever they are needed.
         device: of the encoder and the heads; None takes a GPU if there is one.
@@ -46,6 +47,11 @@ class Settings:
     cache: Path | None = None
     device: str | None = None
     say: Callable[[str], None] = field(default=lambda line: None)
+
+    def of(self, name: str) -> list[str]:
+        """The overrides of a task."""
+        parts = [override.partition(":") if re.match(r"[\w-]+:", override) else ("", "", override) for override in self.overrides]
+        return [override for task, _, override in parts if task.lower() in ("", name.lower())]
 
     def states(self, upstream: Upstream) -> States:
         return LiveStates(upstream) if self.cache is None else CachedStates(upstream, self.cache)
@@ -99,10 +105,9 @@ def run(name: str, model: str | Path, data: str | Path, out: str | Path, setting
     wanted = None if everything else find(name)[0]
     given = corpora(data)
     if wanted is not None:
-        other = next((corpus for corpus in given if find(corpus.task)[0] != wanted), None)
-        given = [corpus for corpus in given if find(corpus.task)[0] == wanted]
+        other = given[0]
+        given = [corpus for corpus in given if corpus.task.lower() == wanted.lower()]
         if not given:
-            assert other is not None
             raise CorpusError(f"{data}: holds {other.name} for {other.task}, nothing for {wanted}; give the folder of such a corpus.")
     upstream = open_upstream(model, settings.device)
     states = settings.states(upstream)
@@ -127,7 +132,7 @@ def run_corpus(corpus: Corpus, states: States, out: Path, settings: Settings) ->
     name, kind = find(corpus.task)
     corpus = dataclasses.replace(corpus, task=name)
     folder = out / name / _safe(corpus.folder.resolve().name)
-    config = kind.configure(settings.overrides)
+    config = kind.configure(settings.of(name))
     identity = _identity(corpus, kind)
     about = json.dumps({"encoder": states.upstream.key, "data": identity, "settings": repr(config), "rates": settings.rates})
     finished = _finished(folder, about)

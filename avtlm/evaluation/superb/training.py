@@ -29,7 +29,7 @@ from avtlm.training.progress import bar
 from avtlm.training.state import TrainState, load_state, moments, save_state
 
 STATE, CURVE, WEIGHTS, BEST, IDENTITY = "state", "curve.json", "weights.safetensors", "best.safetensors", "identity.json"
-EVALUATED_FRAMES = 30_000  # of a batch of dev or test, with padding
+EVALUATED_VALUES = 50_000_000  # of hidden states in a batch of dev or test, with padding
 
 
 class DivergenceError(FloatingPointError):
@@ -175,7 +175,8 @@ class Training:
         self.probe.eval()
         frames = {clip.id: self.states.frames(clip) for clip in clips}
         clips.sort(key=lambda clip: (frames[clip.id], clip.id))
-        together = groups([frames[clip.id] for clip in clips], EVALUATED_FRAMES)
+        upstream = self.states.upstream
+        together = groups([frames[clip.id] for clip in clips], EVALUATED_VALUES / (upstream.layers * upstream.width))
         rows = [part[start : start + 64] for part in together for start in range(0, len(part), 64)]
         return self.task.evaluate(self.probe.head, (self._heard([Piece(clips[row]) for row in part]) for part in rows), split)
 

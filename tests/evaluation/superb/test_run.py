@@ -146,9 +146,11 @@ def test_without_a_dev_set_of_trials_test_chooses_and_it_is_said(tmp_path: Path)
 def test_one_failing_task_ends_no_other_and_is_reported(tmp_path: Path) -> None:
     made_corpora.save_simple(tmp_path / "data" / "ks", "KS")
     made_corpora.write_task(tmp_path / "data" / "broken", "SID")
-    both = superb.run("all", "fbank", tmp_path / "data", tmp_path / "out", settings(tmp_path, "steps=4"))
+    both = superb.run("all", "fbank", tmp_path / "data", tmp_path / "out", settings(tmp_path, "KS:steps=4", "sid:nothing=1"))
     assert [outcome.task for outcome in both.outcomes] == ["KS"]
-    assert "train.jsonl does not exist, and SID needs it" in both.failures["SID made SID"]
+    assert "key 'nothing' is not known" in both.failures["SID made SID"]
+    again = superb.run("all", "fbank", tmp_path / "data", tmp_path / "out", settings(tmp_path, "KS:steps=4"))
+    assert "train.jsonl does not exist, and SID needs it" in again.failures["SID made SID"]
     assert json.loads((tmp_path / "out" / "results.json").read_text())["failures"]
 
 
