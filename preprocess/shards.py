@@ -1,9 +1,10 @@
-"""A corpus into tar shards, and a check of them: ``python -m preprocess.shards MANIFEST --out DIR``.
+"""A corpus into tar shards, and a check of them: ``python -m preprocess.shards MANIFEST --out PLACE``.
 
 Lip crops and sound go into the shards as the files they are, with the row of the manifest as JSON and, if given, the unit labels: members
 ``00000012.json``, ``.video.npy``, ``.audio.wav``, ``.units.npy`` in the layout of webdataset, where 12 is the place in the manifest. Which
-utterance goes into which shard is drawn by its id, so that any few shards are a fair sample. Every shard appears whole or not at all, with
-its part of the index beside it; a run that was killed goes on with the shards that are missing. Equal input gives equal bytes.
+utterance goes into which shard is drawn by its id, so that any few shards are a fair sample. The place is a folder or an address (S3 and
+whatever else fsspec knows; shard_store.py). Every shard appears whole or not at all, with its part of the index beside it; a run that was
+killed goes on with the shards that are missing. Equal input gives equal bytes, on any number of workers and machines.
 """
 
 import argparse
@@ -25,15 +26,17 @@ from typing import Any
 
 import numpy as np
 
+from avtlm.data.address import AddressError
 from avtlm.data.manifest import Manifest, ManifestError, Utterance, read_manifest
 from avtlm.data.seeds import seed_for
 from avtlm.data.shards import INDEX, MEDIA, Shard, head_line, read_shards
 from avtlm.errors import MissingExtra
-from avtlm.files import atomic_path, write_text
 from avtlm.training.progress import bar
 from avtlm.units.labels import read_labels
-from preprocess.pool import Crash, default_workers, run_tasks
+from preprocess.cluster import RUNNING, workforce
+from preprocess.pool import Crash, run_tasks
 from preprocess.shard_check import check
+from preprocess.shard_store import Folder, Store, open_store
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +69,6 @@ class _Row:
 class _Job:
     """One shard to be written."""
 
-    folder: str
     number: int
     rows: Sequence[_Row]
     key: str
@@ -76,8 +78,8 @@ class _Job:
         return f"shard-{self.number:06d}.tar"
 
     @property
-    def record(self) -> Path:
-        return Path(self.folder) / f"shard-{self.number:06d}.jsonl"
+    def record(self) -> str:
+        return f"shard-{self.number:06d}.jsonl"
 
 
 def write_shards(
@@ -87,47 +89,56 @@ def write_shards(
     units: str | Path | None = None,
     split: str | None = None,
     workers: int | None = None,
-) -> Path:
+    cluster: str | None = None,
+) -> Path | str:
     """Put the utterances of a manifest into shards.
 
     Args:
-        out: folder for the shards and ``shards.jsonl``.
+        out: folder or address (``s3://bucket/corpus``) for the shards and ``shards.jsonl``.
         shard_size: bytes of media in a shard, about; at least one utterance goes into each.
         units: file of unit labels to go with them.
         split: only these utterances; None takes all.
         workers: processes; None takes one for each core, 0 works in this one.
+        cluster: address of a Ray cluster whose machines do the work; "auto" for the one that runs. They have to see the media, and `out`
+            if it is a folder; to an address each of them goes with its own credentials.
 
     Returns:
-        ``out/shards.jsonl``.
+        ``shards.jsonl`` in ``out``: a path, or an address.
 
     Raises:
         ManifestError: the manifest cannot be read.
-        ShardingError: files or labels are missing, the folder holds other shards, or a shard cannot be written.
-        MissingExtra: webdataset is not installed.
+        ShardingError: files or labels are missing, the place holds other shards, or a shard cannot be written.
+        AddressError: the address cannot be used: no bucket, no permission, no connection.
+        WorkforceError: no such cluster, or no worker that can be used.
+        MissingExtra: webdataset, or what the address or the cluster needs, is not installed.
     """
     _tar_writer()
     if shard_size < 1:
         raise ShardingError(f"shard size {shard_size}; give the bytes of a shard, such as 256MB.")
-    out = Path(out)
+    store = open_store(out)
     rows = _rows(read_manifest(manifest), split, units)
-    jobs = _jobs(rows, out, shard_size)
+    jobs = _jobs(rows, shard_size)
     key = hashlib.sha256("".join(job.key for job in jobs).encode()).hexdigest()[:16]
-    index = out / INDEX
-    if index.exists() and (held := read_shards(index).shards) is not None and held.key != key:
+    index = store.path / INDEX if isinstance(store, Folder) else f"{store.address}/{INDEX}"
+    sizes = store.sizes()
+    if INDEX in sizes and (held := read_shards(index).shards) is not None and held.key != key:
         raise ShardingError(
-            f"{out} holds shards of another manifest, of other files or of another size; choose another folder or remove it."
+            f"{out} holds shards of another manifest, of other files or of another size; choose another folder or address, or empty it."
         )
-    out.mkdir(parents=True, exist_ok=True)
-    open_jobs = [job for job in jobs if _record(job) is None]
-    log.info("%d of %d shards are there already", len(jobs) - len(open_jobs), len(jobs))
-    with bar("shards", len(open_jobs)) as progress:
-        for number, result in run_tasks(_write, open_jobs, functools.partial(int), default_workers() if workers is None else workers):
+    store.prepare()
+    finished = _records(store, sizes, jobs)
+    open_jobs = [job for job in jobs if job.number not in finished]
+    log.info("%d of %d shards are there already", len(finished), len(jobs))
+    media = next(iter(path for row in rows for path in row.files.values()), None)
+    seen = store.path if isinstance(store, Folder) else None
+    with workforce(cluster, workers, seen, [media] if media else []) as force, bar("shards", len(open_jobs)) as progress:
+        for number, result in run_tasks(_write, open_jobs, functools.partial(open_store, str(out)), force, attempts=2):
             if isinstance(result, Crash):
-                raise ShardingError(f"{out / open_jobs[number].name}: its worker {result.reason}; start again to go on.")
+                raise ShardingError(f"{store.address}/{open_jobs[number].name}: {result.reason}; start again to go on.")
             if isinstance(result, str):
                 raise ShardingError(result)
             progress.advance()
-    _write_index(index, jobs, key)
+    _write_index(store, jobs, key)
     return index
 
 
@@ -151,7 +162,7 @@ def _rows(manifest: Manifest, split: str | None, units: str | Path | None) -> li
     return rows
 
 
-def _jobs(rows: Sequence[_Row], out: Path, shard_size: int) -> list[_Job]:
+def _jobs(rows: Sequence[_Row], shard_size: int) -> list[_Job]:
     """Rows in the order of a hash of their ids, cut where a shard is full; within a shard in the order of the manifest."""
     groups: list[list[_Row]] = [[]]
     filled = 0
@@ -166,7 +177,7 @@ def _jobs(rows: Sequence[_Row], out: Path, shard_size: int) -> list[_Job]:
     for number, group in enumerate(groups):
         group.sort(key=lambda row: row.place)
         key = hashlib.sha256("\n".join(row.state for row in group).encode()).hexdigest()[:16]
-        jobs.append(_Job(str(out), number, tuple(group), key))
+        jobs.append(_Job(number, tuple(group), key))
     return jobs
 
 
@@ -192,22 +203,24 @@ class _Digest(io.RawIOBase):
         return int(self.file.write(content))
 
 
-def _write(_: object, job: _Job) -> str | None:
+def _write(store: Store, job: _Job) -> str | None:
     """Write one shard and, after it, its part of the index. Returns what is wrong, if anything is."""
-    path = Path(job.folder) / job.name
     try:
-        with atomic_path(path) as temporary:
+        with store.writing(job.name) as temporary:
             with open(temporary, "wb") as file:
                 digest = _Digest(file)
                 with _tar_writer()(digest, user="avtlm", group="avtlm", encoder=False, mtime=0.0) as tar:
                     for row in job.rows:
                         tar.write({"__key__": f"{row.place:08d}", **_members(row)})
             lines = list(_index_lines(temporary, job))
+            size = temporary.stat().st_size
         frames = sum(row.utterance.video_frames or round(row.utterance.duration * 25) for row in job.rows)
-        shard = Shard(job.name, path.stat().st_size, digest.sha256.hexdigest(), len(job.rows), frames)
-        write_text(job.record, "\n".join([head_line([shard], job.key), *lines]) + "\n")
+        shard = Shard(job.name, size, digest.sha256.hexdigest(), len(job.rows), frames)
+        store.write(job.record, "\n".join([head_line([shard], job.key), *lines]) + "\n")
+    except AddressError as error:
+        return str(error)
     except OSError as error:
-        return f"{path}: cannot be written ({error}); start again to go on."
+        return f"{store.address}/{job.name}: cannot be written ({error}); start again to go on."
     return None
 
 
@@ -252,32 +265,38 @@ def _index_lines(path: Path, job: _Job) -> Iterator[str]:
         yield json.dumps({**_plain(row), "shard": job.number, "members": members, **labels}, ensure_ascii=False)
 
 
-def _record(job: _Job) -> tuple[Shard, list[str]] | None:
-    """A finished shard and its rows of the index; None if it must be (re)written."""
-    try:
-        head, *lines = job.record.read_text(encoding="utf-8").splitlines()
-        values = json.loads(head)
-        shard = Shard(**values["shards"][0])
-        whole = values["key"] == job.key and (Path(job.folder) / job.name).stat().st_size == shard.bytes
-    except (OSError, ValueError, KeyError, TypeError, IndexError):
-        return None
-    return (shard, lines) if whole and len(lines) == len(job.rows) else None
+def _records(store: Store, sizes: Mapping[str, int], jobs: Sequence[_Job]) -> dict[int, tuple[Shard, list[str]]]:
+    """Finished shards by number, with their rows of the index; the others must be (re)written. ``sizes`` is what the store holds."""
+    texts = store.read([job.record for job in jobs if job.name in sizes and job.record in sizes])
+    found = {}
+    for job in jobs:
+        try:
+            head, *lines = texts[job.record].splitlines()
+            values = json.loads(head)
+            shard = Shard(**values["shards"][0])
+            whole = values["key"] == job.key and sizes[job.name] == shard.bytes
+        except (ValueError, KeyError, TypeError, IndexError):
+            continue
+        if whole and len(lines) == len(job.rows):
+            found[job.number] = (shard, lines)
+    return found
 
 
-def _write_index(index: Path, jobs: Sequence[_Job], key: str) -> None:
+def _write_index(store: Store, jobs: Sequence[_Job], key: str) -> None:
     """All rows in the order of the manifest; shards that belong to nothing any more are removed."""
     shards, lines = [], {}
+    sizes = store.sizes()
+    records = _records(store, sizes, jobs)
     for job in jobs:
-        record = _record(job)
-        if record is None:
-            raise ShardingError(f"{Path(job.folder) / job.name}: was changed while the others were written; start again.")
-        shards.append(record[0])
-        lines.update({row.place: line for row, line in zip(job.rows, record[1], strict=True)})
-    write_text(index, "\n".join([head_line(shards, key), *(lines[place] for place in sorted(lines))]) + "\n")
-    wanted = {name for job in jobs for name in (job.name, job.record.name)}
-    for path in index.parent.glob("shard-*"):
-        if path.name not in wanted and path.suffix in (".tar", ".jsonl"):
-            path.unlink()
+        if job.number not in records:
+            raise ShardingError(f"{store.address}/{job.name}: was changed while the others were written; start again.")
+        shards.append(records[job.number][0])
+        lines.update({row.place: line for row, line in zip(job.rows, records[job.number][1], strict=True)})
+    store.write(INDEX, "\n".join([head_line(shards, key), *(lines[place] for place in sorted(lines))]) + "\n")
+    wanted = {name for job in jobs for name in (job.name, job.record)}
+    for name in sizes:
+        if name.startswith("shard-") and name not in wanted and name.endswith((".tar", ".jsonl")):
+            store.remove(name)
 
 
 def parse_size(text: str) -> int:
@@ -296,17 +315,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "Start it again after an interruption: finished shards are kept.",
     )
     parser.add_argument("input", help="manifest (.jsonl, .tsv or folder); with --check the folder or address of the shards")
-    parser.add_argument("--out", metavar="DIR", help="folder for the shards and their index")
+    parser.add_argument("--out", metavar="PLACE", help="folder or address (s3://bucket/corpus) for the shards and their index")
     parser.add_argument("--shard-size", type=parse_size, default="256MB", metavar="SIZE", help="media in a shard (default: %(default)s)")
     parser.add_argument("--units", metavar="FILE", help="unit labels to go with the utterances")
     parser.add_argument("--split", help="only the utterances of this split")
     parser.add_argument("--workers", type=int, default=None, metavar="N", help="worker processes (default: one for each core)")
+    parser.add_argument(
+        "--cluster", nargs="?", const=RUNNING, metavar="ADDRESS", help="work on a Ray cluster (default address: the one that runs here)"
+    )
     parser.add_argument("--check", action="store_true", help="read all shards and name whatever is damaged")
     parser.add_argument("--decode", action="store_true", help="with --check: decode all media too, and compare their lengths")
     given = parser.parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
     if given.check == (given.out is not None) or (given.decode and not given.check):
-        parser.error("give either --out DIR, to write shards, or --check, with or without --decode")
+        parser.error("give either --out PLACE, to write shards, or --check, with or without --decode")
     try:
         if given.check:
             index, faults = check(given.input, given.decode)
@@ -314,15 +336,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 print(fault)
             print(f"{len(index.shards)} shards, {sum(shard.utterances for shard in index.shards)} utterances: {len(faults)} faults")
             return 1 if faults else 0
-        written = read_shards(write_shards(given.input, given.out, given.shard_size, given.units, given.split, given.workers))
+        place = write_shards(given.input, given.out, given.shard_size, given.units, given.split, given.workers, given.cluster)
+        written = read_shards(place)
     except (ManifestError, ShardingError, MissingExtra, ValueError, OSError) as error:
         print(f"preprocess.shards: {error}", file=sys.stderr)
         return 2
     assert written.shards is not None
     size = sum(shard.bytes for shard in written.shards.shards)
-    print(f"{len(written)} utterances in {len(written.shards.shards)} shards ({size / 1e6:.0f} MB): {written.source}")
+    print(f"{len(written)} utterances in {len(written.shards.shards)} shards ({size / 1e6:.0f} MB): {place}")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    from preprocess.shards import main as command  # under its own name, by which workers elsewhere know it
+
+    sys.exit(command())

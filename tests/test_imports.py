@@ -34,6 +34,7 @@ DOORS = {
     "mediapipe": ("avtlm/lips/landmarks.py", "preprocess/synthesis/photo.py"),
     "gradio": ("demos/",),
     "yaml": ("avtlm/plain_yaml.py",),
+    "ray": ("preprocess/cluster.py",),
 }
 HEAVY = ("mediapipe", "cv2", "gradio", "torchvision", "torchaudio", "matplotlib", "sklearn", "jiwer", "av", "pandas", "jax", "tensorboard")
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from avtlm.errors import MissingExtra
+from avtlm.data.address import AddressError, attempt, open_address
 
 CHUNK = 1 << 22
 STALE = 3600.0  # seconds after which an unfinished file of a dead process may go
@@ -32,27 +32,27 @@ def open_remote(url: str) -> Any:
     """A file system of fsspec and the path on it.
 
     Raises:
-        MissingExtra: no fsspec.
+        MissingExtra: no fsspec, or for an address of S3 no s3fs.
         ShardError: an address that fsspec does not know, or needs a further package for.
     """
     try:
-        from fsspec.core import url_to_fs
-    except ImportError as error:
-        raise MissingExtra("shards", "fsspec", "reading shards from an address") from error
-    try:
-        return url_to_fs(url)
-    except (ImportError, ValueError) as error:
-        raise ShardError(f"{url}: this kind of address cannot be read here ({str(error).rstrip('.')}).") from error
+        return open_address(url)
+    except AddressError as error:
+        raise ShardError(str(error)) from error
 
 
 def read_remote(url: str) -> bytes:
-    """The content of a small file.
+    """The content of a small file; what is lost on the way is tried again.
 
     Raises:
         OSError: FileNotFoundError, or whatever the file system says.
+        ShardError: access is refused, or the connection failed too often.
     """
     files, path = open_remote(url)
-    content: bytes = files.cat_file(path)
+    try:
+        content: bytes = attempt(url, lambda: files.cat_file(path))
+    except AddressError as error:
+        raise ShardError(str(error)) from error
     return content
 
 
@@ -101,24 +101,20 @@ class ShardCache:
     def _fetch(self, url: str, size: int, sha256: str, target: Path) -> None:
         temporary = target.with_name(f".{target.name}.partial")
         try:
-            digest, arrived = hashlib.sha256(), 0
             files, path = open_remote(url)
             self._make_room(size, target)
             try:
-                with files.open(path, "rb") as source, open(temporary, "r+b") as copy:
-                    while chunk := source.read(CHUNK):
-                        digest.update(chunk)
-                        arrived += len(chunk)
-                        copy.write(chunk)
-                    copy.truncate()
+                arrived, digest = attempt(url, lambda: _copy(files, path, temporary))
             except FileNotFoundError:
                 raise ShardError(f"{url}: the index names this shard, but there is no such file; copy it, or make it again.") from None
+            except AddressError as error:
+                raise ShardError(str(error)) from error
             except OSError as error:
                 raise ShardError(f"{url}: cannot be fetched ({error}).") from error
             if arrived != size:
                 state = "is cut off" if arrived < size else "is another shard than the index means"
                 raise ShardError(f"{url}: {state} ({arrived} bytes instead of {size}); copy it again.")
-            if digest.hexdigest() != sha256:
+            if digest != sha256:
                 raise ShardError(f"{url}: is damaged, or the index belongs to other shards (its checksum differs); copy both again.")
             os.replace(temporary, target)
         finally:
@@ -145,6 +141,18 @@ class ShardCache:
             # Claim the room at once, so that a process that comes next counts it.
             with open(target.with_name(f".{target.name}.partial"), "wb") as claim:
                 claim.truncate(size)
+
+
+def _copy(files: Any, path: str, copy: Path) -> tuple[int, str]:
+    """Fetch a file over what stands in `copy`; its size and SHA-256."""
+    digest, arrived = hashlib.sha256(), 0
+    with files.open(path, "rb") as source, open(copy, "r+b") as target:
+        while chunk := source.read(CHUNK):
+            digest.update(chunk)
+            arrived += len(chunk)
+            target.write(chunk)
+        target.truncate()
+    return arrived, digest.hexdigest()
 
 
 @contextlib.contextmanager
