@@ -8,7 +8,6 @@ behind the clip's mean. CTC's losses are means over the symbols of each clip, th
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
 
@@ -165,6 +164,7 @@ class SpeechRecognition(Task[RecognitionConfig]):
     def __init__(self, corpus: Corpus, config: RecognitionConfig) -> None:
         super().__init__(corpus, config)
         self.vocabulary = self.make_vocabulary()
+        self.search = self._open_search()
         for clip in self.clips("train"):
             unknown = self.vocabulary.unknown_report([self.spelled(clip)]).symbols
             if unknown:
@@ -192,9 +192,8 @@ class SpeechRecognition(Task[RecognitionConfig]):
         losses = mean_ctc_loss(head(features, heard.lengths), heard.lengths, targets)
         return Loss(losses.sum(), torch.tensor(len(losses), device=losses.device))
 
-    @cached_property
-    def search(self) -> WordSearch | None:
-        """The second decoding, if one is configured."""
+    def _open_search(self) -> WordSearch | None:
+        """The second decoding, if one is configured; opened first, so that a wrong file is not found out after the training."""
         config = self.config
         if config.lexicon is None:
             return None

@@ -43,7 +43,7 @@ def beside_published(model: str, parameters: int, values: Mapping[str, float]) -
     for column in columns:
         metric = metric_of(column)
         arrow = "↑" if metric.higher else "↓"
-        table.add_column(f"{column}{', %' if metric.unit else ''} {arrow}", justify="right")
+        table.add_column(f"{column}{f', {metric.unit}' if metric.unit else ''} {arrow}", justify="right")
     if any(column in known["columns"] for column in columns):
         for row in known["rows"]:
             by_column = dict(zip(known["columns"], row["values"], strict=True))
