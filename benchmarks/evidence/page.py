@@ -120,18 +120,21 @@ def levels(trial: Trial, report: Mapping[str, Any]) -> str:
     """A row for every variant: means over seeds, the lowest and the highest, and half the interval of the mean."""
     lines = [_row([trial.heading, *(measure.title for measure in trial.measures)]), "|---|" + "---:|" * len(trial.measures)]
     for row, title in trial.rows.items():
-        each = [trial.seeds(report, row, measure) for measure in trial.measures]
-        if any(seeds is not None for seeds in each):
-            cells = ["" if seeds is None else cell(seeds, measure.digits) for seeds, measure in zip(each, trial.measures, strict=True)]
+        each = [trial.found(report, row, measure) for measure in trial.measures]
+        if any(found is not None for found in each):
+            cells = ["" if found is None else cell(found, measure.digits) for found, measure in zip(each, trial.measures, strict=True)]
             lines.append(_row([title, *cells]))
     return "\n".join(lines)
 
 
-def cell(seeds: Sequence[float], digits: int) -> str:
-    """Mean, range and half the interval of figures of some seeds: ``12.5 (10.0-15.0) ±4.1``; of one seed, the figure alone."""
+def cell(found: Mapping[str, Any], digits: int) -> str:
+    """Mean, range and half the interval of figures of some seeds: ``12.5 (10.0-15.0) ±4.1``; of one seed the figure alone, with its
+    interval over utterances if it has one: ``12.5 [11.0-14.0]``."""
+    seeds = found["seeds"]
     interval = student_interval(seeds)
     if interval is None:
-        return f"{seeds[0]:.{digits}f}"
+        known = " [{:.{digits}f}-{:.{digits}f}]".format(*found["interval_95"], digits=digits) if "interval_95" in found else ""
+        return f"{seeds[0]:.{digits}f}{known}"
     half = (interval[1] - interval[0]) / 2
     return f"{fmean(seeds):.{digits}f} ({min(seeds):.{digits}f}-{max(seeds):.{digits}f}) ±{half:.{digits}f}"
 

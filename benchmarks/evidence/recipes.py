@@ -1,4 +1,6 @@
-"""Recipes that have one seed a run: their reports, one for every seed, as one report like those of the comparisons."""
+"""Recipes that have one seed a run: their reports, one for every seed, as one report like those of the comparisons.
+
+Of one report alone there is no interval over seeds; those over its utterances, which it has itself, stay beside its figures."""
 
 from collections.abc import Mapping, Sequence
 from statistics import fmean
@@ -22,7 +24,7 @@ def together(values: Sequence[Any]) -> Any:
 
 def quickstart(reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Reports of demos.quickstart: word errors in noise, and those of the two starts, each the mean over the report's own fine-tunings."""
-    noise = together([report["wer"] for report in reports])
+    noise = _with_intervals(together([report["wer"] for report in reports]), reports)
     starts = {start: together([report["pretrained_vs_scratch"][f"{start}_mean"] for report in reports]) for start in STARTS}
     return {"results": {"noise": noise, "start": starts}, **_shared(reports)}
 
@@ -30,8 +32,16 @@ def quickstart(reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def speaking(reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Reports of demos.speaking: word errors of recordings and of synthesised speech by those who understood them in every run."""
     judges = [name for name in reports[0]["wer"] if all(name in report["wer"] for report in reports)]
-    found = {name: together([report["wer"][name] for report in reports]) for name in judges}
+    found = _with_intervals({name: together([report["wer"][name] for report in reports]) for name in judges}, reports)
     return {"results": {"wer": found}, "utterances": reports[0]["utterances"], **_shared(reports)}
+
+
+def _with_intervals(found: dict[str, Any], reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Word errors by row and condition, with the intervals over utterances if there is one report alone."""
+    if len(reports) > 1:
+        return found
+    known = reports[0]["interval_95"]
+    return {row: {name: cell | {"interval_95": known[row][name]} for name, cell in cells.items()} for row, cells in found.items()}
 
 
 def _shared(reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -55,6 +55,7 @@ class Run:
 
 
 RUNS: dict[str, Run] = {
+    "lips_and_text": Run("benchmarks.lips_and_text", 100),
     "quickstart": Run("demos.quickstart", 45, merge=recipes.quickstart),
     "spoken_ablation": Run("benchmarks.spoken_ablation", 180),
     "speaking": Run("demos.speaking", 105, merge=recipes.speaking),
@@ -102,7 +103,7 @@ class Stopped(KeyboardInterrupt):
 
 
 def read_results(folder: Path, name: str) -> dict[str, Any] | None:
-    """Results of a run; None where there are none yet.
+    """Results of a run, also those of a recipe as its one run wrote them; None where there are none yet.
 
     Raises:
         ValueError: the file is no JSON object.
@@ -116,7 +117,15 @@ def read_results(folder: Path, name: str) -> dict[str, Any] | None:
         raise ValueError(f"{path}: is no JSON ({error}); delete the file, or run that part again.") from error
     if not isinstance(found, dict):
         raise ValueError(f"{path}: holds no results; delete the file, or run that part again.")
-    return found
+    merge = RUNS[name].merge
+    if merge is None or "results" in found:
+        return found
+    try:
+        return merge([found])
+    except KeyError as error:
+        raise ValueError(
+            f"{path}: is no report of {RUNS[name].module}, it lacks {error}; delete the file, or run that part again."
+        ) from error
 
 
 def total_seconds(report: Mapping[str, Any]) -> float | None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks import mandarin, multistage, one_encoder, spoken_ablation, unpaired_text
+from benchmarks import lips_and_text, mandarin, multistage, one_encoder, spoken_ablation, unpaired_text
 from benchmarks.evidence.claims import CLAIMS, Trial
 from benchmarks.evidence.runs import RUNS
 
@@ -33,7 +33,9 @@ def test_figures_are_read_where_the_benchmarks_put_them() -> None:
     """Reports of the form that their own tests have."""
     cell = {"mean": 12.5, "seeds": [10.0, 15.0]}
     grid = {start: {middle: {"wer": cell, "baselines": []} for middle in multistage.MIDDLES} for start in multistage.STARTS}
+    inputs = {"v": {"clean": cell}, "av": {"clean": cell, "0": cell}, "a": {"clean": cell}}
     forms = {
+        "lips_and_text": {"results": dict.fromkeys(lips_and_text.TITLES, inputs)},
         "spoken_ablation": {"results": {start: dict.fromkeys(spoken_ablation.TASKS, cell) for start in spoken_ablation.TITLES}},
         "mandarin": {"results": {start: dict.fromkeys(mandarin.TESTS, cell) for start in mandarin.TITLES}},
         "multistage": {"results": grid},

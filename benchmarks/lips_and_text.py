@@ -1,0 +1,219 @@
+"""What do text, and sound without lips, bring pre-training on lips and sound? VATLM beside AV-HuBERT, small, on synthetic talking heads.
+
+    python -m benchmarks.lips_and_text [--out runs/lips_and_text] [--json FILE] [--plot PNG] [--size small|smoke] [--corpus DIR]
+
+One network, the same clips, units, seeds and steps for all: pre-training on lips with sound alone, as AV-HuBERT; with sound without lips
+besides; or with sound beside text and text alone as well, as VATLM. Each, and a network from scratch, is fine-tuned on few transcripts of
+clips with lips, and measured on unseen speakers by lips, sound and both. A step with further kinds of input has their batches besides that
+of lips and sound, so that it takes longer. Finished stages are kept, a stopped one goes on: give the same command again.
+"""
+
+import argparse
+import dataclasses
+import functools
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.over_seeds import cell, command, draw_rates
+from demos.parallel import Job, train_together
+from demos.quickstart import train_and_score
+from demos.stages import Stages, machine, write_json
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "vatlm"
+SCRATCH = "scratch"
+WITH_TEXT = ("audio_text", "text")
+# What each pre-training leaves out.
+LEFT_OUT: dict[str, tuple[str, ...]] = {"vatlm": (), "sound": WITH_TEXT, "avhubert": ("audio", *WITH_TEXT)}
+TITLES = {
+    "vatlm": "lips, sound and text (VATLM)",
+    "sound": "lips, and sound without lips",
+    "avhubert": "lips and sound (AV-HuBERT)",
+    SCRATCH: "no pre-training",
+}
+# Word errors by what is given and the noise, "clean" or the ratio in dB.
+MEASURES = {"v/clean": "lips", "av/clean": "both", "a/clean": "sound", "av/0": "both at 0 dB"}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much of everything; each further kind of input has a batch in a ``share`` of the steps."""
+
+    corpus: str
+    clusters: int
+    pretrain_steps: int
+    share: float
+    labels: int
+    finetune_steps: int
+    seeds: int
+
+
+PLANS = {
+    "small": Plan("default", 100, 800, 0.5, 300, 400, 3),
+    "smoke": Plan("smoke", 10, 4, 0.5, 8, 2, 2),
+}
+
+
+class Comparison:
+    """One run in one folder.
+
+    Args:
+        out: folder for everything that is made.
+        corpus: folder of the quickstart, whose corpus and lips are used; None makes them.
+        changes: to all trainings, as ``key=value``.
+    """
+
+    def __init__(self, out: Path, plan: Plan, console: Console, changes: tuple[str, ...] = (), corpus: Path | None = None) -> None:
+        self.out, self.plan, self.console, self.changes = out, plan, console, changes
+        self.made = corpus or out
+        seeds = range(1, plan.seeds + 1)
+        afresh = {f"{kind}_{seed}": (f"{kind}_{seed}",) for kind in ("pretrain", "finetune") for seed in seeds}
+        # More seeds leave what is there as it is.
+        asked = {key: value for key, value in dataclasses.asdict(plan).items() if key != "seeds"}
+        asked |= {"changes": list(changes), "made": None if corpus is None else str(corpus)}
+        self.stages = Stages(out, console, 2 + 2 * plan.seeds, afresh | {"units": ("units",)}, **asked)
+        self.lips = self.made / "lips" / "manifest.jsonl"
+        self.audio_only = self.made / "corpus" / "audio_only" / "manifest.jsonl"
+        self.text_only = self.made / "corpus" / "text_only" / "manifest.jsonl"
+
+    def run(self) -> dict[str, Any]:
+        """All stages; returns the report."""
+        stage = self.stages.run
+        stage("corpus", "draw and voice talking heads, cut their lips", self.make_corpus)
+        stage("units", "one inventory of units for lips, sound and text", self.label)
+        for seed in range(1, self.plan.seeds + 1):
+            stage(f"pretrain_{seed}", f"seed {seed}: with and without text and further sound", lambda seed=seed: self.pretrain(seed))
+            stage(f"finetune_{seed}", f"seed {seed}: recognition of unseen speakers", lambda seed=seed: self.finetune(seed))
+        return self.report()
+
+    # Stages --------------------------------------------------------------------------------------------------------------------------
+
+    def make_corpus(self) -> None:
+        """Nothing, if it is there already."""
+        if self.made != self.out:
+            if not self.lips.exists():
+                raise ValueError(f"{self.lips}: there are no lips; run the quickstart first, or leave --corpus out.")
+            return
+        from preprocess.corpora.talking_heads import generate
+        from preprocess.lip_roi import run
+
+        generate(self.out / "corpus", size=self.plan.corpus)
+        run(self.out / "corpus" / "manifest.jsonl", self.out / "lips", format="npy")
+
+    def label(self) -> None:
+        """Units of clips with lips, of sound alone by the same clusters, and of text by the phones that go with them."""
+        from avtlm.units.discovery import units
+        from avtlm.units.kmeans import KMeansConfig
+        from avtlm.units.text_to_units import label_text
+
+        folder, config = self.out / "units", KMeansConfig(clusters=self.plan.clusters, restarts=3, seed=1)
+        made = units(self.lips, folder, config=config, fraction=0.5)
+        audio = units(self.audio_only, folder / "audio", config=config, clusters_from=made.clusters, modality="a")
+        shutil.copy(audio.labels, folder / "audio.units")
+        label_text(self.audio_only, folder / "audio.units", self.text_only, folder / "text.units")
+
+    def pretrain(self, seed: int) -> None:
+        steps, units = self.plan.pretrain_steps, self.out / "units"
+        sources = {
+            "audio_video": (self.lips, "manifest.units"),
+            "audio": (self.audio_only, "audio.units"),
+            "audio_text": (self.audio_only, "audio.units"),
+            "text": (self.text_only, "text.units"),
+        }
+        jobs = []
+        for start, left_out in LEFT_OUT.items():
+            changes = [f"steps={steps}", f"save_every={steps}", f"seed={seed}", f"model.units={self.plan.clusters}"]
+            for name, (manifest, labels) in sources.items():
+                if name in left_out:
+                    changes.append(f"sources.{name}=null")
+                    continue
+                changes += [f"sources.{name}.manifest={manifest}", f"sources.{name}.units={units / labels}"]
+                if name != "audio_video":
+                    changes.append(f"sources.{name}.weight={self.plan.share}")
+            jobs.append(Job(CONFIGS / "tiny_pretrain.yaml", (*changes, *self.changes), self.out / f"pretrain_{seed}" / start))
+        train_together("pre-training", jobs, steps * len(jobs))
+
+    def finetune(self, seed: int) -> None:
+        """Fine-tuning of every start, each measured as soon as it is done."""
+        steps, jobs = self.plan.finetune_steps, []
+        for start in TITLES:
+            initial = self.out / f"pretrain_{seed}" / ("vatlm" if start == SCRATCH else start) / "model"
+            changes = (
+                f"initialise={initial}",
+                # From scratch the sizes come from a pre-trained model's configuration, not its weights.
+                f"initialise_weights={str(start != SCRATCH).lower()}",
+                f"steps={steps}",
+                f"save_every={steps}",
+                f"seed={seed}",
+                f"sources.labelled.manifest={self.lips}",
+                f"sources.labelled.limit={self.plan.labels}",
+                f"sources.labelled.limit_seed={seed}",
+                f"validation.manifest={self.lips}",
+                "validate_every=0",
+                *self.changes,
+            )
+            jobs.append(Job(CONFIGS / "tiny_finetune.yaml", changes, self.out / f"finetune_{seed}" / start))
+        score = functools.partial(train_and_score, manifest=self.lips)
+        found = train_together("fine-tuning", jobs, steps * len(jobs), score)
+        write_json(self.out / "results" / f"{seed}.json", dict(zip(TITLES, found, strict=True)))
+
+    # Report --------------------------------------------------------------------------------------------------------------------------
+
+    def report(self) -> dict[str, Any]:
+        """Word errors of every start and seed by input and noise, and their means."""
+        each = [json.loads((self.out / "results" / f"{seed}.json").read_text()) for seed in range(1, self.plan.seeds + 1)]
+        results: dict[str, Any] = {}
+        for start in TITLES:
+            for path in MEASURES:
+                given, noise = path.split("/")
+                row = [one[start][given][noise] for one in each]
+                results.setdefault(start, {}).setdefault(given, {})[noise] = {"mean": round(float(np.mean(row)), 3), "seeds": row}
+        seconds = self.stages.seconds | {"total": round(sum(self.stages.seconds.values()), 1)}
+        plan = dataclasses.asdict(self.plan) | {"changes": list(self.changes)}
+        return {"results": results, "plan": plan, "seconds": seconds, "machine": machine()}
+
+
+def _cells(report: Mapping[str, Any], start: str) -> list[Mapping[str, Any]]:
+    return [report["results"][start][given][noise] for given, noise in (path.split("/") for path in MEASURES)]
+
+
+def table(report: Mapping[str, Any]) -> Table:
+    """A row for every start: means over seeds, with the lowest and the highest."""
+    title = f"Word error rate in % by what is given: mean of {report['plan']['seeds']} seeds (lowest to highest)"
+    result = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    result.add_column("pre-training")
+    for measure in MEASURES.values():
+        result.add_column(measure, justify="right")
+    for start, words in TITLES.items():
+        result.add_row(words, *(cell(found, 1) for found in _cells(report, start)), end_section=start == "avhubert")
+    return result
+
+
+def draw(report: Mapping[str, Any], path: Path) -> None:
+    """A panel for every input, with a dot for every seed."""
+    rows = [_cells(report, start) for start in TITLES]
+    panels = {f"WER, %: {measure}": [row[place] for row in rows] for place, measure in enumerate(MEASURES.values())}
+    draw_rates(panels, list(TITLES.values()), [start == "vatlm" for start in TITLES], path)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    def compare(options: argparse.Namespace, plan: Plan, console: Console) -> dict[str, Any]:
+        return Comparison(options.out, plan, console, tuple(options.changes), options.corpus).run()
+
+    def further(parser: argparse.ArgumentParser) -> None:
+        use = "use corpus and lips of a finished quickstart in place of making them: runs/quickstart"
+        parser.add_argument("--corpus", type=Path, metavar="DIR", help=use)
+
+    return command("lips_and_text", __doc__.splitlines()[0], PLANS, compare, table, draw, arguments, further=further)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
