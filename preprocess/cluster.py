@@ -155,9 +155,9 @@ class _Actor:
 
 def _cause(message: str) -> tuple[str, bool]:
     """In a few words why an actor died, and whether its machine did. Ray says so in its message alone."""
-    if "node has died" in message or "node was" in message or "unavailable" in message:
+    if "node has died" in message or "unavailable" in message:
         return "its machine was lost", True
-    if "memory" in message.lower() and "OOM" in message and "running low" in message:
+    if "memory usage threshold" in message or "low on memory" in message:  # Ray stopped it before the kernel would have
         return "its machine ran out of memory", False
     return "it was killed or crashed", False
 

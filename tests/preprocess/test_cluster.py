@@ -15,7 +15,7 @@ import pytest
 
 from avtlm.errors import MissingExtra
 from preprocess import lip_roi
-from preprocess.cluster import RayCluster, Surroundings, connected, workforce
+from preprocess.cluster import RayCluster, Surroundings, _cause, connected, workforce
 from preprocess.journal import Journal
 from preprocess.pool import Crash, WorkforceError, run_tasks
 from tests.made_media import talking, tone, write_media
@@ -193,3 +193,24 @@ def test_the_cpus_of_a_cluster_are_counted_unless_workers_are_given(monkeypatch:
     force = RayCluster(Surroundings("/", ()))
     assert [force.size() for _ in range(3)] == [4, 6, 0]
     assert RayCluster(Surroundings("/", ()), workers=7).size() == 7
+
+
+@pytest.mark.parametrize(
+    ("message", "words", "machine"),
+    [
+        (
+            "The actor died because its node has died. Node Id: 97\n\tthe node was terminated",
+            "its machine was lost",
+            True,
+        ),
+        ("The actor is temporarily unavailable: RpcError: RPC Error message: Socket closed", "its machine was lost", True),
+        ("Memory on the node was 15GB / 16GB, which exceeds the memory usage threshold of 0.95.", "its machine ran out of memory", False),
+        (
+            "The actor is dead because its worker process has died. (1) The process is killed by SIGKILL by OOM killer due to memory.",
+            "it was killed or crashed",
+            False,
+        ),
+    ],
+)
+def test_what_ray_says_of_a_dead_worker_is_told_in_a_few_words(message: str, words: str, machine: bool) -> None:
+    assert _cause(message) == (words, machine)
