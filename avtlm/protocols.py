@@ -128,3 +128,16 @@ class ShowsLayers(Protocol):
     def hidden_states(self, batch: Batch) -> tuple[list[Tensor], Tensor]:
         """What enters the layers and what each of them puts out, (batch, frames, dim) each, and the valid frames of each row (batch,)."""
         ...
+
+
+@runtime_checkable
+class ComputesFeatures(Protocol):
+    """A system that makes features of waveforms by itself, before anything that it has learned: what comes behind them can be exported."""
+
+    def features(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """(batch, frames, bands), and the valid frames of each row (batch,)."""
+        ...
+
+    def encode_features(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """What its heads read of them: (batch, frames, dim), and the valid frames of each row (batch,)."""
+        ...

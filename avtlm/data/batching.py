@@ -90,9 +90,9 @@ def pad(rows: Sequence[Tensor], value: float = 0) -> tuple[Tensor, Tensor]:
 
 def fit(row: Tensor, length: int, value: float = 0) -> Tensor:
     """Cut or fill up one row of (length, ...)."""
-    if len(row) >= length:
+    if row.shape[0] >= length:
         return row[:length]
-    return F.pad(row, (0, 0) * (row.dim() - 1) + (0, length - len(row)), value=value)
+    return F.pad(row, (0, 0) * (row.dim() - 1) + (0, length - row.shape[0]), value=value)
 
 
 def plan_batches(frames: Sequence[int], max_frames: int, max_rows: int, generator: torch.Generator, buckets: int = 8) -> list[list[int]]:

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from avtlm.decoding.next_tokens import TextDecoder
 from avtlm.decoding.result import Hypothesis
-from avtlm.nn.transformer import Decoder
 from avtlm.text.vocabulary import EOS, PAD
 
 MEDIAN = 7  # frames
@@ -24,7 +24,7 @@ MEDIAN = 7  # frames
 
 @torch.no_grad()
 def add_attention_times(
-    decoder: Decoder, encoded: Tensor, lengths: Tensor, hypotheses: Sequence[Hypothesis], start: int = EOS
+    decoder: TextDecoder, encoded: Tensor, lengths: Tensor, hypotheses: Sequence[Hypothesis], start: int = EOS
 ) -> list[Hypothesis]:
     """One hypothesis for every row of a batch, with the frames and, where they are missing, the log-probabilities of its tokens.
 
@@ -42,7 +42,7 @@ def add_attention_times(
     longest = max(counts[row] for row in rows)
     said = torch.tensor([[start, *hypotheses[row].tokens, *[PAD] * (longest - counts[row])] for row in rows], device=encoded.device)
     chosen = torch.tensor(rows, device=encoded.device)
-    weights, logits = attention_weights(decoder, said[:, :-1], encoded[chosen], lengths.to(encoded.device)[chosen])
+    weights, logits = decoder.look(said[:, :-1], encoded[chosen], lengths.to(encoded.device)[chosen])
     log_probs = logits.float().log_softmax(-1).gather(2, said[:, 1:, None])[..., 0]
     result = list(hypotheses)
     for place, row in enumerate(rows):
@@ -51,17 +51,6 @@ def add_attention_times(
         scores = hypotheses[row].token_scores or tuple(log_probs[place, : counts[row]].tolist())
         result[row] = replace(hypotheses[row], timesteps=tuple(spans), token_scores=scores)
     return result
-
-
-def attention_weights(decoder: Decoder, tokens: Tensor, encoded: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-    """What the decoder attends to while it reads tokens (batch, length), beginning with the start symbol.
-
-    Returns:
-        (layers, batch, heads, length, frames), summing to 1 over the valid frames, and the logits (batch, length, vocabulary).
-    """
-    weights: list[Tensor] = []
-    logits = decoder.predict(decoder.decode(decoder.embed(tokens), decoder.project_memory(encoded, lengths), weights=weights))
-    return torch.stack(weights), logits
 
 
 def _clear(weights: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from avtlm.decoding.ctc_prefix import PrefixScorer, PrefixState
 from avtlm.decoding.hot_words import HotWords
+from avtlm.nn.transformer import DecoderConfig
 
 
 class StepDecoder(Protocol):
@@ -29,6 +30,17 @@ class StepDecoder(Protocol):
 
     def step(self, tokens: Tensor, memory: Any, state: Any) -> tuple[Tensor, Any]:
         """tokens (rows,) -> logits (rows, vocabulary) of the next token, and the new state. Rows are a multiple of the memory's."""
+
+
+class TextDecoder(StepDecoder, Protocol):
+    """One that writes whole texts: how long they may get, and where it looked."""
+
+    @property
+    def config(self) -> DecoderConfig: ...
+
+    def look(self, tokens: Tensor, encoded: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """tokens (utterances, length), beginning with the start symbol -> where each layer looks while it reads them, (layers, utterances,
+        heads, length, frames), and the logits (utterances, length, vocabulary)."""
 
 
 class StepLanguageModel(Protocol):

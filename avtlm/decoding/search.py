@@ -22,14 +22,13 @@ from avtlm.decoding.hot_words import HotWords
 from avtlm.decoding.joint import JointOptions, joint_beam
 from avtlm.decoding.language_model import NGramTokens, Unscored
 from avtlm.decoding.lexicon import LexiconOptions
-from avtlm.decoding.next_tokens import StepLanguageModel, heard_frames
+from avtlm.decoding.next_tokens import StepLanguageModel, TextDecoder, heard_frames
 from avtlm.decoding.ngram import END, START, UNKNOWN, NGram
 from avtlm.decoding.rescoring import rescore_with_ctc, rescore_with_tokens, rescore_with_words
 from avtlm.decoding.result import Hypothesis
 from avtlm.decoding.settings import TOKEN_BY_TOKEN, DecodingConfig
 from avtlm.decoding.transducer import Transducer, transducer_beam, transducer_greedy
 from avtlm.decoding.word_search import WordSearch
-from avtlm.nn.transformer import Decoder
 from avtlm.text.vocabulary import BLANK, EOS, PAD, Tokenizer
 
 Limit = tuple[float, float]  # tokens a frame, and more
@@ -48,7 +47,7 @@ class Heads:
         size: ids that the heads know; those behind the vocabulary's are among ``never``. None for as many as it has.
     """
 
-    decoder: Decoder | None
+    decoder: TextDecoder | None
     ctc: Callable[[Tensor], Tensor] | None
     vocabulary: Tokenizer
     transducer: Transducer | None = None

@@ -136,6 +136,8 @@ class LipEncoder(nn.Module):
             (batch, frames, output_dim); zeros at padded frames, and at those that are not shown.
         """
         valid = ~padding_mask(lengths, video.shape[1])
+        if torch.compiler.is_exporting():
+            return self._every_frame(video, valid)
         if not bool((lengths > 0).any()):
             return torch.zeros(*valid.shape, self.output_dim, device=video.device)
         pictures, wanted = normalise_grey(video[valid]), valid
@@ -147,11 +149,21 @@ class LipEncoder(nn.Module):
         out = features.new_zeros(*valid.shape, self.output_dim)
         return out.masked_scatter(wanted[..., None], features)
 
+    def _every_frame(self, video: Tensor, valid: Tensor) -> Tensor:
+        """The same with padded frames computed and left out, for a graph that is exported: it knows no numbers of frames."""
+        grey = normalise_grey(video).masked_fill(~valid[..., None, None], 0.0)  # what the stem pads with
+        x = self.stem_activation(self.stem_norm(self.stem(grey[:, None])))  # (batch, channels, frames, height, width)
+        features = self._encode_maps(x.transpose(1, 2).flatten(0, 1))
+        return features.unflatten(0, valid.shape).masked_fill(~valid[..., None], 0.0)
+
     def encode_frames(self, frames: Tensor, true_frames: Tensor) -> Tensor:
         """normalised frames (total, height, width) with zero frames between clips, indices of the true ones (n,) -> (n, output_dim)."""
         x = self.stem(frames[None, None])[:, :, true_frames]  # (1, channels, n, height, width)
         x = self.stem_activation(self.stem_norm(x))
-        x = x[0].transpose(0, 1).contiguous(memory_format=torch.channels_last)  # (n, channels, height, width)
+        return self._encode_maps(x[0].transpose(0, 1).contiguous(memory_format=torch.channels_last))
+
+    def _encode_maps(self, x: Tensor) -> Tensor:
+        """What the stem puts out, (n, channels, height, width) -> (n, output_dim)."""
         if self.config.stem_pool:
             x = F.max_pool2d(x, 3, 2, 1)
         for stage in self.stages:

@@ -132,7 +132,7 @@ class ConvolutionLayer(nn.Module):
 def norm_over_time(x: Tensor, lengths: Tensor | None, norm: nn.GroupNorm) -> Tensor:
     """The group norm of single channels, (batch, time, channels), with statistics over each row's valid part; without lengths all of it."""
     if lengths is None:
-        if len(x) == 1 and x.is_contiguous() and x.device.type == "cpu":
+        if x.shape[0] == 1 and x.is_contiguous() and x.device.type == "cpu":
             clip: Tensor = NormOverTime.apply(x[0], norm.weight, norm.bias, norm.eps)
             return clip[None]
         return norm(x.transpose(1, 2)).transpose(1, 2)
@@ -181,7 +181,7 @@ class WaveformFrontEnd(nn.Module):
         if config.compute_padding:
             lengths = torch.full_like(lengths, wave.shape[1])
         with torch.set_grad_enabled(torch.is_grad_enabled() and gradient_scale > 0):
-            if lengths.device.type == "cpu":
+            if lengths.device.type == "cpu" and not torch.compiler.is_exporting():
                 x = self._one_by_one(wave, lengths)
             else:
                 x = self._convolve(wave, None if config.compute_padding else lengths)

@@ -121,16 +121,18 @@ def attend(
     heads_first = (query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2))
     if name == "reference":
         return _reference(*heads_first, mask, dropout).transpose(1, 2)
-    only_causal = causal and lengths is None and bias is None and query.shape[1] == key.shape[1]
+    only_causal = causal and lengths is None and bias is None and bool(query.shape[1] == key.shape[1])
     out = F.scaled_dot_product_attention(*heads_first, attn_mask=None if only_causal else mask, dropout_p=dropout, is_causal=only_causal)
     return out.transpose(1, 2)
 
 
 def _products_pay(query: Tensor, key: Tensor, lengths: Tensor | None, dropout: float) -> bool:
     """See choose_backend."""
+    if not (dropout > 0 or query.dtype == torch.bfloat16):
+        return False
     rows = max(1, len(lengths)) if query.dim() == 3 and lengths is not None else 1
     long = (query.shape[-3] / rows) * (key.shape[-3] / rows) * query.shape[-2] >= LEAST_WEIGHTS
-    return long and (dropout > 0 or query.dtype == torch.bfloat16)
+    return long
 
 
 def _additive_mask(query: Tensor, key: Tensor, lengths: Tensor | None, bias: Tensor | None, causal: bool) -> Tensor | None:

@@ -182,15 +182,15 @@ class BiasedDecoderLayer(DecoderLayer):
         if extend is not None:
             key, value = extend(key, value)
         bias = (own + self.distances(away).permute(2, 0, 1).to(own.dtype))[None]
-        x = x + self._branch(self.self_output_norm(self.self_attention.weigh(y, key, value, lengths, bias, causal=x.shape[1] > 1)))
+        x = x + self._branch(self.self_output_norm(self.self_attention.weigh(y, key, value, lengths, bias, causal=bool(x.shape[1] > 1))))
         x = x if before else self.self_attention_norm(x)
         y = self.cross_attention_norm(x) if before else x
-        queries = y.reshape(len(memory_key), -1, y.shape[-1])
+        queries = y.flatten(0, 1).unflatten(0, (memory_key.shape[0], -1))  # not at once: a graph would know one hypothesis from several
         if weights is not None:
             look = self.cross_attention.split(self.cross_attention.query(queries)) * self.cross_attention.query_scale
             weights.append(attention_weights(look, memory_key, memory_lengths, cross))
         seen = self.cross_attention.weigh(queries, memory_key, memory_value, memory_lengths, cross)
-        x = x + self._branch(self.cross_output_norm(seen.view(x.shape)))
+        x = x + self._branch(self.cross_output_norm(seen.flatten(0, 1).view(x.shape)))
         x = x if before else self.cross_attention_norm(x)
         x = x + self._branch(self.feed_forward(self.feed_forward_norm(x) if before else x))
         return x if before else self.feed_forward_norm(x)
@@ -282,8 +282,8 @@ class BiasedDecoder(Decoder):
         placed = self._placed(memory, end, keep=cache is not None)
         own = torch.einsum("qhd,khd->hqk", placed.queries[first:end], placed.keys[:end])
         cross = torch.einsum("qhd,bkhd->bhqk", placed.looks[first:end], memory.places)
-        width = len(x) // len(memory.lengths)
-        if width > 1 and new > 1:
+        width = x.shape[0] // memory.lengths.shape[0]
+        if new > 1 and width > 1:
             cross = cross.repeat(1, 1, width, 1)  # hypotheses of an utterance lie side by side, each with its new tokens
         place = torch.arange(end, device=x.device)
         away = distance_bucket(place[first:, None] - place, self.config.distance_buckets)
@@ -305,13 +305,17 @@ class BiasedDecoder(Decoder):
         if keep and memory.tokens is not None and len(memory.tokens.keys) >= end:
             return memory.tokens
         count = min(-(-end // ROOM) * ROOM, len(self.places.weight)) if keep else end
-        place = self.place_norm(self.places.weight[:count])
-        scale = (self.config.scale_factor * self.config.dim / self.config.heads) ** -0.5
-        query, key, look = (self._heads(part(place)) for part in (self.self_query, self.self_key, self.cross_query))
-        placed = Placed(query * scale, key, look * scale)
+        placed = self.placed(count)
         if keep:
             memory.tokens = placed
         return placed
+
+    def placed(self, count: int) -> Placed:
+        """Projections of the first ``count`` positions."""
+        place = self.place_norm(self.places.weight[:count])
+        scale = (self.config.scale_factor * self.config.dim / self.config.heads) ** -0.5
+        query, key, look = (self._heads(part(place)) for part in (self.self_query, self.self_key, self.cross_query))
+        return Placed(query * scale, key, look * scale)
 
     def _heads(self, x: Tensor) -> Tensor:
         """(..., dim) -> (..., heads, head_dim)."""

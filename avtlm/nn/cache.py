@@ -25,6 +25,11 @@ class KeyValueCache:
         self._spare: Tensor | None = None  # of any size, flat
         self._writers: Tensor | None = None  # (tokens, rows): the row that each was appended in; equal ones are copies
 
+    @property
+    def contents(self) -> Tensor | None:
+        """Keys and values of all tokens so far, (tokens, 2 * layers, rows, heads, head_dim), a view; None while there are none."""
+        return None if self._store is None or not self.length else self._store[: self.length]
+
     def append(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """The keys and values of all tokens so far and of new ones, (rows, new tokens, heads, head_dim) each -> (rows, tokens, ...).
 

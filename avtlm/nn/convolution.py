@@ -28,8 +28,8 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, padding: int, group
         weight: (outputs, channels / groups, taps).
     """
     width, taps = weight.shape[1:]
-    worth = min(width, len(weight) // groups) >= LEAST_WIDTH and taps >= LEAST_TAPS and x.shape[0] * x.shape[2] * taps >= LEAST_WORK
-    if x.device.type != "cpu" or not worth or torch.compiler.is_compiling():
+    large = min(width, len(weight) // groups) >= LEAST_WIDTH and taps >= LEAST_TAPS
+    if torch.compiler.is_compiling() or x.device.type != "cpu" or not large or x.shape[0] * x.shape[2] * taps < LEAST_WORK:
         return F.conv1d(x, weight, bias, padding=padding, groups=groups)
     with torch.autocast("cpu", enabled=False):
         exact = x if x.dtype == torch.float64 else x.float()

@@ -65,7 +65,8 @@ class FeedForward(nn.Module):
 
 @dataclass(frozen=True)
 class Routing:
-    """Which expert each row of a batch goes through: by name, the rows (int) or None for all of them."""
+    """Which expert each row of a batch goes through: by name, the rows (int) or None for all of them; in a graph that is exported, which
+    knows no numbers of rows, whether a row does (bool)."""
 
     parts: tuple[tuple[str, Tensor | None], ...] = ((JOINT, None),)
 
@@ -83,6 +84,8 @@ def route(present: Mapping[str, Tensor]) -> Routing:
     there = torch.stack(list(present.values()))  # (modalities, batch)
     alone = there.sum(0) == 1
     groups = {name: alone & rows for name, rows in zip(present, there, strict=True)} | {JOINT: ~alone}
+    if torch.compiler.is_exporting():
+        return Routing(tuple(groups.items()))
     parts = [(name, rows.nonzero().flatten()) for name, rows in groups.items()]
     parts = [(name, rows) for name, rows in parts if len(rows)]
     return Routing(((parts[0][0], None),)) if len(parts) == 1 else Routing(tuple(parts))
@@ -107,6 +110,10 @@ class ExpertFeedForward(nn.Module):
             if rows is None:
                 whole: Tensor = expert(x)
                 return whole
+            if rows.dtype == torch.bool:
+                every = expert(x)
+                result = torch.where(rows[:, None, None], every, torch.zeros_like(every) if result is None else result)
+                continue
             part = expert(x[rows])
             result = (part.new_zeros(x.shape) if result is None else result).index_copy(0, rows, part)
         assert result is not None

@@ -91,7 +91,7 @@ def choose_packing(mode: PackingMode, lengths: Tensor | None, x: Tensor, biased:
         lengths: true frames of each row, (rows,); None where all are true, so that there is nothing to leave out.
         biased: whether attention has a bias.
     """
-    if mode == "never" or lengths is None:
+    if mode == "never" or lengths is None or torch.compiler.is_exporting():  # a graph knows no counts
         return None
     if mode == "auto" and (torch.compiler.is_compiling() or (x.device.type == "cuda" and (biased or not xformers_ready()))):
         return None

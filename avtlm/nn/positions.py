@@ -79,7 +79,11 @@ class PositionalConvolution(nn.Module):
         """(batch, frames, dim) -> (batch, frames, dim); padded frames, True in ``padding`` (batch, frames), must be zero on entry."""
         if self.norm is not None:
             there = torch.ones_like(x[..., 0], dtype=torch.bool) if padding is None or self.compute_padding else ~padding
-            x = torch.zeros_like(x).masked_scatter(there[..., None], self.norm(x[there]).to(x.dtype))
+            if torch.compiler.is_exporting():  # a graph knows no number of true frames
+                normed = self.norm(x.transpose(1, 2)).transpose(1, 2).to(x.dtype)
+                x = normed.masked_fill(~there[..., None], 0.0)
+            else:
+                x = torch.zeros_like(x).masked_scatter(there[..., None], self.norm(x[there]).to(x.dtype))
         conv = self.conv
         out = convolve(x.transpose(1, 2), conv.weight, conv.bias, self.reach, conv.groups)[..., : x.shape[1]]
         return self.activation(out).transpose(1, 2)
@@ -272,7 +276,8 @@ class LearnedPositions(nn.Module):
         Raises:
             ValueError: a position beyond the table.
         """
-        if positions.numel() and int(positions.max()) >= self.count:
+        checked = not torch.compiler.is_exporting()  # a graph cannot complain; whoever runs it keeps to the table
+        if checked and positions.numel() and int(positions.max()) >= self.count:
             raise ValueError(f"max_positions: {self.count} learned positions are too few for token {int(positions.max()) + 1}; shorten it.")
         out: Tensor = self.table(positions + self.offset)
         return out

@@ -479,14 +479,14 @@ class DecoderLayer(nn.Module):
         key, value = (self.self_attention.split(part(y)) for part in (self.self_attention.key, self.self_attention.value))
         if extend is not None:
             key, value = extend(key, value)
-        x = x + self.dropout(self.self_attention.weigh(y, key, value, lengths, causal=x.shape[1] > 1, distances=distances))
+        x = x + self.dropout(self.self_attention.weigh(y, key, value, lengths, causal=bool(x.shape[1] > 1), distances=distances))
         x = x if before else self.self_attention_norm(x)
         y = self.cross_attention_norm(x) if before else x
-        queries = y.reshape(len(memory_key), -1, y.shape[-1])
+        queries = y.flatten(0, 1).unflatten(0, (memory_key.shape[0], -1))  # not at once: a graph would know one hypothesis from several
         if weights is not None:
             look = self.cross_attention.split(self.cross_attention.query(queries))
             weights.append(attention_weights(look, memory_key, memory_lengths))
-        x = x + self.dropout(self.cross_attention.weigh(queries, memory_key, memory_value, memory_lengths).view(x.shape))
+        x = x + self.dropout(self.cross_attention.weigh(queries, memory_key, memory_value, memory_lengths).flatten(0, 1).view(x.shape))
         x = x if before else self.cross_attention_norm(x)
         x = x + self.dropout(self.feed_forward(self.feed_forward_norm(x) if before else x))
         return x if before else self.feed_forward_norm(x), key, value
@@ -611,3 +611,10 @@ class Decoder(DecoderStack):
     def predict(self, x: Tensor) -> Tensor:
         """What the layers put out (rows, length, dim) -> logits (rows, length, vocabulary)."""
         return F.linear(x, self.embedding.weight) if self.output is None else self.output(x)
+
+    def look(self, tokens: Tensor, encoded: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Where it looks in the encoder's output while it reads tokens (batch, length), beginning with the start symbol: weights (layers,
+        batch, heads, length, frames), which sum to 1 over the valid frames, and the logits (batch, length, vocabulary)."""
+        weights: list[Tensor] = []
+        logits = self.predict(self.decode(self.embed(tokens), self.project_memory(encoded, lengths), weights=weights))
+        return torch.stack(weights), logits

@@ -279,8 +279,8 @@ class MMSpeech(nn.Module):
 
     # Encoder -------------------------------------------------------------------------------------------------------------------------
 
-    def hear(self, batch: Batch) -> Heard:
-        """Run the front-end.
+    def features(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Filter banks of a batch's sound (batch, frames, bands), and the valid frames of each clip (batch,).
 
         Raises:
             ValueError: no sound, or none as a waveform.
@@ -290,8 +290,11 @@ class MMSpeech(nn.Module):
             raise ValueError(f"{batch.ids[0]}: {found} where this model takes a waveform (batch, samples) at 16 kHz.")
         assert batch.audio_lengths is not None
         with torch.no_grad():
-            features, lengths = self.frontend.features(batch.audio, batch.audio_lengths)
-        return self.hear_features(features, lengths)
+            return self.frontend.features(batch.audio, batch.audio_lengths)
+
+    def hear(self, batch: Batch) -> Heard:
+        """Run the front-end, see `features`."""
+        return self.hear_features(*self.features(batch))
 
     def hear_features(self, features: Tensor, lengths: Tensor) -> Heard:
         """Filter banks (batch, frames, bands) of so many valid frames (batch,) behind the front-end."""
@@ -353,6 +356,11 @@ class MMSpeech(nn.Module):
     def remember(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """What the decoder attends to of speech, (batch, frames, 2 x dim) and lengths (batch,)."""
         read = self.read_speech(self.hear(batch))
+        return read.memory, read.lengths
+
+    def encode_features(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """What `remember` gives, from filter banks."""
+        read = self.read_speech(self.hear_features(features, lengths))
         return read.memory, read.lengths
 
     # Losses --------------------------------------------------------------------------------------------------------------------------

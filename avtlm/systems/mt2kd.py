@@ -381,6 +381,11 @@ class MT2KD(nn.Module):
         heard = self.hear(batch)
         return self._to_write(heard), heard.lengths
 
+    def encode_features(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """What `remember` gives, from features."""
+        heard = self.listen(features, lengths)
+        return self._to_write(heard), heard.lengths
+
     def _to_write(self, heard: Heard) -> Tensor:
         if not self.config.project_speech:
             return heard.frames

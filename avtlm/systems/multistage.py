@@ -268,6 +268,20 @@ class AudioVisualPretrain(nn.Module):
             raise ValueError(f"{batch.ids[silent[0]]}: no sound, or less than one frame of it; leave the clip out (min_seconds).")
         return Heard(features, counts, lengths)
 
+    def features(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Filter banks of a batch's sound (batch, frames, bands), and the valid frames of each clip (batch,).
+
+        Raises:
+            ValueError: a row without sound, or none as a waveform.
+        """
+        heard = self.hear(batch)
+        return heard.features, heard.feature_lengths
+
+    def encode_features(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """What `encode` gives, from filter banks."""
+        valid = self.config.subsampling.valid_frames(lengths, shortened(features.shape[1]))
+        return self.listen(Heard(features, lengths, valid)), valid
+
     def listen(self, heard: Heard, removed: Tensor | None = None, mask: InputMask | None = None, output_layer: int | None = None) -> Tensor:
         """Sound through the audio encoder, (batch, tokens, dim).
 

@@ -7,7 +7,7 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from avtlm.decoding.attention_times import add_attention_times, attention_weights, monotonic_path
+from avtlm.decoding.attention_times import add_attention_times, monotonic_path
 from avtlm.decoding.blanks import put_back, skip_blanks
 from avtlm.decoding.ctc_prefix import ctc_beam
 from avtlm.decoding.result import Hypothesis
@@ -42,7 +42,7 @@ def decoder():
 def test_the_weights_are_those_that_the_decoder_works_with():
     model, encoded, lengths = decoder(), torch.randn(2, 7, 16), torch.tensor([7, 4])
     tokens = torch.tensor([[2, 5, 6], [2, 7, 1]])
-    weights, logits = attention_weights(model, tokens, encoded, lengths)
+    weights, logits = model.look(tokens, encoded, lengths)
     assert weights.shape == (3, 2, 2, 3, 7)
     assert torch.allclose(weights.sum(-1), torch.ones(3, 2, 2, 3))
     assert float(weights.detach()[:, 1, :, :, 4:].abs().max()) == 0.0

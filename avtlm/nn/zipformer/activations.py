@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
 
+from avtlm.nn.int8 import Int8Linear
 from avtlm.nn.linear import LaidOutLinear
 
 SLOPE = 0.08
@@ -36,6 +37,8 @@ class Swoosh:
     def values(self, x: Tensor) -> Tensor:
         """Without a gradient."""
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        if torch.compiler.is_exporting():  # a graph has nothing in place
+            return (F.softplus(wide - self.shift) - SLOPE * wide - self.drop).to(x.dtype)
         out = wide - self.shift
         torch.ops.aten.softplus.out(out, 1, 20, out=out)  # in place: fresh memory takes as long as what is computed
         return out.sub_(wide, alpha=SLOPE).sub_(self.drop).to(x.dtype)
@@ -116,6 +119,7 @@ class SwooshLinear(nn.Linear):
     """
 
     laid_out: ClassVar[type[nn.Module] | None] = None
+    narrow: ClassVar[type[nn.Module] | None] = None
 
     def __init__(self, inputs: int, outputs: int, swoosh: Swoosh, scale: float) -> None:
         super().__init__(inputs, outputs)
@@ -144,7 +148,14 @@ class LaidOutSwooshLinear(SwooshLinear, LaidOutLinear):
         return LaidOutLinear.forward(self, x)
 
 
-SwooshLinear.laid_out = LaidOutSwooshLinear
+class Int8SwooshLinear(SwooshLinear, Int8Linear):
+    """The same with 8-bit weights, see avtlm.nn.int8."""
+
+    def multiply(self, x: Tensor) -> Tensor:
+        return Int8Linear.forward(self, x)
+
+
+SwooshLinear.laid_out, SwooshLinear.narrow = LaidOutSwooshLinear, Int8SwooshLinear
 
 
 class Pointwise(nn.Conv2d):

@@ -104,7 +104,7 @@ class SelfAttention(nn.Module):
         value = self.value(x)
         value = value if past is None else torch.cat([past, value], 1)
         seen = torch.bmm(weights.flatten(0, 1), by_head(value, self.heads).flatten(0, 1).to(weights.dtype))
-        seen = seen.unflatten(0, (self.heads, len(x))).permute(1, 2, 0, 3).flatten(2)
+        seen = seen.unflatten(0, (self.heads, x.shape[0])).permute(1, 2, 0, 3).flatten(2)
         return OUT_OF_ATTENTION(self.output(seen), batches), value
 
 

@@ -62,9 +62,9 @@ class ChunkConvolution(nn.Module):
             ends = None if self.compute_padding else lengths
             return self.chunkwise(x) * (self.scale(frames) if ends is None else self.scale_of_rows(ends, frames)) + causal
         count = -(-frames // chunk)
-        chunks = F.pad(x, (0, 0, 0, count * chunk - frames)).view(len(x) * count, chunk, -1)
+        chunks = F.pad(x, (0, 0, 0, count * chunk - frames)).view(x.shape[0] * count, chunk, -1)
         inside = self.chunkwise(chunks) * self.scale(chunk)
-        return inside.reshape(len(x), count * chunk, -1)[:, :frames] + causal
+        return inside.reshape(x.shape[0], count * chunk, -1)[:, :frames] + causal
 
     def step(self, x: Tensor, factors: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
         """One chunk of a stream, or what there is of its last one, and the frames to keep.

@@ -7,6 +7,7 @@ cosines of its multiples are the vector, the last of whose values is 1.
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -22,6 +23,8 @@ def distance_vectors(queries: int, keys: int, dim: int, device: torch.device | N
     squeezed = unit * far.sign() * ((far.abs() + unit).log() - math.log(unit))
     angles = (squeezed * (2.0 * math.pi / dim)).atan()[:, None] * turns
     vectors = torch.stack([angles.cos(), angles.sin()], -1).flatten(1)
+    if torch.compiler.is_exporting():
+        return torch.cat([vectors[:, :-1], torch.ones_like(vectors[:, -1:])], 1)
     vectors[:, -1] = 1.0
     return vectors
 
@@ -32,6 +35,9 @@ def by_key(scores: Tensor, keys: int) -> Tensor:
     Query i finds key j at place queries - 1 - i + j: every row begins one place before the one above it.
     """
     rows, queries, distances = scores.shape
+    if torch.compiler.is_exporting():  # a graph has no strides: one place more in every row moves the next one by as many
+        flat = F.pad(scores, (0, 1)).flatten(1)[:, queries - 1 : queries - 1 + queries * distances]
+        return flat.unflatten(1, (queries, distances))[..., :keys]
     assert scores.is_contiguous()
     assert distances == queries + keys - 1
     strides = (queries * distances, distances - 1, 1)

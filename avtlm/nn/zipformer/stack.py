@@ -7,6 +7,8 @@ What is unusual here:
   a clip gives depends on its batch (``compute_padding``).
 """
 
+from typing import TypeVar
+
 import torch
 from torch import Tensor, nn
 
@@ -18,6 +20,7 @@ from avtlm.nn.zipformer.positions import distance_vectors
 from avtlm.nn.zipformer.schedules import Schedule
 from avtlm.nn.zipformer.subsampling import whole
 
+Count = TypeVar("Count", int, Tensor)
 WARM_UP = 4000.0  # batches over which the layers are let in, one after another
 FIRST_SKIP, LAST_SKIP = 0.5, 0.035  # the last one times the root of a stack's downsampling
 POSITION_DROPOUT = 0.15
@@ -41,6 +44,10 @@ class Downsampling(nn.Module):
         if lengths is not None and not self.compute_padding:
             last = x[torch.arange(batch, device=x.device), (lengths - 1).clamp(min=0)]
             x = torch.where(padding_mask(lengths, frames)[..., None], last[:, None], x)
+        if torch.compiler.is_exporting():  # a graph knows no number of frames, hence not what is missing
+            count = downsampled(frames, self.factor)
+            groups = x[:, torch.arange(count * self.factor, device=x.device).clamp(max=frames - 1)].unflatten(1, (count, self.factor))
+            return (groups * self.bias.softmax(0).to(x.dtype)[:, None]).sum(2)
         missing = -frames % self.factor
         if missing:
             x = torch.cat([x, x[:, -1:].expand(-1, missing, -1)], 1)
@@ -48,7 +55,7 @@ class Downsampling(nn.Module):
         return (groups * self.bias.softmax(0).to(x.dtype)[:, None]).sum(2)
 
 
-def downsampled(lengths: Tensor, factor: int) -> Tensor:
+def downsampled(lengths: Count, factor: int) -> Count:
     """Frames that so many frames give, int of any shape."""
     return (lengths + factor - 1) // factor
 
@@ -132,6 +139,8 @@ class Stack(nn.Module):
     def _rejoin(self, x: Tensor, slow: Tensor, batches: float | None) -> Tensor:
         if self.bypass is None:
             return slow
+        if torch.compiler.is_exporting():
+            return self.bypass(x, slow[:, torch.arange(x.shape[1], device=x.device) // self.factor], batches)
         repeated = slow[:, :, None].expand(-1, -1, self.factor, -1).flatten(1, 2)[:, : x.shape[1]]
         return self.bypass(x, repeated, batches)
 
