@@ -135,7 +135,7 @@ class Training:
                 mean = found.value / found.count.clamp(min=1) / config.accumulation
                 if not bool(torch.isfinite(mean)):
                     raise DivergenceError(f"{self.folder}: the loss is no number any more at update {step + 1}; choose a smaller lr.")
-                mean.backward()  # type: ignore[no-untyped-call]
+                mean.backward()
                 total += float(mean.detach())
         nn.utils.clip_grad_norm_(self.probe.parameters(), config.clip_norm)
         for group in self.optimizer.param_groups:

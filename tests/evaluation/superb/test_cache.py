@@ -1,6 +1,6 @@
 """Hidden states are computed once, known by weights and sounds, and equal to what the encoder gives up to half precision."""
 
-import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,8 @@ from avtlm.evaluation.superb.cache import CachedStates, LiveStates, Piece
 from avtlm.evaluation.superb.data import Clip, CorpusError
 from avtlm.evaluation.superb.features import FilterBank, ModelStates, groups, open_upstream
 from tests.evaluation.superb import made_corpora
-from tests.systems import bridge_models
+from tests.made_model import save_tiny_recognizer
+from tests.systems import bridge_models, heard_models
 
 
 class Counting(FilterBank):
@@ -154,12 +155,29 @@ def test_a_model_without_an_encoder_of_sound_is_refused(tmp_path: Path) -> None:
         open_upstream(tmp_path / "model")
 
 
-def test_layers_of_speechlm_are_those_of_both_encoders(tmp_path: Path) -> None:
+def _save_speechlm(folder: Path) -> Path:
     from avtlm.checkpoint import save_model
     from avtlm.config import to_dict
 
     model = bridge_models.speechlm()
-    save_model(tmp_path / "model", model, {"system": "speechlm", "task": "pretrain", "model": to_dict(model.config)})
-    upstream = open_upstream(tmp_path / "model", "cpu")
-    assert (upstream.layers, upstream.width, upstream.frame_rate) == (4, 16, 50.0)
-    assert json.dumps(upstream.key)
+    save_model(folder, model, {"system": "speechlm", "task": "pretrain", "model": to_dict(model.config)})
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("save", "layers", "width", "rate"),
+    [
+        (made_corpora.save_encoder, 3, 16, 50.0),
+        (_save_speechlm, 4, 16, 50.0),  # the outputs of both encoders
+        (save_tiny_recognizer, 2, 16, 25.0),  # audio-visual, heard alone
+        (heard_models.save_tiny, 3, 24, 25.0),  # two stacks and what they come to
+    ],
+)
+def test_every_kind_of_model_folder_is_heard(save: Callable[[Path], Path], layers: int, width: int, rate: float, tmp_path: Path) -> None:
+    upstream = open_upstream(save(tmp_path / "model"), "cpu")
+    assert (upstream.layers, upstream.width, upstream.frame_rate) == (layers, width, rate)
+    short, long = made_corpora.tone(500.0, 0.6), made_corpora.tone(700.0, 1.0)
+    together = upstream.states([short, long])
+    (alone,) = upstream.states([short])
+    torch.testing.assert_close(together[0], alone)
+    assert abs(len(together[1]) - rate) < 3  # convolutions lose some at the ends
