@@ -23,6 +23,7 @@ from avtlm.data.media import Clip
 from avtlm.data.sound import fit, mix_down, note_rate
 from avtlm.decoding.result import Transcript
 from avtlm.decoding.settings import DecodingConfig
+from avtlm.export.folder import DESCRIPTION, is_exported
 from avtlm.files import DEFAULT_MODEL
 from avtlm.hub import folder_of
 from avtlm.lips.crop import find_lips
@@ -47,7 +48,7 @@ LOUDEST = 32.0  # no sound within -1 and 1 gets there, however much noise was ad
 CHANNELS = 8
 GREY = np.array([0.299, 0.587, 0.114], np.float32)  # of red, green, blue, as in the luma plane of a video
 
-_opened: dict[tuple[Path, int], Transcriber] = {}  # the last model that was named, so that cell after cell need not open it again
+_opened: dict[tuple[Any, ...], Transcriber] = {}  # the last model that was named, so that cell after cell need not open it again
 
 
 def transcribe(
@@ -62,6 +63,8 @@ def transcribe(
     window: float = WINDOW,
     vad: str = "energy",
     min_silence: float = 0.5,
+    backend: str | None = None,
+    weights: str | None = None,
 ) -> Any:
     """The transcript of a clip, or those of a list of clips in their order: text, and words with start, end and confidence.
 
@@ -76,13 +79,14 @@ def transcribe(
         fps: pictures per second of pictures that come as an array.
         geometry, provider: how lips are cut and faces found; see avtlm.transcribe.transcribe.
         window, vad, min_silence: how files and sound of more than ``window`` seconds are divided.
+        backend, weights: see avtlm.transcribe.load_recognizer; ``onnx`` for a folder that `avtlm export` has written, ``int8`` for 8 bits.
 
     Returns:
         A Transcript for one clip, a list of them for a list.
 
     Raises:
         MediaError: a clip cannot be used; it is called by its path, or by its number in the list, from 0.
-        ValueError: no rate for an array of sound, an array of another kind, or an unknown modality.
+        ValueError: no rate for an array of sound, an array of another kind, or an unknown modality, backend or kind of weights.
         CheckpointError, HubError: there is no such model.
         MissingExtra: lips are needed and the extra ``lips`` is not installed.
     """
@@ -90,7 +94,7 @@ def transcribe(
     given: list[Any] = [clips] if single else list(clips)  # type: ignore[arg-type]
     if modality is not None and modality not in MODALITIES:
         raise ValueError(f"modality: {modality!r} is unknown; choose one of {', '.join(MODALITIES)}, or None for what there is.")
-    recognizer = _open(model)
+    recognizer = _open(model, backend, weights)
     if modality == "v" and recognizer.inputs.video_size is None:
         raise ValueError("modality: 'v' was asked for, but this model hears only; choose a.")
     searched = changed_decoding(recognizer, decoding)
@@ -129,15 +133,16 @@ def transcribe(
     return results[0] if single else [results[number] for number in range(len(given))]
 
 
-def _open(model: str | Path | Transcriber) -> Transcriber:
+def _open(model: str | Path | Transcriber, backend: str | None, weights: str | None) -> Transcriber:
     if isinstance(model, Transcriber):
-        return model
-    folder = folder_of(model) if Path(model) != DEFAULT_MODEL else Path(model)
-    if not (folder / WEIGHTS).exists():
-        return load_recognizer(folder)  # which says what is missing
-    key = (folder.resolve(), (folder / WEIGHTS).stat().st_mtime_ns)
+        return load_recognizer(model, backend, weights)
+    folder = Path(model) if Path(model) == DEFAULT_MODEL or is_exported(model) else folder_of(model)
+    marker = next((folder / name for name in (WEIGHTS, DESCRIPTION) if (folder / name).exists()), None)
+    if marker is None:
+        return load_recognizer(folder, backend, weights)  # which says what is missing
+    key = (folder.resolve(), marker.stat().st_mtime_ns, backend, weights)
     if key not in _opened:
-        recognizer = load_recognizer(folder)
+        recognizer = load_recognizer(folder, backend, weights)
         _opened.clear()
         _opened[key] = recognizer
     return _opened[key]

@@ -18,6 +18,7 @@ from typing import Any
 from avtlm import __version__
 from avtlm.files import DEFAULT_MODEL
 from avtlm.memory import use_huge_pages
+from avtlm.verbs import export as export_verb
 from avtlm.verbs import hub as hub_verbs
 from avtlm.verbs import pipeline as pipeline_verb
 from avtlm.verbs import sounds as sound_verbs
@@ -198,7 +199,8 @@ def _transcribe(options: argparse.Namespace) -> int:
         files = waiting
     failed = 0
     division = {"window": options.window, "vad": options.vad, "min_silence": options.min_silence}
-    for path, result in transcribe_each(files, options.model, options.modality, options.geometry, None, search, **division):
+    model = export_verb.chosen_model(options)
+    for path, result in transcribe_each(files, model, options.modality, options.geometry, None, search, **division):
         if isinstance(result, MediaError):
             print(f"avtlm: {_sentence(result)}", file=sys.stderr)
             failed += 1
@@ -217,7 +219,6 @@ def _stream(options: argparse.Namespace) -> int:
     from avtlm.data.live_input import DeviceInput, open_input
     from avtlm.decoding.result import Transcript
     from avtlm.live_captions import LiveCaptions, LiveOptions
-    from avtlm.transcribe import load_recognizer
 
     if len(options.files) != 1:
         return _wrong("--stream takes one file, or one microphone and camera (mic, mic+camera, alsa:default+v4l2:/dev/video0).")
@@ -226,7 +227,7 @@ def _stream(options: argparse.Namespace) -> int:
     if not options.window:
         return _wrong("--stream needs a window; give --window SECONDS, at least 1.")
     division = LiveOptions(window=options.window, vad=options.vad, min_silence=options.min_silence)
-    model = load_recognizer(options.model)
+    model = export_verb.chosen_model(options)
     captions = LiveCaptions(model, options.modality, False, division, options.decoding, options.geometry)
     source = open_input(options.files[0], "v" in captions.modality, options.real_time)
     captions.live = source.live
@@ -317,8 +318,10 @@ def _evaluate(options: argparse.Namespace) -> int:
     from avtlm.evaluation.corruption_plot import draw
     from avtlm.evaluation.corruptions import parse_corruptions
     from avtlm.evaluation.evaluate import evaluate
+    from avtlm.export.folder import is_exported
 
-    task = checkpoint.load_config(options.model).get("task") if Path(options.model).is_dir() else None
+    folder = Path(options.model).is_dir() and not is_exported(options.model)
+    task = checkpoint.load_config(options.model).get("task") if folder else None
     if (options.voices or options.vocoder or options.recognizer) and (task != "generation" or options.translation is not None):
         return _wrong("--voices, --vocoder and --recognizer are for models that write speech, and without --translation.")
     if task in ("speaker", "generation") or options.translation is not None:
@@ -577,6 +580,7 @@ def _parser() -> argparse.ArgumentParser:
 
     search = "change a decoding setting of the model: --decoding beam=20 (docs/decoding.md); may be given several times"
     transcribe.add_argument("--decoding", metavar="KEY=VALUE", action="append", default=[], help=search)
+    export_verb.add_choice(transcribe)
     long = transcribe.add_argument_group("long recordings", "They are divided at pauses; docs/long_recordings.md.")
     window = "seconds that are decoded at once (default: 20); longer files are divided; 0 takes every file whole"
     long.add_argument("--window", type=float, default=20.0, metavar="SECONDS", help=window)
@@ -719,6 +723,7 @@ def _parser() -> argparse.ArgumentParser:
     sound_verbs.add_verbs(verb)
     superb_verb.add_verb(verb)
     hub_verbs.add_verbs(verb)
+    export_verb.add_verb(verb)
 
     info = verb("info", _info, "show what a model folder, a manifest or a media file holds")
     info.add_argument("path", metavar="PATH")

@@ -44,6 +44,7 @@ EXTRAS = {
     "metrics": (("sacrebleu", "pystoi"), "scoring translations and enhanced speech"),
     "vad": (("silero_vad",), "a network that finds speech in long recordings (--vad silero)"),
     "hub": (("huggingface_hub",), "models by name from the Hugging Face hub (avtlm.load, avtlm.push_to_hub)"),
+    "export": (("onnx", "onnxruntime", "onnxscript"), "models as ONNX graphs (avtlm export, avtlm transcribe --backend onnx)"),
     "tensorboard": (("tensorboard",), "watching a training in TensorBoard"),
     "wandb": (("wandb",), "watching a training in Weights & Biases"),
 }

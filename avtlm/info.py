@@ -6,13 +6,14 @@ from typing import Any
 
 from avtlm import checkpoint
 from avtlm.data.manifest import VIDEO_FPS, Manifest, read_manifest, validate
+from avtlm.export.folder import describe, is_exported
 
 
 def info(path: str | Path) -> dict[str, Any]:
-    """Describe a model folder, a manifest (.jsonl, .tsv, or the folder of a manifest.jsonl) or a media file.
+    """Describe a model folder, an exported one, a manifest (.jsonl, .tsv, or the folder of a manifest.jsonl) or a media file.
 
     Returns:
-        A dictionary for display or JSON; its key ``kind`` is ``model``, ``manifest`` or ``media``.
+        A dictionary for display or JSON; its key ``kind`` is ``model``, ``export``, ``manifest`` or ``media``.
 
     Raises:
         CheckpointError, ManifestError, MediaError: the thing is missing or damaged.
@@ -20,6 +21,8 @@ def info(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     if path.suffix in (".jsonl", ".tsv") or (path / "manifest.jsonl").is_file():
         return _manifest_info(read_manifest(path))
+    if path.is_dir() and is_exported(path):
+        return _export_info(path)
     return _model_info(path) if path.is_dir() else _media_info(path)
 
 
@@ -36,6 +39,13 @@ def _model_info(folder: Path) -> dict[str, Any]:
         "decoding": checkpoint.load_decoding(folder),
         "config": config,
     }
+
+
+def _export_info(folder: Path) -> dict[str, Any]:
+    about = describe(folder)
+    files = {file.name: file.stat().st_size for file in sorted(folder.iterdir()) if file.is_file()}
+    said = {key: about.get(key) for key in ("system", "format", "opset", "weights")}
+    return {"kind": "export", "folder": str(folder), **said, "files": files}
 
 
 def _manifest_info(manifest: Manifest) -> dict[str, Any]:

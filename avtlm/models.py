@@ -14,8 +14,10 @@ from torch import nn
 
 from avtlm import checkpoint, config, systems
 from avtlm.checkpoint import CARD, CONFIG, WEIGHTS
+from avtlm.export.folder import check_choice, is_exported
 from avtlm.hub import folder_of
 from avtlm.model_card import UNKNOWN, licence_of, model_card, read_card
+from avtlm.nn.int8 import is_quantised, quantise
 from avtlm.protocols import DropsHeads
 from avtlm.recognizer import Recognizer
 from avtlm.transcriber import Transcriber
@@ -53,6 +55,8 @@ def load(
     revision: str | None = None,
     cache: str | Path | None = None,
     token: str | None = None,
+    backend: str | None = None,
+    weights: str | None = None,
 ) -> Any:
     """A model in evaluation mode, of whatever kind its folder holds.
 
@@ -60,6 +64,7 @@ def load(
         name: a model folder, or ``owner/name`` of the hub (extra ``hub``). A folder comes first.
         device: default: the GPU if there is one.
         revision, cache, token: of a model on the hub; see avtlm.hub.pull.
+        backend, weights: of a model that writes text, see avtlm.transcribe.load_recognizer; with ``int8`` the device is the CPU.
 
     Returns:
         An avtlm.transcriber.Transcriber (recognition, transcription), whose ``vocabulary`` and ``decoding`` come with it; or the model
@@ -68,9 +73,18 @@ def load(
     Raises:
         CheckpointError, ConfigError, VocabularyError: the folder is incomplete or damaged.
         HubError: the hub has no such model, or cannot be reached.
-        MissingExtra: a name of the hub without the extra ``hub``.
+        MissingExtra: a name of the hub without the extra ``hub``, or graphs without the extra ``export``.
+        ValueError: 8-bit weights or ONNX of a model that has no such thing.
     """
+    if is_exported(name):
+        from avtlm.export.exported import open_exported
+
+        check_choice(name, backend, weights)
+        return open_exported(name)
     folder = folder_of(name, revision, cache, token)
+    check_choice(folder, backend, weights)
+    if weights == "int8" and device is not None and torch.device(device).type != "cpu":
+        raise ValueError(f"device: {device} for a model with 8-bit weights, which are for a CPU; give cpu, or float32.")
     settings = checkpoint.load_config(folder)
     task = settings.get("task")
     model: nn.Module
@@ -90,6 +104,8 @@ def load(
     called = str(name) if Path(name) != folder else folder.resolve().name
     files = {path.name: path.read_bytes() for path in kept}
     _ORIGINS[model] = Origin(called, settings, files, licence_of(read_card(folder)))
+    if weights == "int8":
+        return quantise(model).eval()
     return model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
 
 
@@ -103,8 +119,10 @@ def save(model: nn.Module, folder: str | Path, licence: str | None = None) -> Pa
 
     Raises:
         CheckpointError: ``folder`` is something else than a model folder.
-        ValueError: this is no model of avtlm.
+        ValueError: this is no model of avtlm, or one that was exported or has 8-bit weights.
     """
+    if is_quantised(model) or (isinstance(model, Transcriber) and not isinstance(model, Recognizer | WholeModel)):
+        raise ValueError("save: this model has 8-bit weights, or was exported, and cannot be saved; save the one it was made from.")
     origin = _ORIGINS.get(model)
     settings = _settings(model, origin)
     inner = model.model if isinstance(model, WholeModel) else model

@@ -21,8 +21,10 @@ from avtlm.data.sound import read_track
 from avtlm.data.sound_stream import media_seconds
 from avtlm.decoding.result import Transcript
 from avtlm.decoding.settings import DecodingConfig
+from avtlm.export.folder import check_choice
 from avtlm.lips.crop import extract_lips
 from avtlm.lips.landmarks import FaceMesh, LandmarkProvider
+from avtlm.nn.int8 import quantise
 from avtlm.training.progress import track
 from avtlm.transcriber import Transcriber
 
@@ -123,21 +125,32 @@ def transcribe_each(
     yield from _recognise(recognizer, waiting, searched)
 
 
-def load_recognizer(model: str | Path | Transcriber) -> Transcriber:
-    """A model that writes text in evaluation mode, on the GPU if there is one.
+def load_recognizer(model: str | Path | Transcriber, backend: str | None = None, weights: str | None = None) -> Transcriber:
+    """A model that writes text in evaluation mode, on the GPU if there is one and it has a use for it.
+
+    Args:
+        backend: ``torch`` or ``onnx``, what has to compute; None for what the folder holds (avtlm.export).
+        weights: ``int8`` for 8-bit weights of linear layers, on the CPU (avtlm.nn.int8); None for those that there are.
 
     Raises:
         CheckpointError: the folder is incomplete or damaged.
-        ValueError: it holds a model that writes no text.
+        ValueError: it holds a model that writes no text, or no such backend or weights.
+        MissingExtra: graphs without the extra ``export``.
     """
     if isinstance(model, Transcriber):
+        if backend is not None or weights is not None:
+            raise ValueError("backend, weights: they are chosen when a model is opened, and this one is open already; give its folder.")
         return model
     if not Path(model).exists():
         raise checkpoint.CheckpointError(
             f"{model}: there is no such model; name its folder with --model, or make one by `make quickstart`."
         )
+    if check_choice(model, backend, weights):
+        from avtlm.export.exported import open_exported
+
+        return open_exported(model)
     recognizer: Transcriber = systems.load(model)
-    return systems.for_use(recognizer)
+    return systems.for_use(quantise(recognizer), "cpu") if weights == "int8" else systems.for_use(recognizer)
 
 
 def changed_decoding(recognizer: Transcriber, changes: Sequence[str]) -> DecodingConfig:

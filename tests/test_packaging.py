@@ -50,7 +50,7 @@ def test_every_requirement_is_pinned_for_the_tests() -> None:
     needed = names(project.split("dependencies = [", 1)[1])
     for line in section("project.optional-dependencies"):
         name, _, packages = line.partition(" = ")
-        if packages and name in ("lips", "synthetic", "demo", "shards", "s3", "cluster", "tensorboard", "wandb", "dev", "docs"):
+        if packages and name in ("lips", "synthetic", "demo", "shards", "export", "s3", "cluster", "tensorboard", "wandb", "dev", "docs"):
             needed |= names(packages)
     assert needed - pinned == set()
 

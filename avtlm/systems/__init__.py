@@ -178,9 +178,6 @@ def load(folder: str | Path) -> Any:
         CheckpointError: a file is missing or does not fit.
         VocabularyError, ValueError: the folder holds an encoder without heads, no vocabulary, or a model that writes no text.
     """
-    from avtlm.recognizer import DecodingConfig, Recognizer, RecognizerConfig
-    from avtlm.text.vocabulary import load_vocabulary
-
     settings = checkpoint.load_config(folder)
     _refuse_models_of_text(folder, settings)
     if settings.get("task") == "transcription":
@@ -195,17 +192,50 @@ def load(folder: str | Path) -> Any:
         raise ValueError(
             f"{folder}: a pre-trained encoder without a recogniser; fine-tune it first (avtlm train configs/vatlm/finetune_avsr.yaml)."
         )
+    model = _recognizer(folder, settings, checkpoint.load_decoding(folder))
+    checkpoint.load_into(model, folder)
+    return model.eval()
+
+
+def outline(folder: str | Path, settings: dict[str, Any], decoding: dict[str, Any]) -> Any:
+    """A recogniser, or a whole model that writes text, without weights (on the device ``meta``): what it takes in, its vocabulary and how
+    it searches are there, and what it computes without weights.
+
+    Args:
+        folder: where the vocabulary lies; there need be no weights.
+        settings: of config.yaml.
+        decoding: of decoding.yaml; empty for what the model asks for.
+
+    Raises:
+        ConfigError, VocabularyError: the folder describes something else, or lacks its vocabulary.
+    """
+    from avtlm.recognizer import DecodingConfig
+    from avtlm.text.vocabulary import load_vocabulary
+    from avtlm.whole_model import WholeModel
+
+    with torch.device("meta"):
+        if settings.get("task") == "recognition":
+            return _recognizer(folder, settings, decoding).eval()
+        system = find(settings["system"])
+        model = system.build(config.load(system.config_class(), settings["model"]))
+    searched = config.load(DecodingConfig, decoding) if decoding else None
+    return WholeModel(model, load_vocabulary(folder), searched).eval()
+
+
+def _recognizer(folder: str | Path, settings: dict[str, Any], decoding: dict[str, Any]) -> Any:
+    """The recogniser that settings describe, with fresh weights."""
+    from avtlm.recognizer import DecodingConfig, Recognizer, RecognizerConfig
+    from avtlm.text.vocabulary import load_vocabulary
+
     heads = config.load(RecognizerConfig, settings["model"])
     # decoding.yaml is the file that one may change without training anew.
-    decoding = config.load(DecodingConfig, checkpoint.load_decoding(folder) or config.to_dict(heads.decoding))
-    heads = dataclasses.replace(heads, decoding=decoding)
+    heads = dataclasses.replace(heads, decoding=config.load(DecodingConfig, decoding or config.to_dict(heads.decoding)))
     system = find(settings["system"])
     encoder = system.build(config.load(system.config_class(), heads.encoder))
     model = Recognizer(heads, encoder, load_vocabulary(folder))
     model.folder = Path(folder)
     model.geometry = settings.get("geometry", model.geometry)
-    checkpoint.load_into(model, folder)
-    return model.eval()
+    return model
 
 
 def _transcription(folder: str | Path) -> Any:
