@@ -80,13 +80,14 @@ def layer_weights(outcomes: Sequence[Outcome], path: str | Path, model: str) -> 
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     rows = [[*outcome.weights, *[0.0] * (layers - len(outcome.weights))] for outcome in outcomes]
-    axes.imshow(rows, cmap="Blues", vmin=0.0, vmax=max(max(row) for row in rows), aspect="auto")
+    # Each row has its own scale: one task that listens to a single layer would make all others pale.
+    axes.imshow([[weight / max(row) for weight in row] for row in rows], cmap="Blues", vmin=0.0, vmax=1.15, aspect="auto")
     for y, row in enumerate(rows):
         for x, weight in enumerate(row):
             axes.text(x, y, f"{100 * weight:.0f}", ha="center", va="center", fontsize=7, color="white" if weight > 0.6 * max(row) else INK)
     axes.set_xticks(range(layers), [str(layer) for layer in range(layers)], color=SOFT, fontsize=8)
     axes.set_yticks(range(len(rows)), [_name(outcome, outcomes) for outcome in outcomes], color=INK, fontsize=8)
-    axes.set_xlabel("hidden state (0 enters the first layer)", color=SOFT, fontsize=8)
+    axes.set_xlabel("hidden state, from the first to the last", color=SOFT, fontsize=8)
     axes.set_title(f"Layer weights, %: {model}", color=INK, fontsize=10, loc="left")
     axes.tick_params(length=0)
     for spine in axes.spines.values():
