@@ -21,6 +21,7 @@ from avtlm.memory import use_huge_pages
 from avtlm.verbs import export as export_verb
 from avtlm.verbs import hub as hub_verbs
 from avtlm.verbs import pipeline as pipeline_verb
+from avtlm.verbs import report as report_verb
 from avtlm.verbs import sounds as sound_verbs
 from avtlm.verbs import superb as superb_verb
 from avtlm.verbs import units as unit_verbs
@@ -719,6 +720,7 @@ def _parser() -> argparse.ArgumentParser:
     convert.add_argument("--averaged", action="store_true", help="of icefall: the running average of the weights (model_avg)")
 
     pipeline_verb.add_verb(verb)
+    report_verb.add_verb(verb)
     unit_verbs.add_verbs(verb)
     sound_verbs.add_verbs(verb)
     superb_verb.add_verb(verb)

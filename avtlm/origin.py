@@ -17,10 +17,9 @@ def machine() -> dict[str, Any]:
     """What the figures were measured on."""
     import torch
 
-    model = platform.processor() or platform.machine()
-    if Path("/proc/cpuinfo").exists():
-        names = [line.split(":", 1)[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
-        model = names[0] if names else model
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    model = names[0] if names else platform.processor() or platform.machine()
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {"processor": model, "cores": os.cpu_count(), "gpu": gpu, "python": platform.python_version(), "torch": torch.__version__}
 

@@ -5,7 +5,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from avtlm.evaluation.wer import align_words, word_errors
+from avtlm.evaluation.report.differences import marked_words
+from avtlm.evaluation.wer import word_errors
 
 INPUTS = {
     "a": ("Sound only", "what a microphone hears"),
@@ -16,8 +17,6 @@ LEGEND = (
     '<p class="legend"><span class="wrong">≠ heard <small>(said)</small></span> wrong word &ensp;'
     '<span class="missing">− said</span> missing word &ensp;<span class="extra">+ heard</span> extra word</p>'
 )
-# Sign, words for screen readers, CSS class.
-MARKS = {"substitute": ("≠", "wrong word:", "wrong"), "delete": ("−", "missing word:", "missing"), "insert": ("+", "extra word:", "extra")}
 
 
 @dataclass(frozen=True)
@@ -51,35 +50,36 @@ def marked(reference: str, heard: str) -> str:
     reference, heard = plain_words(reference), plain_words(heard)
     if not reference:
         return html.escape(heard) or '<span class="nothing">(nothing recognised)</span>'
-    pieces = []
-    for pair in align_words(reference, heard):
-        said, got = html.escape(pair.reference), html.escape(pair.hypothesis)
-        if pair.kind == "equal":
-            pieces.append(got)
-            continue
-        sign, words, kind = MARKS[pair.kind]
-        shown = {"wrong": f'{got} <small>(<span class="unseen">instead of </span>{said})</small>', "missing": said, "extra": got}[kind]
-        pieces.append(f'<span class="{kind}"><span aria-hidden="true">{sign}</span> <span class="unseen">{words} </span>{shown}</span>')
-    return " ".join(pieces)
+    return marked_words(reference, heard)
 
 
-def cards(reference: str, texts: Mapping[str, str], line: str = "") -> str:
-    """The three transcripts side by side.
+def cards(reference: str, texts: Mapping[str, str], line: str = "", feet: Mapping[str, str] | None = None, name: str = "") -> str:
+    """The transcripts of one model side by side.
 
     Args:
         reference: what was said; empty if nobody knows.
-        texts: by modality ``a``, ``v``, ``av``.
+        texts: by modality ``a``, ``v``, ``av``; a model that hears only has the first.
         line: a remark below, already escaped.
+        feet: what stands at the foot of a card, by modality, already escaped.
+        name: of the model, where there are several.
     """
-    boxes = [_card(modality, marked(reference, texts[modality]), score(reference, texts[modality])) for modality in INPUTS]
+    feet = feet or {}
+    boxes = [
+        _card(
+            modality, marked(reference, texts[modality]), score(reference, texts[modality]), feet.get(modality, ""), "h4" if name else "h3"
+        )
+        for modality in INPUTS
+        if modality in texts
+    ]
     said = plain_words(reference)
-    top = f'<p class="said"><span>Said</span> {html.escape(said)}</p>' if said else ""
+    top = f'<h3 class="model">{html.escape(name)}</h3>' if name else ""
+    top += f'<p class="said"><span>Said</span> {html.escape(said)}</p>' if said else ""
     below = LEGEND if said else '<p class="legend">Type what was said to see the word errors.</p>'
     remark = f'<p class="remark">{line}</p>' if line else ""
     return f'<div class="transcripts" aria-live="polite">{top}<div class="cards">{"".join(boxes)}</div>{below}{remark}</div>'
 
 
-def _card(modality: str, text: str, errors: Score | None) -> str:
+def _card(modality: str, text: str, errors: Score | None, foot: str, heading: str) -> str:
     title, what = INPUTS[modality]
     rate = ""
     if errors is not None:
@@ -89,8 +89,8 @@ def _card(modality: str, text: str, errors: Score | None) -> str:
             f"<span>{errors.errors} of {errors.words} words</span></div>"
         )
     return (
-        f'<section class="card {modality}" data-modality="{modality}"><h3>{title}<small>{what}</small></h3>'
-        f'<p class="text">{text}</p>{rate}</section>'
+        f'<section class="card {modality}" data-modality="{modality}"><{heading}>{title}<small>{what}</small></{heading}>'
+        f'<p class="text">{text}</p>{rate}{foot}</section>'
     )
 
 

@@ -98,6 +98,7 @@ def test_the_surface_of_the_command_line_is_frozen() -> None:
         "units reduce": ["--debug", "--durations", "--out", "labels"],
         "visualize alignment": ["--debug", "--layers", "--limit", "--model", "--out", "--seed", "--split", "--units", "manifest"],
         "pipeline": ["--again", "--debug", "configs"],
+        "report": ["--debug", "--manifest", "--modality", "--out", "--samples", "--seed", "--split", "--title", "folders"],
         "pull": ["--debug", "--revision", "name"],
         "push": ["--debug", "--licence", "--private", "model", "name"],
         "teach": ["--debug", "--device", "--labels", "--out", "--teachers", "manifest"],

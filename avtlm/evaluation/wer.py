@@ -111,7 +111,7 @@ def corpus_cer(pairs: Iterable[tuple[str, str]], spaces: bool = True, resamples:
 
 
 def corpus_per(pairs: Iterable[tuple[Sequence[str], Sequence[str]]], resamples: int = RESAMPLES, seed: int = 0) -> ErrorRate:
-    """Phone error rate of (reference, hypothesis) pairs of phones, as lists, with its 95 % bootstrap interval: the rate of words over phones.
+    """Phone error rate of (reference, hypothesis) pairs, lists of phones, with its 95 % bootstrap interval.
 
     Raises:
         ValueError: there are no pairs, or a phone is empty or has white space in it.

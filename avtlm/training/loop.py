@@ -3,8 +3,9 @@
     avtlm train configs/vatlm/tiny.yaml optim.lr=1e-3
 
 A run lives in one folder: ``model/`` (the checkpoint with its trainer state, replaced atomically), ``best/`` if validation chooses one, and
-``log.jsonl``. Started again with the same configuration it goes on where the last checkpoint is, and repeats the steps after it bit for
-bit. SIGTERM and Ctrl-C end it behind a step, with a checkpoint. Several processes (distributed.py) make the same updates as one.
+``log.jsonl``; ``starts.jsonl`` has machine, versions and command of every start. Started again with the same configuration it goes on where
+the last checkpoint is, and repeats the steps after it bit for bit. SIGTERM and Ctrl-C end it behind a step, with a checkpoint. Several
+processes (distributed.py) make the same updates as one.
 """
 
 import logging
@@ -28,6 +29,7 @@ from avtlm.data.seeds import seed_for
 from avtlm.data.spoken_clips import open_source
 from avtlm.files import write_text
 from avtlm.objectives.loss import Loss
+from avtlm.origin import note_start
 from avtlm.protocols import FollowsSteps
 from avtlm.training import distributed, run_folder, watching
 from avtlm.training.distributed import Parallel, whole
@@ -265,6 +267,7 @@ class Trainer:
         if self.processes.first:
             self.folder.mkdir(parents=True, exist_ok=True)
             write_text(self.folder / "config.yaml", config.to_yaml(settings))
+            note_start(self.folder, step=state.step, processes=self.processes.count)
         batches, meter = self.batches(), Meter()
         peak = peak_rate(self.device, settings.precision).flops * self.processes.count
         watched = (settings.tensorboard, settings.wandb, config.to_dict(settings))
