@@ -90,12 +90,14 @@ def export(model: str | Path, out: str | Path, format: str = "onnx", int8: bool 
         CheckpointError: the model folder is incomplete, or ``out`` is something else than an export.
         ExportError: a graph cannot be traced, or differs from the model by more than TOLERANCE; nothing is written then.
         MissingExtra: ONNX without the extra ``export``.
-        ValueError: an unknown format, 8 bits without ONNX, or a model that writes no text.
+        ValueError: an unknown format, 8 bits without ONNX, an older opset, or a model that writes no text.
     """
     if format not in FORMATS:
         raise ValueError(f"format: {format!r} is unknown; choose one of {', '.join(FORMATS)}.")
     if int8 and format != "onnx":
         raise ValueError("int8: only graphs of onnx have 8-bit weights; choose the format onnx, or avtlm.load(..., weights='int8').")
+    if opset < OPSET:
+        raise ValueError(f"opset: {opset}; what PyTorch writes is of opset {OPSET} or later, so give at least that.")
     folder = checkpoint.check(model)
     settings = checkpoint.load_config(folder)
     whole: Transcriber = systems.load(folder)

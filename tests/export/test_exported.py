@@ -89,6 +89,8 @@ def test_transcribe_takes_an_exported_folder(folder: Path, tmp_path: Path, capsy
         assert cli.main(given) == 0
         words.append(json.loads(capsys.readouterr().out)["words"])
     confidences = [[word.pop("confidence") for word in found] for found in words]
+    assert cli.main(["info", str(folder / "graphs")]) == 0
+    assert "onnx" in capsys.readouterr().out
     assert words[0] == words[1] == words[2] != []
     assert confidences[1] == confidences[2] == pytest.approx(confidences[0], abs=2e-3)
     sound = np.random.default_rng(0).normal(0, 0.1, 16000)

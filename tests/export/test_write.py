@@ -130,6 +130,8 @@ def test_what_cannot_be_exported_is_said(model: Path, tmp_path: Path) -> None:
         export(model, tmp_path / "out", format="tflite")
     with pytest.raises(ValueError, match="only graphs of onnx have 8-bit weights"):
         export(model, tmp_path / "out", format="torch_export", int8=True)
+    with pytest.raises(ValueError, match="opset: 11; what PyTorch writes is of opset 18 or later"):
+        export(model, tmp_path / "out", opset=11)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.tex").write_text("all of it")
     with pytest.raises(CheckpointError, match="is not a model folder"):
