@@ -35,7 +35,7 @@ def write_reports(out: Path, tasks: Sequence[Task], records: Records, rest: Iter
     Returns:
         ``out/manifest.jsonl``.
     """
-    rows = [_row(task, records[task.utterance.id]) for task in tasks if records[task.utterance.id]["status"] == "done"]
+    rows = [crop_row(task, records[task.utterance.id]) for task in tasks if records[task.utterance.id]["status"] == "done"]
     write_text(out / "report.jsonl", "".join(json.dumps(records[task.utterance.id]) + "\n" for task in tasks))
     write_text(out / "report.tsv", "\n".join([_HEAD, *(_line(task, records[task.utterance.id]) for task in tasks)]) + "\n")
     write_text(out / "summary.json", json.dumps(_summary(tasks, records, rows, others), indent=1) + "\n")
@@ -55,7 +55,8 @@ def _line(task: Task, record: dict[str, Any]) -> str:
     return "\t".join([task.utterance.id, *(" ".join(str(cell).split()) for cell in cells)])
 
 
-def _row(task: Task, record: dict[str, Any]) -> Utterance:
+def crop_row(task: Task, record: dict[str, Any]) -> Utterance:
+    """The row of a manifest for a clip that was done."""
     # The span is that of the source, not of the crops.
     extra = {"source_span" if key == "span" else key: value for key, value in task.utterance.extra.items()}
     return dataclasses.replace(

@@ -17,7 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from avtlm.data.manifest import ManifestError
+from avtlm.data.address import AddressError
+from avtlm.data.manifest import ManifestError, Utterance
 from avtlm.data.media import MediaError, write_clip, write_wav
 from avtlm.errors import MissingExtra
 from avtlm.files import atomic_path
@@ -31,8 +32,10 @@ from preprocess.clips import InputError, find_clips, other_files
 from preprocess.cluster import RUNNING, workforce
 from preprocess.journal import journal, read_journal
 from preprocess.lip_reports import write_reports
+from preprocess.lip_shards import LipShards
 from preprocess.lip_tasks import FORMATS, Options, Task
 from preprocess.pool import Crash, WorkforceError, run_tasks
+from preprocess.shards import ShardingError, parse_size
 
 log = logging.getLogger(__name__)
 
@@ -76,27 +79,79 @@ def run(
         MissingExtra: mediapipe, OpenCV or, for a cluster, Ray is not installed.
         WorkforceError: no such cluster, or no worker that can be used.
     """
-    known = {field.name for field in dataclasses.fields(Options)}
-    if unknown := sorted(set(options) - known):
-        raise InputError(f"option '{unknown[0]}' is unknown; known are {', '.join(sorted(known))}.")
-    chosen = Options(geometry=geometry, format=format, **options)
-    chosen.check()
     out = Path(out_dir)
-    root, clips, rest = find_clips(inputs)
-    tasks = [Task(str(path), utterance, str(out), chosen) for path, utterance in clips]
-    for task in tasks:
-        _ = task.span  # a wrong one is found before hours of work
-    out.mkdir(parents=True, exist_ok=True)
-    records = _work_off(tasks, out, str(root) if root else None, workers, cluster)
+    root, tasks, rest = _find(inputs, out, Options(geometry=geometry, format=format, **_known(options)))
+    records = _work_off(tasks, out, root, workers, cluster)
     manifest = write_reports(out, tasks, records, rest, other_files(inputs))
     if contact_sheet is not None and any(record["status"] == "done" for record in records.values()):
         write_contact_sheet(manifest, contact_sheet)
+    _conclude(out, tasks, records)
+    return manifest
+
+
+def run_to_shards(
+    inputs: str | Path | Sequence[str | Path],
+    work_dir: str | Path,
+    place: str | Path,
+    shard_size: int = 256 * 10**6,
+    workers: int | None = None,
+    cluster: str | None = None,
+    **options: Any,
+) -> str:
+    """Make lip crops of all clips and pack them into tar shards as they come; see `preprocess.lip_shards`.
+
+    Args:
+        inputs: as of `run`, but every row of a manifest needs a video.
+        work_dir: where clips lie until their shard has arrived, and where journal and reports go.
+        place: folder or address (``s3://bucket/corpus``) for the shards.
+        shard_size: bytes of media in a shard, about.
+        workers: as of `run`.
+        cluster: as of `run`; its machines have to see the input and `work_dir`. This program alone sends the shards.
+        options: fields of :class:`Options`.
+
+    Returns:
+        The index of the shards, which is the manifest of the corpus.
+
+    Raises:
+        ShardingError: the place holds other shards, or a shard cannot be written.
+        AddressError: the address cannot be used: no bucket, no permission, no connection.
+        Exception: what `run` raises.
+    """
+    out = Path(work_dir)
+    root, tasks, rest = _find(inputs, out, Options(**_known(options)))
+    if rest:
+        raise InputError(f"{len(rest)} rows of the manifest have no video, such as '{rest[0].id}'; pack them with preprocess.shards.")
+    with LipShards(place, out, tasks, read_journal(out / "report.jsonl"), shard_size) as packer:
+        records = _work_off(tasks, out, root, workers, cluster, packer)
+        write_reports(out, tasks, records, rest, other_files(inputs)).unlink()  # its files are in the shards
+        _conclude(out, tasks, records)
+        return packer.finish()
+
+
+def _known(options: dict[str, Any]) -> dict[str, Any]:
+    known = {field.name for field in dataclasses.fields(Options)}
+    if unknown := sorted(set(options) - known):
+        raise InputError(f"option '{unknown[0]}' is unknown; known are {', '.join(sorted(known))}.")
+    return options
+
+
+def _find(inputs: str | Path | Sequence[str | Path], out: Path, options: Options) -> tuple[str | None, list[Task], list[Utterance]]:
+    """Root of the input, its clips, and its rows without video; whatever would fail on every clip is found here."""
+    options.check()
+    root, clips, rest = find_clips(inputs)
+    tasks = [Task(str(path), utterance, str(out), options) for path, utterance in clips]
+    for task in tasks:
+        _ = task.span  # a wrong one is found before hours of work
+    out.mkdir(parents=True, exist_ok=True)
+    return str(root) if root else None, tasks, rest
+
+
+def _conclude(out: Path, tasks: Sequence[Task], records: dict[str, dict[str, Any]]) -> None:
     done = sum(record["status"] == "done" for record in records.values())
-    log.info("lip crops: %d of %d clips written to %s", done, len(tasks), out)
+    log.info("lip crops: %d of %d clips written", done, len(tasks))
     if not done and tasks:
         reasons = sorted({record["reason"] for record in records.values()})
         raise NothingUsableError(f"none of the {len(tasks)} clips could be used ({reasons[0]}); {out / 'report.tsv'} lists the reasons.")
-    return manifest
 
 
 def make_crops(provider: LandmarkProvider, task: Task) -> dict[str, Any]:
@@ -138,12 +193,20 @@ def _provider(options: Options, root: str | None) -> LandmarkProvider:
     return options.provider(root)
 
 
-def _work_off(tasks: list[Task], out: Path, root: str | None, workers: int | None, cluster: str | None) -> dict[str, dict[str, Any]]:
+def _work_off(
+    tasks: list[Task], out: Path, root: str | None, workers: int | None, cluster: str | None, packer: LipShards | None = None
+) -> dict[str, dict[str, Any]]:
     """Records by id; each is appended to ``report.jsonl`` as it comes, which is what a resumed run reads."""
     notes = out / "report.jsonl"
     before = read_journal(notes)
-    records = {task.utterance.id: before[task.utterance.id] for task in tasks if _is_done(task, before.get(task.utterance.id))}
+    finished = [task for task in tasks if (packer and packer.settled(task.utterance.id)) or _is_done(task, before.get(task.utterance.id))]
+    records = {task.utterance.id: before[task.utterance.id] for task in finished}
+    if packer is not None:
+        for name, record in records.items():
+            packer.note(name, record)
     left = [task for task in tasks if task.utterance.id not in records]
+    if packer is not None:
+        left.sort(key=lambda task: packer.turn(task.utterance.id))  # so that one shard after the other is full
     if not left:
         return records
     options = left[0].options
@@ -161,6 +224,8 @@ def _work_off(tasks: list[Task], out: Path, root: str | None, workers: int | Non
                 result = {"id": task.utterance.id, "source": task.source, "key": task.key, "status": "failed", "reason": result.reason}
             records[task.utterance.id] = result
             book.note(result)
+            if packer is not None:
+                packer.note(task.utterance.id, result)
             failed += result["status"] == "failed"
             progress.advance(note=f"{failed} failed")
     return records
@@ -194,6 +259,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--out", required=True, metavar="DIR", help="folder for video/, audio/, manifest.jsonl, report.tsv and report.jsonl"
     )
+    parser.add_argument("--shards", metavar="PLACE", help="pack clips into tar shards there as they come (folder or s3://bucket/corpus)")
+    parser.add_argument("--shard-size", type=parse_size, default="256MB", metavar="SIZE", help="media in a shard (default: %(default)s)")
     parser.add_argument("--workers", type=int, default=None, metavar="N", help="worker processes (default: one for each core)")
     parser.add_argument(
         "--cluster", nargs="?", const=RUNNING, metavar="ADDRESS", help="work on a Ray cluster (default address: the one that runs here)"
@@ -231,18 +298,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--contact-sheet", metavar="PNG", help="also write a picture of crops")
     given = vars(parser.parse_args(arguments))
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
+    inputs, out, place, size = (given.pop(name) for name in ("input", "out", "shards", "shard_size"))
+    if place is not None and given.pop("contact_sheet") is not None:
+        parser.error("--contact-sheet needs the crops that --shards takes away")
     try:
-        manifest = run(given.pop("input"), given.pop("out"), **given)
-    except (NothingUsableError, InputError, ManifestError, WorkforceError, MissingExtra, MediaError, OSError) as error:
+        written_to = run(inputs, out, **given) if place is None else run_to_shards(inputs, out, place, size, **given)
+    except (NothingUsableError, InputError, ManifestError, ShardingError, AddressError, WorkforceError) as error:
         print(f"avtlm-lip-roi: {error}", file=sys.stderr)
         return 1 if isinstance(error, NothingUsableError) else 2
-    summary = json.loads((manifest.parent / "summary.json").read_text())
+    except (MissingExtra, MediaError, OSError) as error:
+        print(f"avtlm-lip-roi: {error}", file=sys.stderr)
+        return 2
+    summary = json.loads((Path(out) / "summary.json").read_text())
     written, failed = summary["written"], summary["failed"]
-    print(f"{written} of {summary['clips']} clips written ({summary['frames']} frames), {len(failed)} failed: {manifest}")
+    print(f"{written} of {summary['clips']} clips written ({summary['frames']} frames), {len(failed)} failed: {written_to}")
     for name, reason in list(failed.items())[:20]:
         print(f"  {name}: {reason}")
     if len(failed) > 20:
-        print(f"  ... all of them in {manifest.parent / 'report.tsv'}")
+        print(f"  ... all of them in {Path(out) / 'report.tsv'}")
         for reason, count in summary["reasons"].items():
             print(f"  {count} x {reason}")
     if summary["no_videos"]:

@@ -49,7 +49,7 @@ class ShardingError(ValueError):
 
 
 @dataclass(frozen=True)
-class _Row:
+class Row:
     """One utterance to be written: its place in the manifest, its files by kind, its labels as text."""
 
     place: int
@@ -66,11 +66,11 @@ class _Row:
 
 
 @dataclass(frozen=True)
-class _Job:
+class Job:
     """One shard to be written."""
 
     number: int
-    rows: Sequence[_Row]
+    rows: Sequence[Row]
     key: str
 
     @property
@@ -112,7 +112,7 @@ def write_shards(
         WorkforceError: no such cluster, or no worker that can be used.
         MissingExtra: webdataset, or what the address or the cluster needs, is not installed.
     """
-    _tar_writer()
+    tar_writer()
     if shard_size < 1:
         raise ShardingError(f"shard size {shard_size}; give the bytes of a shard, such as 256MB.")
     store = open_store(out)
@@ -126,26 +126,26 @@ def write_shards(
             f"{out} holds shards of another manifest, of other files or of another size; choose another folder or address, or empty it."
         )
     store.prepare()
-    finished = _records(store, sizes, jobs)
+    finished = finished_shards(store, sizes, jobs)
     open_jobs = [job for job in jobs if job.number not in finished]
     log.info("%d of %d shards are there already", len(finished), len(jobs))
     media = next(iter(path for row in rows for path in row.files.values()), None)
     seen = store.path if isinstance(store, Folder) else None
     with workforce(cluster, workers, seen, [media] if media else []) as force, bar("shards", len(open_jobs)) as progress:
-        for number, result in run_tasks(_write, open_jobs, functools.partial(open_store, str(out)), force, attempts=2):
+        for number, result in run_tasks(write_shard, open_jobs, functools.partial(open_store, str(out)), force, attempts=2):
             if isinstance(result, Crash):
                 raise ShardingError(f"{store.address}/{open_jobs[number].name}: {result.reason}; start again to go on.")
             if isinstance(result, str):
                 raise ShardingError(result)
             progress.advance()
-    _write_index(store, jobs, key)
+    write_index(store, jobs, key)
     return index
 
 
-def _rows(manifest: Manifest, split: str | None, units: str | Path | None) -> list[_Row]:
+def _rows(manifest: Manifest, split: str | None, units: str | Path | None) -> list[Row]:
     """What is to be written, in the order of the manifest; everything that is missing is found here."""
     labels = None if units is None else read_labels(units)
-    rows: list[_Row] = []
+    rows: list[Row] = []
     missing: list[str] = []
     for place, utterance in enumerate(manifest):
         if split is not None and utterance.split != split:
@@ -154,7 +154,7 @@ def _rows(manifest: Manifest, split: str | None, units: str | Path | None) -> li
         missing += [f"{path} of utterance '{utterance.id}'" for path in files.values() if not Path(path).is_file()]
         if labels is not None and utterance.id not in labels:
             raise ShardingError(f"{units}: no labels for utterance '{utterance.id}'; run avtlm units over the manifest again.")
-        rows.append(_Row(place, utterance, files, None if labels is None else labels[utterance.id].astype(np.int32)))
+        rows.append(Row(place, utterance, files, None if labels is None else labels[utterance.id].astype(np.int32)))
     if missing:
         raise ShardingError(f"{manifest.source}: {len(missing)} files are missing, the first is {missing[0]}; avtlm info lists them all.")
     if not rows:
@@ -162,9 +162,9 @@ def _rows(manifest: Manifest, split: str | None, units: str | Path | None) -> li
     return rows
 
 
-def _jobs(rows: Sequence[_Row], shard_size: int) -> list[_Job]:
+def _jobs(rows: Sequence[Row], shard_size: int) -> list[Job]:
     """Rows in the order of a hash of their ids, cut where a shard is full; within a shard in the order of the manifest."""
-    groups: list[list[_Row]] = [[]]
+    groups: list[list[Row]] = [[]]
     filled = 0
     for row in sorted(rows, key=lambda row: seed_for("shard", row.utterance.id)):
         size = sum(os.path.getsize(path) for path in set(row.files.values())) + (0 if row.units is None else row.units.nbytes)
@@ -177,11 +177,12 @@ def _jobs(rows: Sequence[_Row], shard_size: int) -> list[_Job]:
     for number, group in enumerate(groups):
         group.sort(key=lambda row: row.place)
         key = hashlib.sha256("\n".join(row.state for row in group).encode()).hexdigest()[:16]
-        jobs.append(_Job(number, tuple(group), key))
+        jobs.append(Job(number, tuple(group), key))
     return jobs
 
 
-def _tar_writer() -> Any:
+def tar_writer() -> Any:
+    """The class that writes tar files; raises MissingExtra where it is not installed."""
     try:
         from webdataset.writer import TarWriter
     except ImportError as error:
@@ -203,13 +204,13 @@ class _Digest(io.RawIOBase):
         return int(self.file.write(content))
 
 
-def _write(store: Store, job: _Job) -> str | None:
+def write_shard(store: Store, job: Job) -> str | None:
     """Write one shard and, after it, its part of the index. Returns what is wrong, if anything is."""
     try:
         with store.writing(job.name) as temporary:
             with open(temporary, "wb") as file:
                 digest = _Digest(file)
-                with _tar_writer()(digest, user="avtlm", group="avtlm", encoder=False, mtime=0.0) as tar:
+                with tar_writer()(digest, user="avtlm", group="avtlm", encoder=False, mtime=0.0) as tar:
                     for row in job.rows:
                         tar.write({"__key__": f"{row.place:08d}", **_members(row)})
             lines = list(_index_lines(temporary, job))
@@ -224,7 +225,7 @@ def _write(store: Store, job: _Job) -> str | None:
     return None
 
 
-def _members(row: _Row) -> dict[str, bytes]:
+def _members(row: Row) -> dict[str, bytes]:
     """Files of one utterance by the end of their names."""
     members = {"json": json.dumps(_plain(row), ensure_ascii=False).encode()}
     for kind, path in row.files.items():
@@ -236,21 +237,21 @@ def _members(row: _Row) -> dict[str, bytes]:
     return members
 
 
-def _ending(row: _Row, kind: str) -> str:
+def _ending(row: Row, kind: str) -> str:
     """A video file that holds the sound as well is written once."""
     path = row.files[kind]
     first = next(other for other in MEDIA if row.files.get(other) == path)
     return f"{first}{Path(path).suffix.lower()}"
 
 
-def _plain(row: _Row) -> dict[str, Any]:
+def _plain(row: Row) -> dict[str, Any]:
     """The row of the manifest without its paths and without what is at its default."""
     defaults = dataclasses.asdict(Utterance(id=row.utterance.id))
     values = dataclasses.asdict(row.utterance)
     return {key: value for key, value in values.items() if key not in MEDIA and (key == "id" or value != defaults[key])}
 
 
-def _index_lines(path: Path, job: _Job) -> Iterator[str]:
+def _index_lines(path: Path, job: Job) -> Iterator[str]:
     """Rows of the index from the tar file as it was written."""
     with tarfile.open(path) as tar, open(path, "rb") as file:
         found = {}
@@ -265,7 +266,7 @@ def _index_lines(path: Path, job: _Job) -> Iterator[str]:
         yield json.dumps({**_plain(row), "shard": job.number, "members": members, **labels}, ensure_ascii=False)
 
 
-def _records(store: Store, sizes: Mapping[str, int], jobs: Sequence[_Job]) -> dict[int, tuple[Shard, list[str]]]:
+def finished_shards(store: Store, sizes: Mapping[str, int], jobs: Sequence[Job]) -> dict[int, tuple[Shard, list[str]]]:
     """Finished shards by number, with their rows of the index; the others must be (re)written. ``sizes`` is what the store holds."""
     texts = store.read([job.record for job in jobs if job.name in sizes and job.record in sizes])
     found = {}
@@ -282,11 +283,11 @@ def _records(store: Store, sizes: Mapping[str, int], jobs: Sequence[_Job]) -> di
     return found
 
 
-def _write_index(store: Store, jobs: Sequence[_Job], key: str) -> None:
+def write_index(store: Store, jobs: Sequence[Job], key: str) -> None:
     """All rows in the order of the manifest; shards that belong to nothing any more are removed."""
     shards, lines = [], {}
     sizes = store.sizes()
-    records = _records(store, sizes, jobs)
+    records = finished_shards(store, sizes, jobs)
     for job in jobs:
         if job.number not in records:
             raise ShardingError(f"{store.address}/{job.name}: was changed while the others were written; start again.")
