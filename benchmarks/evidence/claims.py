@@ -240,11 +240,29 @@ _TEACHERS = Trial(
     tuple(Comparison("distilled", "scratch", (measure,), True) for measure in one_encoder.MEASURES),
 )
 
+_SUPERB = Trial(
+    "superb",
+    "Four tasks of SUPERB in miniature, by the frozen encoders of these pre-trainings and small heads",
+    "features",
+    "results/{row}/{measure}",
+    {"speechlm_with": "speech and text", "speechlm_without": "speech alone", "FBANK": "filter banks"},
+    (
+        Measure("PR/PER", "phonemes: PER, %"),
+        Measure("ASR/WER", "words: WER, %"),
+        Measure("KS/accuracy", "keywords: accuracy, %", higher=True),
+        Measure("SID/accuracy", "speakers: accuracy, %", higher=True),
+    ),
+    (
+        Comparison("speechlm_with", "speechlm_without", ("PR/PER", "ASR/WER")),
+        Comparison("speechlm_with", "FBANK", ("PR/PER", "ASR/WER", "KS/accuracy")),
+    ),
+)
+
 CLAIMS: dict[str, Claim] = {
     "vatlm": Claim("VATLM", "Do text, and sound without lips, in pre-training lower word errors?", (_KINDS, _START)),
     "avhubert": Claim("AV-HuBERT", "Do lips lower word errors in noise?", (_LIPS,)),
     "speecht5": Claim("SpeechT5", "Does each part of pre-training on unpaired speech and text help every task?", (_SPOKEN, _SPEAKING)),
-    "speechlm": Claim("SpeechLM", "Does unpaired text in pre-training lower word errors?", (_unpaired("speechlm"),)),
+    "speechlm": Claim("SpeechLM", "Does unpaired text in pre-training lower word errors?", (_unpaired("speechlm"), _SUPERB)),
     "speechut": Claim("SpeechUT", "Does unpaired text in pre-training lower word errors?", (_unpaired("speechut"),)),
     "mmspeech": Claim("MMSpeech", "Do five tasks on speech, text and pairs lower character errors?", (_MANDARIN,)),
     "mt4ssl": Claim("MT4SSL", "Are two kinds of targets better than either?", (_targets("digits", True), _targets("commands", False))),

@@ -36,6 +36,20 @@ def speaking(reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {"results": {"wer": found}, "utterances": reports[0]["utterances"], **_shared(reports)}
 
 
+def superb(reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Reports of benchmarks.superb: figures by encoder, task and metric."""
+    found: list[dict[str, dict[str, dict[str, float]]]] = []
+    for report in reports:
+        figures: dict[str, dict[str, dict[str, float]]] = {}
+        for row in report["rows"]:
+            for encoder, value in row["figures"].items():
+                figures.setdefault(encoder, {}).setdefault(row["task"], {})[row["metric"]] = value
+        found.append(figures)
+    seconds = sum(each for report in reports for encoders in report["seconds"].values() for each in encoders.values())
+    plan = {**reports[0]["size"], "seeds": len(reports)}
+    return {"results": together(found), "plan": plan, "seconds": {"total": round(seconds, 1)}, "machine": reports[0]["machine"]}
+
+
 def _with_intervals(found: dict[str, Any], reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Word errors by row and condition, with the intervals over utterances if there is one report alone."""
     if len(reports) > 1:

@@ -40,26 +40,36 @@ class Run:
         minutes: what it takes on two cores, roughly, until there are results that say it.
         needs: its options that name folders of recordings, and which ones of `RECORDINGS`.
         merge: of recipes, which are run once for every seed: makes one report of theirs.
+        size: of a recipe, where everything is not as small as it gets.
+        options: further ones of a recipe; ``{out}`` is the folder of all runs, ``{folder}`` that of this one and its ``{seed}``.
+        behind: the run that has to be there before, whose models ``options`` name.
     """
 
     module: str
     minutes: float
     needs: tuple[tuple[str, str], ...] = ()
     merge: Merge | None = None
+    size: str = "default"
+    options: tuple[str, ...] = ()
+    behind: str | None = None
 
     @property
     def shown(self) -> str:
         """The command as a page shows it."""
         command = [f"python -m {self.module}", *(f"{option} DIR" for option, _ in self.needs)]
-        return " ".join([*command, "--seed N"] if self.merge else command)
+        words = ["DIR" if "/" in word else word for word in self.options if "{folder}" not in word and word != "--json"]
+        return " ".join([*command, *words, "--seed N"] if self.merge else command)
 
 
+MODEL = "{out}/unpaired_text/pretrain_{seed}/speechlm_%s/model"
+SUPERB = ("--model", MODEL % "with", MODEL % "without", "--tasks", "KS", "SID", "PR", "ASR", "--json", "{folder}/report.json")
 RUNS: dict[str, Run] = {
     "lips_and_text": Run("benchmarks.lips_and_text", 100),
     "quickstart": Run("demos.quickstart", 45, merge=recipes.quickstart),
     "spoken_ablation": Run("benchmarks.spoken_ablation", 180),
     "speaking": Run("demos.speaking", 105, merge=recipes.speaking),
     "unpaired_text": Run("benchmarks.unpaired_text", 150),
+    "superb": Run("benchmarks.superb", 120, merge=recipes.superb, size="small", options=SUPERB, behind="unpaired_text"),
     "mandarin": Run("benchmarks.mandarin", 120),
     "self_supervised": Run("benchmarks.self_supervised", 60, (("--speech", "speech"),)),
     "one_encoder": Run("benchmarks.one_encoder", 60, (("--digits", "speech"), ("--noise", "noise"))),
@@ -140,9 +150,10 @@ def commands(name: str, settings: Settings) -> list[list[str]]:
     """What is started for a run, one behind the other; paths are absolute."""
     run, folder = RUNS[name], (settings.out / name).resolve()
     if run.merge is not None:
-        size = "smoke" if settings.smoke else "default"
+        size = "smoke" if settings.smoke else run.size
         return [
-            [run.module, "--out", str(folder / str(seed)), "--seed", str(seed), "--size", size] for seed in range(1, settings.seeds + 1)
+            [run.module, "--out", str(one), "--seed", str(seed), "--size", size, *_options(name, settings, seed)]
+            for seed, one in ((seed, folder / str(seed)) for seed in range(1, settings.seeds + 1))
         ]
     needed: list[str] = []
     for option, kind in run.needs:
@@ -154,8 +165,19 @@ def commands(name: str, settings: Settings) -> list[list[str]]:
     return [[run.module, *needed, "--out", str(folder), "--json", str(results), "--seeds", str(settings.seeds), "--size", size]]
 
 
+def _options(name: str, settings: Settings, seed: int) -> list[str]:
+    """Further options of a recipe, with the folders of this call."""
+    out = settings.out.resolve()
+    return [word.format(out=out, folder=out / name / str(seed), seed=seed) for word in RUNS[name].options]
+
+
 def missing(name: str, settings: Settings) -> str | None:
-    """Which recordings a run needs that nobody named; None if it can start."""
+    """What a run needs that is not there: recordings that nobody named, or models of a run before it; None if it can start."""
+    behind = RUNS[name].behind
+    if behind is not None:
+        models = [word for seed in range(1, settings.seeds + 1) for word in _options(name, settings, seed) if word.endswith("/model")]
+        if not all(Path(model).is_dir() for model in models):
+            return f"needs the models of the run {behind}, which has to end well before it"
     lacking = [kind for _, kind in RUNS[name].needs if settings.folder(kind) is None]
     if not lacking:
         return None

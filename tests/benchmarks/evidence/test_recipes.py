@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from benchmarks.evidence.claims import CLAIMS
-from benchmarks.evidence.recipes import quickstart, speaking, together
+from benchmarks.evidence.recipes import quickstart, speaking, superb, together
 
 CONDITIONS = ("clean", "10", "5", "0", "-5", "-10")
 SHARED: dict[str, Any] = {"seconds": {"corpus": 5.0, "total": 100.0}, "machine": {"cores": 2}}
@@ -61,3 +61,29 @@ def test_a_judge_that_was_not_there_every_time_is_left_out() -> None:
         "avtlm": {"recorded": {"mean": 15.0, "seeds": [10.0, 20.0]}, "synthesised": {"mean": 20.0, "seeds": [20.0, 20.0]}}
     }
     assert found["plan"] == {"corpus": "default", "changes": [], "seeds": 2}
+
+
+def heard(value: float) -> dict[str, Any]:
+    """As benchmarks.superb writes it."""
+    metrics = {"PR": ["PER"], "ASR": ["WER", "WER with language model"], "KS": ["accuracy"], "SID": ["accuracy"]}
+    encoders = ("FBANK", "speechlm_with", "speechlm_without")
+    return {
+        "rows": [
+            {"task": task, "metric": name, "figures": {label: value + place for place, label in enumerate(encoders)}}
+            for task, names in metrics.items()
+            for name in names
+        ],
+        "seconds": {task: dict.fromkeys(encoders, 2.0) for task in metrics},
+        "size": {"voices": [4, 2, 2]},
+        "machine": {"cores": 2},
+    }
+
+
+def test_figures_of_superb_are_found_by_encoder_task_and_metric() -> None:
+    found = superb([heard(10.0), heard(30.0)])
+    [trial] = [trial for trial in CLAIMS["speechlm"].trials if trial.run == "superb"]
+    for place, row in enumerate(("FBANK", "speechlm_with", "speechlm_without")):
+        for measure in trial.measures:
+            assert trial.seeds(found, row, measure) == [10.0 + place, 30.0 + place]
+    assert found["seconds"] == {"total": 48.0}
+    assert found["plan"] == {"voices": [4, 2, 2], "seeds": 2}

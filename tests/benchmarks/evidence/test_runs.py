@@ -15,7 +15,7 @@ from rich.console import Console
 
 from benchmarks.evidence import __main__ as evidence
 from benchmarks.evidence.page import PAGE
-from benchmarks.evidence.runs import ROOT, RUNS, Settings, Stopped, commands, duration, read_results, run_all, start
+from benchmarks.evidence.runs import ROOT, RUNS, Settings, Stopped, commands, duration, missing, read_results, run_all, start
 from tests.benchmarks.evidence.made_results import report, write
 from tests.benchmarks.evidence.test_page import in_favour
 from tests.benchmarks.evidence.test_recipes import quick
@@ -97,6 +97,18 @@ def test_runs_without_their_recordings_are_left_out(tmp_path: Path) -> None:
     assert [each.how for each in ended] == ["done", "left out"]
     assert ended[1].why.startswith("needs NOISE=DIR, ")
     assert given(machine.started[0], "--speech") == str(tmp_path.resolve())
+
+
+def test_a_run_waits_for_the_models_of_the_one_before_it(tmp_path: Path) -> None:
+    asked = settings(tmp_path, seeds=2)
+    [ended] = run_all(["superb"], asked, quiet(), start=Machine())
+    assert (ended.how, ended.why) == ("left out", "needs the models of the run unpaired_text, which has to end well before it")
+    for command in commands("superb", asked):
+        for model in (word for word in command if word.endswith("/model")):
+            assert missing("superb", asked) is not None
+            Path(model).mkdir(parents=True)
+    assert missing("superb", asked) is None
+    assert RUNS["superb"].shown == "python -m benchmarks.superb --model DIR DIR --tasks KS SID PR ASR --seed N"
 
 
 def test_progress_says_what_is_left_by_what_earlier_runs_took(tmp_path: Path) -> None:
