@@ -63,10 +63,20 @@ class Transcriber(nn.Module, abc.ABC):
         Raises:
             ValueError: settings or files that do not fit this model; see avtlm.decoding.search.
         """
+        self.open_search(decoding or self.decoding)  # what does not fit is told before anything is computed
+        return self.search_encoded(batch, *self.encode(batch), decoding)
+
+    @torch.inference_mode()
+    def search_encoded(
+        self, batch: Batch, encoded: Tensor, lengths: Tensor, decoding: DecodingConfig | None = None
+    ) -> list[list[Hypothesis]]:
+        """`search` for those who look at what `encode` gave as well, so that nothing is encoded twice.
+
+        Args:
+            encoded, lengths: of `encode` for this batch.
+        """
         decoding = decoding or self.decoding
-        find = self.open_search(decoding)
-        encoded, lengths = self.encode(batch)
-        return find(encoded, lengths, self._limit(batch, decoding))
+        return self.open_search(decoding)(encoded, lengths, self._limit(batch, decoding))
 
     def open_search(self, decoding: DecodingConfig) -> Search:
         """The search that settings describe; its files are read once.

@@ -12,11 +12,17 @@ from avtlm.data.noise import measured_snr
 from avtlm.files import DEFAULT_MODEL
 from avtlm.transcribe import transcribe
 from demos import noisy_clip
-from demos.noisy_clip import CLEAN, Studio, gather_voices, length, pick_examples, read_noise
-from demos.noisy_speech import Page, about_model, build, example_corpus, launch, main, remark
+from demos.demo_answers import Page, remark
+from demos.demo_examples import example_corpus, gather_voices, pick_examples
+from demos.demo_page import build
+from demos.demo_reading import Reader
+from demos.noisy_clip import CLEAN, OpenedClip, OvertakenError, Studio, length, read_noise
+from demos.noisy_speech import about_model, launch, main
 from tests import made_media
 from tests.demos import made_demo
 from tests.made_model import save_tiny_recognizer, tiny_recognizer
+
+BABBLE = ("babble", 0.0, None)
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +37,7 @@ def bad(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="module")
 def page(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Page:
-    studio = Studio(tiny_recognizer(), gather_voices(corpus), tmp_path_factory.mktemp("lips"))
+    studio = Studio([Reader("tiny", tiny_recognizer())], gather_voices(corpus), tmp_path_factory.mktemp("lips"))
     return Page(studio, pick_examples(corpus, 3))
 
 
@@ -47,16 +53,20 @@ def test_a_clip_in_clean_sound_reads_as_the_command_line_writes_it(page: Page) -
     clip = page.studio.open(path)
     outcome = page.studio.listen(clip)
     assert np.array_equal(outcome.wave, clip.wave)
+    (readings,) = outcome.readings.values()
+    assert list(readings) == ["a", "v", "av"]
     for modality in ("v", "av"):
-        assert outcome.texts[modality] == transcribe([path], page.studio.recognizer, modality)[0].text
-    assert set(outcome.texts) == {"a", "v", "av"}
+        expected = transcribe([path], page.studio.readers[0].model, modality)[0]
+        assert readings[modality].transcript.text == expected.text
+        assert readings[modality].transcript.words == expected.words
+        assert readings[modality].transcript.duration == expected.duration
 
 
 def test_lips_are_found_once_and_kept_as_a_playable_video(page: Page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clip = page.studio.open(page.examples[0].path)
     frames = read_clip(clip.lips, audio=False).frames
     assert frames is not None
-    assert frames.shape == (len(clip.video), 288, 288)
+    assert frames.shape == (len(clip.pictures), 288, 288)
     monkeypatch.setattr(noisy_clip, "extract_lips", lambda *_: pytest.fail("looked for the face again"))
     copy = tmp_path / "copied by the server.mp4"
     copy.write_bytes(page.examples[0].path.read_bytes())
@@ -65,7 +75,7 @@ def test_lips_are_found_once_and_kept_as_a_playable_video(page: Page, tmp_path: 
 
 def test_the_oldest_clips_are_forgotten_with_their_files(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(noisy_clip, "KEPT_CLIPS", 1)
-    studio = Studio(tiny_recognizer(), gather_voices(corpus), tmp_path)
+    studio = Studio([Reader("tiny", tiny_recognizer())], gather_voices(corpus), tmp_path)
     first = studio.open(corpus.parent / "clip0.mp4")
     second = studio.open(corpus.parent / "clip1.mp4")
     assert not first.lips.exists()
@@ -103,54 +113,147 @@ def test_an_example_does_not_babble_behind_itself(page: Page) -> None:
     ],
 )
 def test_a_bad_upload_gives_one_sentence_and_the_next_one_works(case: str, reason: str, page: Page, bad: dict[str, Path]) -> None:
-    reference, message, sound, lips, transcripts = page.upload(str(bad[case]), "babble", 0, None)
-    assert (reference, sound, lips) == ("", None, None)
-    assert 'role="alert"' in message
-    assert reason in message
-    assert bad[case].name in message
-    assert str(bad[case].parent) not in message  # visitors need not know where the server keeps files
-    assert "appear here" in transcripts
-    assert page.upload(str(page.examples[0].path), "babble", 0, None)[2] is not None
+    answer, lips = page.show(str(bad[case]), "", BABBLE)
+    assert (answer.sound, answer.timeline, lips) == (None, "", None)
+    assert answer.message is not None
+    assert 'role="alert"' in answer.message
+    assert reason in answer.message
+    assert bad[case].name in answer.message
+    assert str(bad[case].parent) not in answer.message  # visitors need not know where the server keeps files
+    assert "appear here" in str(answer.transcripts)
+    assert page.show(str(page.examples[0].path), "", BABBLE)[0].sound is not None
 
 
 def test_a_clip_that_is_gone_is_named(page: Page) -> None:
-    assert "gone.mp4: is no longer there" in page.upload("/nowhere/gone.mp4", "babble", 0, None)[1]
+    assert "gone.mp4: is no longer there" in str(page.show("/nowhere/gone.mp4", "", BABBLE)[0].message)
 
 
 def test_no_clip_is_no_error(page: Page) -> None:
-    assert page.upload(None, "babble", 0, None)[:4] == ("", "", None, None)
-    assert page.remix(None, "", "babble", 0, None)[:2] == ("", None)
+    answer, lips = page.show(None, "", BABBLE)
+    assert (answer.message, answer.sound, lips) == ("", None, None)
+    assert page.remix(None, "", BABBLE).message == ""
 
 
 def test_choosing_an_example_fills_everything(page: Page) -> None:
-    video, reference, message, sound, lips, transcripts = page.choose(1, "white", -5, None)
-    assert (video, reference, message) == (str(page.examples[1].path), "lay red soon", "")
-    rate, wave = sound
+    video, reference = page.pick(1)
+    assert (video, reference) == (str(page.examples[1].path), "lay red soon")
+    answer, lips = page.show(video, reference, ("white", -5, None))
+    assert answer.message == ""
+    assert answer.sound is not None
+    rate, wave = answer.sound
     assert (rate, wave.dtype) == (16000, np.int16)
-    assert Path(lips).exists()
-    assert transcripts.count("WER") == 3
-    assert "white noise at −5 dB" in transcripts
+    assert Path(str(lips)).exists()
+    assert str(answer.transcripts).count("WER") == 3
+    assert "white noise at −5 dB" in str(answer.transcripts)
+    assert str(answer.timeline).count('class="lane"') == 6  # lips, sound, three readings, the ruler
 
 
 def test_an_uploaded_clip_has_no_error_rate_until_somebody_types_what_was_said(page: Page) -> None:
     path = str(page.examples[0].path)
-    assert "WER" not in page.upload(path, "babble", 0, None)[4]
-    assert page.rescore(path, "bin blue now", "babble", 0, None).count("WER") == 3
+    assert "WER" not in str(page.show(path, "", BABBLE)[0].transcripts)
+    assert str(page.remix(path, "bin blue now", BABBLE).transcripts).count("WER") == 3
+
+
+def test_what_was_read_before_is_not_read_again(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
+    reader = page.studio.readers[0]
+    path, read = str(page.examples[2].path), reader._read
+    counted: list[str] = []
+    monkeypatch.setattr(reader, "_read", lambda item, seconds: counted.append(item.id) or read(item, seconds))
+    first = page.show(path, "", BABBLE)[0]
+    assert len(counted) == 3
+    page.remix(path, "", ("babble", -5, None))
+    assert len(counted) == 5  # what the lips say is known
+    again = page.remix(path, "set green again", BABBLE)
+    assert len(counted) == 5
+    assert again.timeline == first.timeline
+
+
+def test_an_answer_that_nobody_waits_for_is_given_up_between_two_readings(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, reader = str(page.examples[0].path), page.studio.readers[0]
+    page.studio.open(path)
+    counted: list[str] = []
+
+    def read(clip: str, modality: str, wave: np.ndarray, crops: np.ndarray) -> Any:
+        counted.append(modality)
+        page.wishes.note("someone", ("babble", 3, None))  # the slider moves on
+        return Reader.read(reader, clip, modality, wave, crops)
+
+    monkeypatch.setattr(reader, "read", read)
+    page.wishes.note("someone", ("babble", 2, None))
+    answer = page.remix(path, "", ("babble", 2, None), "someone")
+    assert answer.kept
+    assert counted == ["a"]
+    assert not page.remix(path, "", ("babble", 3, None), "someone").kept
+    assert not page.remix(path, "", ("babble", 2, None), "another").kept  # visitors do not stop each other
+
+
+def test_a_new_clip_is_answered_in_the_noise_that_was_chosen_last(page: Page) -> None:
+    path = str(page.examples[0].path)
+    page.wishes.note("mover", BABBLE)
+    page.pick(0, "mover")
+    assert page.remix(path, "", BABBLE, "mover").kept  # asked for before the clip was changed
+    answer, lips = page.show(path, "", BABBLE, "mover")
+    assert not answer.kept
+    page.pick(0, "mover")
+    page.wishes.note("mover", ("white", 5, None))  # while the clip waits in the queue
+    answer, lips = page.show(path, "", BABBLE, "mover")
+    assert answer.kept
+    assert lips is not None
+    assert not page.remix(path, "", ("white", 5, None), "mover").kept
+
+
+def test_visitors_who_left_are_forgotten(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("demos.demo_answers.MOST_VISITORS", 2)
+    for visitor in ("one", "two", "three"):
+        page.wishes.note(visitor, BABBLE)
+    assert page.wishes.wanted("one", ("white", 0, None))  # nothing is known of this visitor
+    assert not page.wishes.wanted("three", ("white", 0, None))
+    page.wishes.forget("three")
+    assert page.wishes.wanted("three", ("white", 0, None))
+
+
+def test_an_unwanted_answer_is_an_error_of_its_own(page: Page) -> None:
+    clip = page.studio.open(page.examples[0].path)
+    with pytest.raises(OvertakenError):
+        page.studio.listen(clip, wanted=lambda: False)
+
+
+def test_several_models_read_the_same_clip(corpus: Path, tmp_path: Path) -> None:
+    readers = [Reader("first", tiny_recognizer()), Reader("second", tiny_recognizer())]
+    pair = Page(Studio(readers, gather_voices(corpus), tmp_path), pick_examples(corpus, 1))
+    answer, _ = pair.show(*pair.pick(0), BABBLE)
+    markup = str(answer.transcripts)
+    assert markup.index(">first</h3>") < markup.index(">second</h3>")
+    assert markup.count("data-modality=") == 6
+    assert markup.count('class="remark"') == 1
+    assert str(answer.timeline).count('class="lane"') == 9
+
+
+def test_a_model_that_wants_its_lips_cut_otherwise_gets_them_so(corpus: Path, tmp_path: Path) -> None:
+    other = tiny_recognizer()
+    other.geometry = "auto_avsr"
+    studio = Studio([Reader("first", tiny_recognizer()), Reader("second", other)], gather_voices(corpus), tmp_path)
+    clip: OpenedClip = studio.open(corpus.parent / "clip0.mp4")
+    assert list(clip.crops) == ["avhubert", "auto_avsr"]
+    assert not np.array_equal(clip.crops["avhubert"], clip.crops["auto_avsr"])
+    texts = {name: each["v"].transcript.text for name, each in studio.listen(clip).readings.items()}
+    assert texts["second"] == transcribe([corpus.parent / "clip0.mp4"], other, "v")[0].text
 
 
 def test_without_a_sound_file_the_sound_is_clean_and_the_page_says_so(page: Page) -> None:
     path = str(page.examples[0].path)
-    message, (_, wave), transcripts = page.remix(path, "", "file", -10, None)
-    assert "Choose a sound file" in message
-    assert np.array_equal(wave, page.studio.open(path).wave)
-    assert "clean sound" in transcripts
+    answer = page.remix(path, "", ("file", -10, None))
+    assert "Choose a sound file" in str(answer.message)
+    assert answer.sound is not None
+    assert np.array_equal(answer.sound[1], page.studio.open(path).wave)
+    assert "clean sound" in str(answer.transcripts)
 
 
 def test_a_bad_noise_file_gives_one_sentence(page: Page, bad: dict[str, Path], tmp_path: Path) -> None:
     path = str(page.examples[0].path)
-    assert "text.mp4: is not a media file" in page.remix(path, "", "file", 0, str(bad["text"]))[0]
+    assert "text.mp4: is not a media file" in str(page.remix(path, "", ("file", 0, str(bad["text"]))).message)
     silent = made_demo.save_noise(tmp_path, loudness=0)
-    assert "noise.wav: is silent" in page.remix(path, "", "file", 0, str(silent))[0]
+    assert "noise.wav: is silent" in str(page.remix(path, "", ("file", 0, str(silent))).message)
 
 
 def test_a_noise_file_of_hours_is_refused_before_it_is_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,7 +269,7 @@ def test_length_is_that_of_the_time_stamps(tmp_path: Path) -> None:
 
 def test_warnings_of_a_clip_are_told(page: Page, tmp_path: Path) -> None:
     path = made_media.write_media(tmp_path / "two.mp4", made_media.two_faces(0.8), audio=made_media.chirps(0.8))
-    assert "2 faces" in page.upload(str(path), "babble", CLEAN, None)[4]
+    assert "2 faces" in str(page.show(str(path), "", ("babble", CLEAN, None))[0].transcripts)
 
 
 def test_the_remark_escapes_what_it_tells(page: Page) -> None:
@@ -208,6 +311,7 @@ def test_a_small_corpus_is_drawn_when_there_is_none(tmp_path: Path, monkeypatch:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
+        (["--models", "model", "model"], "--models names one folder twice; name different ones to compare."),
         (["--model", "nowhere"], "nowhere: there is no such model; name its folder with --model, or make one by `make quickstart`."),
         (
             ["--model", "model", "--corpus", "nowhere"],
