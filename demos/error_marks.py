@@ -65,7 +65,9 @@ def cards(reference: str, texts: Mapping[str, str], line: str = "", feet: Mappin
     """
     feet = feet or {}
     boxes = [
-        _card(modality, marked(reference, texts[modality]), score(reference, texts[modality]), feet.get(modality, ""), "h4" if name else "h3")
+        _card(
+            modality, marked(reference, texts[modality]), score(reference, texts[modality]), feet.get(modality, ""), "h4" if name else "h3"
+        )
         for modality in INPUTS
         if modality in texts
     ]
