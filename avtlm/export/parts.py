@@ -135,8 +135,8 @@ class HearFeatures(nn.Module):
         super().__init__()
         self.system = system
 
-    def forward(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        encoded: tuple[Tensor, Tensor] = self.system.encode_features(features, lengths)
+    def forward(self, features: Tensor, feature_lengths: Tensor) -> tuple[Tensor, Tensor]:
+        encoded: tuple[Tensor, Tensor] = self.system.encode_features(features, feature_lengths)
         return encoded
 
 
@@ -166,7 +166,9 @@ def _encoders(model: Transcriber) -> Iterator[Part]:
             audio, lengths = _waves(sizes, draw)
             return system.features(Batch(("clip",) * len(audio), "recognition", audio=audio, audio_lengths=lengths))
 
-        yield Part("encoder", HearFeatures(system), {"features": frames, "lengths": rows}, _ENCODED, make_features, _frames_of_clips)
+        yield Part(
+            "encoder", HearFeatures(system), {"features": frames, "feature_lengths": rows}, _ENCODED, make_features, _frames_of_clips
+        )
         return
     if inputs.waveform:
         samples = {0: "utterances", 1: "samples"}

@@ -13,7 +13,7 @@ from avtlm import systems
 from avtlm.checkpoint import CheckpointError
 from avtlm.export import programs, write
 from avtlm.export.onnx_files import Session, quantise
-from avtlm.export.parts import TRACED, Part, Sizes, for_export, parts_of
+from avtlm.export.parts import CHECKED, TRACED, Part, Sizes, for_export, parts_of
 from avtlm.export.write import Exported, ExportError, compare, export
 from tests.export.made_models import MODELS, save, waveform
 
@@ -80,6 +80,22 @@ def test_a_graph_that_differs_is_refused_and_leaves_nothing(model: Path, tmp_pat
     with pytest.raises(ExportError, match=r"encoder_a: encoded of the exported graph differs from the model by .* more than 1e-04"):
         export(model, tmp_path / "out", format="torch_export")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_kind_of_model_has_parts_whose_inputs_and_outputs_have_names_of_their_own(name: str) -> None:
+    for part in parts_of(MODELS[name]()):
+        assert not set(part.inputs) & set(part.outputs), part.name
+        inputs = part.make(TRACED, torch.Generator().manual_seed(0))
+        with torch.inference_mode():
+            assert len(part.module(*inputs)) == len(part.outputs)
+        for (given, axes), value in zip(part.inputs.items(), inputs, strict=True):
+            fixed = {axis: value.shape[axis] for axis in axes}
+            other = part.make(CHECKED[1], torch.Generator().manual_seed(0))[list(part.inputs).index(given)]
+            assert all(other.shape[axis] != size for axis, size in fixed.items()), f"{part.name}: {given} is tried at one size only"
+            assert [size for axis, size in enumerate(other.shape) if axis not in axes] == [
+                size for axis, size in enumerate(value.shape) if axis not in axes
+            ]
 
 
 class Doubled(nn.Module):
