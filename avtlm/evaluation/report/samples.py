@@ -184,7 +184,6 @@ def alignments(model: "Transcriber", item: "Item") -> tuple[str, Mapping[str, tu
     import torch
 
     from avtlm.data.dataset import collate
-    from avtlm.decoding.attention_times import attention_weights
     from avtlm.decoding.next_tokens import heard_frames
 
     device = next(model.parameters()).device
@@ -204,7 +203,7 @@ def alignments(model: "Transcriber", item: "Item") -> tuple[str, Mapping[str, tu
             maps["ctc"] = log_probs[0][:frames][:, rows].exp().cpu().numpy().T, [*_names(symbols, rows[:-1]), "(blank)"]
         if heads.decoder is not None:
             said = torch.tensor([[heads.start, *best.tokens]], device=device)
-            weights, _ = attention_weights(heads.decoder, said[:, :-1], encoded, lengths)
+            weights, _ = heads.decoder.look(said[:, :-1], encoded, lengths)
             looks = weights[:, 0].float().mean((0, 1))[:, : int(lengths[0])]
             maps["attention"] = looks.cpu().numpy(), _names(symbols, best.tokens)
     return best.text, maps
