@@ -26,9 +26,11 @@ from avtlm.data.container import (
     segment_is_cut,
     video_stream,
 )
+from avtlm.data.structure import faults
 
 LUMA_8_BIT = {"yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p", "yuv440p", "nv12", "nv16", "nv21", "gray"}
 FULL_RANGE = 2  # AVCOL_RANGE_JPEG
+ONE_TO_ONE = {"mpeg1video", "mpeg2video", "mpeg4", "mjpeg"}  # codings in which every packet is a picture
 # Limited-range luma to full range, rounded.
 STRETCH = np.clip(np.round((np.arange(256) - 16.0) * 255.0 / 219.0), 0, 255).astype(np.uint8).tobytes()
 
@@ -74,6 +76,7 @@ class FrameStream:
             self._cut = (container.format.name == "mpeg" and ends_in_a_packet(self.path, self.content)) or (
                 "matroska" in container.format.name and segment_is_cut(self.path, self.content)
             )
+            self._faults = faults(container.format.name, self.path, self.content)
             self._lists_frames = container.format.name != "avi"  # which lists empty chunks, that repeat a frame, as well
             yield from self._resample(stream, timed_frames(container, stream, self.path, self.info))
 
@@ -140,19 +143,22 @@ class FrameStream:
             warnings.append(f"the picture stands still for {longest:.1f} s because the file holds no frames there")
         elif longest > 1.6 * shortest:
             warnings.append("variable frame rate, resampled by time stamps")
-        promised = float(stream.duration * stream.time_base) if stream.duration and stream.time_base else 0.0
+        promised = _promised(stream)
         listed = stream.frames if self._lists_frames else 0
         if listed and promised and stream.average_rate and abs(listed - promised * float(stream.average_rate)) > 1.5:
             if listed > count + 1:
                 warnings.append(f"the file lists {listed} frames but shows {count} (an edit list, or damage)")
             listed = 0
         short = listed > count + 1 or promised > seconds + max(0.12, 2.5 / rate)
+        warnings.extend(f"damaged: {fault}" for fault in self._faults)
+        if not short and promised > seconds + 1.5 / rate:
+            warnings.append(f"the file promises {promised:.2f} seconds of video, {seconds:.2f} are there")
         if short or self._cut:
             have, want = (f"{count}", f"{listed} frames") if listed else (f"{seconds:.2f}", f"{promised:.2f} seconds of video")
             reason = (
-                f"is damaged: only {have} of {want} can be decoded"
-                if short
-                else f"is cut off in the middle of a packet, after {count} frames"
+                f"is cut off in the middle of a packet, after {count} frames"
+                if self._cut
+                else f"is damaged: only {have} of {want} can be decoded"
             )
             if self.damaged == "refuse":
                 raise MediaError(self.path, f"{reason}.")
@@ -164,6 +170,17 @@ class FrameStream:
         picture = frame.to_ndarray(format="rgb24") if self.colour else grey(frame)
         rotation = self.info["rotation"]
         return np.ascontiguousarray(np.rot90(picture, rotation // 90)) if rotation else picture
+
+
+def _promised(stream: VideoStream) -> float:
+    """Seconds of video that the file says it has; 0 if it does not say. Matroska's own length is that of its longest track."""
+    if stream.duration and stream.time_base:
+        return float(stream.duration * stream.time_base)
+    try:
+        hours, minutes, seconds = (float(part) for part in stream.metadata.get("DURATION", "").split(":"))
+    except ValueError:
+        return 0.0
+    return 3600 * hours + 60 * minutes + seconds
 
 
 def grey(frame: VideoFrame) -> np.ndarray:
@@ -179,7 +196,7 @@ def grey(frame: VideoFrame) -> np.ndarray:
 
 def timed_frames(container: InputContainer, stream: VideoStream, path: Path, info: dict[str, Any]) -> Iterator[tuple[float, VideoFrame]]:
     """Frames with their presentation time in seconds, strictly increasing; packets that cannot be decoded are counted in ``info``."""
-    bad = 0
+    bad = fed = shown = 0
     stopped = ""
     untimed = 0
     last: float | None = None
@@ -193,6 +210,7 @@ def timed_frames(container: InputContainer, stream: VideoStream, path: Path, inf
         except PYAV_ERRORS as error:
             stopped = describe(error)
             break
+        fed += packet.size > 0
         try:
             frames = packet.decode()
         except PYAV_ERRORS as error:
@@ -201,6 +219,7 @@ def timed_frames(container: InputContainer, stream: VideoStream, path: Path, inf
                 break
             continue
         for frame in frames:
+            shown += 1
             at = float(frame.pts * frame.time_base) if frame.pts is not None and frame.time_base else None
             if at is None or (last is not None and at <= last):
                 untimed += 1
@@ -213,5 +232,7 @@ def timed_frames(container: InputContainer, stream: VideoStream, path: Path, inf
         info["warnings"].append(f"{bad} video packets could not be decoded ({stopped})")
     elif stopped:
         info["warnings"].append(f"reading stopped early ({stopped})")
+    elif shown < fed and stream.codec_context.name in ONE_TO_ONE:
+        info["warnings"].append(f"{fed - shown} of {fed} coded pictures could not be decoded")
     if untimed:
         info["warnings"].append(f"{untimed} frames without a usable time stamp were placed by the frame rate")

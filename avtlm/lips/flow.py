@@ -12,12 +12,12 @@ import numpy as np
 
 from avtlm.lips.align import MOUTH, opencv
 
-BOUND = 1.5  # pixels of the crop by which eyes and nose, and the lips, may arrive beside the next detection
+BOUND = 2.0  # pixels of the crop by which eyes and nose, and the lips, may arrive beside the next detection
 HEAD = (27, 30, 33, 36, 39, 42, 45)  # nose and corners of the eyes
 LIPS = (48, 51, 54, 57)  # corners and middles of the outer lip
 EYES = 74.0  # pixels of the crop between the outer corners of the eyes (of the mean face)
-FINE = 60  # pixels between them that pictures are thinned out to
-WINDOW, LEVELS = 15, 2  # pixels around a point that are followed, and how often they are halved
+FINE = 45  # pixels between them that pictures are thinned out to
+WINDOW, LEVELS = 11, 1  # pixels around a point that are followed, and how often they are halved
 STEPS = (3, 10, 0.03)  # of the search for a point: until it moves by less than the last, ten at most
 
 

@@ -299,7 +299,7 @@ def test_reasons_that_differ_in_numbers_alone_are_counted_together() -> None:
 
 
 def test_the_manifest_says_how_landmarks_were_found(corpus: Path, tmp_path: Path) -> None:
-    for name, stride, expected in (("auto", "auto", {"stride": "auto", "bound": 1.5}), ("two", 2, {"stride": 2})):
+    for name, stride, expected in (("auto", "auto", {"stride": "auto", "bound": 2.0}), ("two", 2, {"stride": 2})):
         manifest = run([corpus / "s1" / "two.mp4"], tmp_path / name, workers=0, stride=stride)
         assert read_manifest(manifest)[0].extra["landmarks"] == expected
         report = json.loads((manifest.parent / "report.jsonl").read_text())["report"]
