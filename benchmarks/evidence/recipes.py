@@ -23,9 +23,14 @@ def together(values: Sequence[Any]) -> Any:
 
 
 def quickstart(reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Reports of demos.quickstart: word errors in noise, and those of the two starts, each the mean over the report's own fine-tunings."""
+    """Reports of demos.quickstart: word errors in noise, and those of the two starts, each the mean over the report's own fine-tunings; of
+    one report alone each of these fine-tunings is a seed."""
     noise = _with_intervals(together([report["wer"] for report in reports]), reports)
-    starts = {start: together([report["pretrained_vs_scratch"][f"{start}_mean"] for report in reports]) for start in STARTS}
+    compared = [report["pretrained_vs_scratch"] for report in reports]
+    if len(compared) == 1:
+        starts = {start: together([run["wer"] for run in compared[0][start]]) for start in STARTS}
+    else:
+        starts = {start: together([one[f"{start}_mean"] for one in compared]) for start in STARTS}
     return {"results": {"noise": noise, "start": starts}, **_shared(reports)}
 
 

@@ -15,7 +15,8 @@ def quick(seed: int, error: float) -> dict[str, Any]:
     """As demos.quickstart writes it."""
     noise = {modality: {name: error + place for place, name in enumerate(CONDITIONS)} for modality in ("a", "v", "av")}
     mean = {modality: {"clean": error, "0": error + 1} for modality in ("a", "v", "av")}
-    starts = {"labels": 100, "steps": 200, "pretrained": [], "scratch": [], "pretrained_mean": mean, "scratch_mean": mean}
+    runs = [{"seed": each, "wer": {modality: {"clean": error + each, "0": error} for modality in ("a", "v", "av")}} for each in (1, 2, 3)]
+    starts = {"labels": 100, "steps": 200, "pretrained": runs, "scratch": runs, "pretrained_mean": mean, "scratch_mean": mean}
     known = {modality: {key: [9.0, 11.0] for key in CONDITIONS} for modality in noise}
     return {
         "wer": noise,
@@ -52,6 +53,11 @@ def test_quickstarts_give_every_figure_of_their_claims() -> None:
                 assert [seed - seeds[0] for seed in seeds] == [0.0, 10.0, 50.0]
     assert found["plan"] == {"corpus": "default", "seeds": 3, "seeds_of_fine_tuning": 3}
     assert found["seconds"] == {"total": 300.0}
+
+
+def test_the_fine_tunings_of_one_quickstart_alone_are_its_seeds() -> None:
+    starts = quickstart([quick(1, 10.0)])["results"]["start"]
+    assert starts["scratch"]["av"] == {"clean": {"mean": 12.0, "seeds": [11.0, 12.0, 13.0]}, "0": {"mean": 10.0, "seeds": [10.0] * 3}}
 
 
 def test_a_judge_that_was_not_there_every_time_is_left_out() -> None:
