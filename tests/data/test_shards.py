@@ -23,6 +23,7 @@ from avtlm.training.stream import BatchStream
 from avtlm.units.features import FeatureConfig, Features
 from preprocess.shards import write_shards
 from tests.made_corpus import LETTERS, MadeCorpus, make_corpus
+from tests.made_store import s3_server
 from tests.training.made_runs import pretraining, run, same
 
 
@@ -110,6 +111,16 @@ def test_a_url_names_shards_as_well(shards: Path, tmp_path: Path) -> None:
     near, far = dataset(shards, "shards"), dataset(shards.as_uri(), "shards", shards=config)
     assert all(equal(near.item(index), far.item(index)) for index in range(len(near)))
     assert len(list((tmp_path / "cache").glob("*.tar"))) == len(list(shards.glob("*.tar")))
+
+
+def test_workers_of_a_training_read_from_a_bucket(corpus: MadeCorpus, shards: Path, tmp_path: Path) -> None:
+    """They are forked from a process that has spoken to the bucket itself."""
+    with s3_server("bucket"):
+        write_shards(corpus.clips, "s3://bucket/corpus", 900_000, corpus.units, workers=0)
+        near, far = stream(shards, "shards", 0), stream("s3://bucket/corpus", "shards", 2, shards=ShardConfig(cache=str(tmp_path)))
+        steps = len(near.plan(0))
+        assert taken(far, 0, 1, steps) == taken(near, 0, 1, steps)
+    assert len(list(tmp_path.glob("*.tar"))) == len(list(shards.glob("*.tar")))
 
 
 def test_units_are_made_of_shards_as_of_files(corpus: MadeCorpus, shards: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
