@@ -259,8 +259,10 @@ class MaskTask(Task[C]):
     def _invert(self, masked: Tensor, hop: int, samples: int) -> np.ndarray:
         """(rows, frames, bins) -> (rows, samples)."""
         size = self.config.fft
-        waves = torch.istft(masked.cpu().transpose(1, 2), size, hop, window=torch.hann_window(size), center=True, length=samples)
-        return waves.numpy()
+        # The last window may end some samples before the clip does.
+        reached = min(samples, size // 2 + hop * (masked.shape[1] - 1))
+        waves = torch.istft(masked.cpu().transpose(1, 2), size, hop, window=torch.hann_window(size), center=True, length=reached)
+        return nn.functional.pad(waves, (0, samples - reached)).numpy()
 
 
 class Enhancement(MaskTask[EnhancementConfig]):
