@@ -26,8 +26,9 @@ from avtlm.protocols import ShowsLayers
 
 FBANK = "fbank"
 FBANK_BANDS, FBANK_DELTA = 80, 5
+LEAST_DEVIATION = 1e-4  # of a log energy or a delta, over a clip; rounding alone makes 1e-6
 TOLERANCE = 5  # frames that a length may be off, s3prl's TOLERABLE_SEQLEN_DIFF
-FORMAT = 1  # of what the states are; another number makes caches void
+FORMAT = 2  # of what the states are; another number makes caches void
 BATCH_SECONDS = 120.0  # of sound that is encoded at once, with padding
 
 
@@ -101,9 +102,9 @@ class FilterBank(Upstream):
         bands = kaldi.fbank(torch.from_numpy(wave)[None].float(), num_mel_bins=FBANK_BANDS, sample_frequency=SAMPLE_RATE).t()[None]
         delta = torchaudio.functional.compute_deltas(bands, FBANK_DELTA)
         features = torch.cat([bands, delta, torchaudio.functional.compute_deltas(delta, FBANK_DELTA)], 1)[0].t()
-        if len(features) == 1:
-            return features - features
-        return (features - features.mean(0)) / (features.std(0) + 1e-10)
+        # A value that stays the same, as bands above the sound's own range do, is 0; divided by almost nothing it would be thousands.
+        centred, deviation = features - features.mean(0), features.std(0, unbiased=len(features) > 1)
+        return torch.where(deviation > LEAST_DEVIATION, centred / deviation.clamp(min=LEAST_DEVIATION), 0.0)
 
 
 class ModelStates(Upstream):

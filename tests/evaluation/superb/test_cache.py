@@ -111,6 +111,16 @@ def test_filter_banks_have_deltas_and_no_mean() -> None:
     torch.testing.assert_close(states.std(0), torch.ones(1, 240), atol=1e-3, rtol=0)
 
 
+def test_bands_that_hold_nothing_are_zero() -> None:
+    low = np.repeat(made_corpora.tone(300.0, 0.25), 2)  # as if from 8 kHz, with digital silence behind it
+    for wave in (np.concatenate([low, np.zeros(4000, dtype=np.float32)]), np.zeros(8000, dtype=np.float32)):
+        (states,) = FilterBank().states([wave])
+        assert float(states.abs().max()) < 10.0
+    assert not states.any()
+    (single,) = FilterBank().states([made_corpora.tone(400.0, 0.03)])  # one window has no deviation
+    assert not single.any()
+
+
 def test_batches_have_a_largest_size_with_their_padding() -> None:
     assert groups([3, 4, 9, 1, 20], 10) == [[0, 1], [2], [3], [4]]
     assert groups([1, 1], 0) == [[0], [1]]
