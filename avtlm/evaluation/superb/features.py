@@ -28,7 +28,7 @@ FBANK = "fbank"
 FBANK_BANDS, FBANK_DELTA = 80, 5
 LEAST_DEVIATION = 1e-4  # of a log energy or a delta, over a clip; rounding alone makes 1e-6
 TOLERANCE = 5  # frames that a length may be off, s3prl's TOLERABLE_SEQLEN_DIFF
-FORMAT = 2  # of what the states are; another number makes caches void
+FORMAT = 1  # of what the states are; another number makes caches void
 BATCH_SECONDS = 120.0  # of sound that is encoded at once, with padding
 
 
