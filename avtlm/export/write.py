@@ -108,7 +108,7 @@ def export(model: str | Path, out: str | Path, format: str = "onnx", int8: bool 
         graphs = write_graphs(whole, for_export(systems.load(folder)), temporary, format, int8, opset)
         start = [] if whole.heads.transducer is None else whole.heads.transducer.initial_state(1)[0].tolist()
         found = Exported(Path(out), format, "int8" if int8 else "float32", opset if format == "onnx" else None, graphs, start)
-        about = {"format": format, "opset": found.opset, "weights": found.weights, "start": start, "tolerance": TOLERANCE}
+        about: dict[str, Any] = {"format": format, "opset": found.opset, "weights": found.weights, "start": start, "tolerance": TOLERANCE}
         about |= {"system": settings["system"], "avtlm": __version__, "torch": torch.__version__}
         about["graphs"] = {name: asdict(graph) for name, graph in graphs.items()}
         (temporary / DESCRIPTION).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
