@@ -1,7 +1,8 @@
 """Which figures of which run test which claim. What is published, and where, stands in docs/evidence.md.
 
-A claim is decided by the comparisons that are marked so here, which were chosen before the runs; all others are shown with their own words
-beside them. Names of rows and measures are those of the benchmarks that make them.
+A claim is decided by the comparisons that are marked so here, chosen before the runs but for those of MT4SSL and AV-HuBERT, whose figures
+were there already. All others are shown with their own words beside them. Names of rows and measures are those of the benchmarks that make
+them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -241,7 +242,7 @@ _TEACHERS = Trial(
 )
 
 _SUPERB = Trial(
-    "superb",
+    "superb_speechlm",
     "Four tasks of SUPERB in miniature, by the frozen encoders of these pre-trainings and small heads",
     "features",
     "results/{row}/{measure}",

@@ -87,7 +87,7 @@ def heard(value: float) -> dict[str, Any]:
 
 def test_figures_of_superb_are_found_by_encoder_task_and_metric() -> None:
     found = superb([heard(10.0), heard(30.0)])
-    [trial] = [trial for trial in CLAIMS["speechlm"].trials if trial.run == "superb"]
+    [trial] = [trial for trial in CLAIMS["speechlm"].trials if trial.run == "superb_speechlm"]
     for place, row in enumerate(("FBANK", "speechlm_with", "speechlm_without")):
         for measure in trial.measures:
             assert trial.seeds(found, row, measure) == [10.0 + place, 30.0 + place]

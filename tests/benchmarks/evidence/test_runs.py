@@ -101,14 +101,14 @@ def test_runs_without_their_recordings_are_left_out(tmp_path: Path) -> None:
 
 def test_a_run_waits_for_the_models_of_the_one_before_it(tmp_path: Path) -> None:
     asked = settings(tmp_path, seeds=2)
-    [ended] = run_all(["superb"], asked, quiet(), start=Machine())
+    [ended] = run_all(["superb_speechlm"], asked, quiet(), start=Machine())
     assert (ended.how, ended.why) == ("left out", "needs the models of the run unpaired_text, which has to end well before it")
-    for command in commands("superb", asked):
+    for command in commands("superb_speechlm", asked):
         for model in (word for word in command if word.endswith("/model")):
-            assert missing("superb", asked) is not None
+            assert missing("superb_speechlm", asked) is not None
             Path(model).mkdir(parents=True)
-    assert missing("superb", asked) is None
-    assert RUNS["superb"].shown == "python -m benchmarks.superb --model DIR DIR --tasks KS SID PR ASR --seed N"
+    assert missing("superb_speechlm", asked) is None
+    assert RUNS["superb_speechlm"].shown == "python -m benchmarks.superb --model DIR DIR --tasks KS SID PR ASR --seed N"
 
 
 def test_progress_says_what_is_left_by_what_earlier_runs_took(tmp_path: Path) -> None:
