@@ -125,11 +125,9 @@ class Reader:
             return Trace("CTC posteriors", _shown(names, chosen), weights.cpu().numpy().astype(np.float16))
         if heads.decoder is None:
             return None
-        looks: list[Tensor] = []
         said = torch.tensor([[getattr(heads, "start", EOS), *best.tokens[:-1]]], device=encoded.device)
-        decoder = heads.decoder
-        decoder.decode(decoder.embed(said), decoder.project_memory(encoded, lengths), weights=looks)
-        seen = torch.stack(looks)[len(looks) // 2 :, 0].float().mean((0, 1))[:MOST_ROWS]  # upper layers, as for times of words
+        looks, _ = heads.decoder.look(said, encoded, lengths)
+        seen = looks[len(looks) // 2 :, 0].float().mean((0, 1))[:MOST_ROWS]  # upper layers, as for times of words
         weights = seen / seen.amax(1, keepdim=True).clamp(min=1e-6)
         return Trace("cross-attention", _shown(names, best.tokens[:MOST_ROWS]), weights.cpu().numpy().astype(np.float16))
 

@@ -138,7 +138,7 @@ class SubsamplingFrontEnd(nn.Module):
 
     def convolve(self, features: Tensor) -> Tensor:
         """Filter banks (batch, frames, bands) -> (batch, shortened frames, dim), behind the first linear layer."""
-        x = features.to(self.convs[0].weight.dtype)[:, None]
+        x = features.to(next(self.convs.parameters()).dtype)[:, None]
         for conv in self.convs:
             x = conv(x).relu()
         out: Tensor = self.flat(x.transpose(1, 2).flatten(2))  # (batch, frames, channels x bands)

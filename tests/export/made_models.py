@@ -64,8 +64,7 @@ def speechlm() -> WholeModel:
 
 def mmspeech() -> WholeModel:
     """Filter banks of its own, a decoder with biases."""
-    model = mandarin_models.mmspeech(task="recognition")
-    model.drop_heads()
+    model = mandarin_models.mmspeech(task="recognition", codes=0)
     return WholeModel(model, Vocabulary(LETTERS[:10]), DecodingConfig("attention", beam=3))
 
 

@@ -50,7 +50,10 @@ def assert_same(model: Transcriber, other: Transcriber, batch: Batch, decoding: 
     wanted, found = model.search(batch, decoding), other.search(batch, decoding)
     for rows in zip(wanted, found, strict=True):
         assert [each.tokens for each in rows[0]] == [each.tokens for each in rows[1]]
-        assert [each.timesteps for each in rows[0]] == [each.timesteps for each in rows[1]]
+        if model.heads.ctc is not None or model.heads.transducer is not None:
+            assert [each.timesteps for each in rows[0]] == [each.timesteps for each in rows[1]]
+        else:  # where a decoder of random weights looks is all but the same for all tokens; rounding decides
+            assert [len(each.timesteps) for each in rows[0]] == [len(each.timesteps) for each in rows[1]]
         for first, second in zip(*rows, strict=True):
             assert second.score == pytest.approx(first.score, abs=1e-4)
             assert second.token_scores == pytest.approx(first.token_scores, abs=1e-4)
