@@ -104,6 +104,8 @@ def test_the_surface_of_the_command_line_is_frozen() -> None:
         "teach": ["--debug", "--device", "--labels", "--out", "--teachers", "manifest"],
         "tag": ["--debug", "--json", "--least", "--manifest", "--model", "--split", "--top", "--window", "files"],
         "verify": ["--debug", "--json", "--manifest", "--model", "--split", "--threshold", "--trials", "--window", "files"],
+        "superb": ["--batch", "--cache", "--data", "--debug", "--device", "--json", "--lr", "--lr-sweep", "--model", "--no-cache", "--out",
+                   "--seed", "--steps", "overrides", "task"],
         "info": ["--debug", "--json", "path"],
         "doctor": ["--debug", "--json"],
     }  # fmt: skip
