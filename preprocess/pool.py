@@ -104,7 +104,7 @@ def run_tasks(
             not count until they are as many as :data:`LOST_MACHINES`.
 
     Raises:
-        WorkforceError: workers die while they start, or none is to be had.
+        WorkforceError: workers die while they start, none is to be had, or fewer than none are asked for.
         Exception: what ``setup`` or ``function`` raised, from the worker that raised it.
     """
     if workers == 0:
@@ -112,6 +112,8 @@ def run_tasks(
         for index, task in enumerate(tasks):
             yield index, function(state, task)
         return
+    if isinstance(workers, int) and workers < 0:
+        raise WorkforceError(f"{workers} workers; give 0 to work in this process, or the number of processes.")
     job = _Run(Processes(workers) if isinstance(workers, int) else workers, function, tasks, setup, timeout, attempts)
     try:
         while job.unfinished:
@@ -232,7 +234,7 @@ class _Run:
             raise WorkforceError(f"there was no machine to work on for {silent / 60:.0f} minutes; start again to go on.")
         if self._running() == 0 and min(silent, time.monotonic() - self.warned) > 60:
             self.warned = time.monotonic()
-            log.warning("no worker has room to start yet")
+            log.warning("no worker has started yet")
 
     def dismiss(self) -> None:
         """Stop everybody at once."""

@@ -75,6 +75,11 @@ def test_workers_that_cannot_start_end_the_job_and_not_its_tasks() -> None:
         list(run_tasks(add, list(range(9)), die, workers=1))
 
 
+def test_fewer_than_no_workers_are_refused() -> None:
+    with pytest.raises(WorkforceError, match="-2 workers; give 0 to work in this process"):
+        list(run_tasks(add, [1], number, workers=-2))
+
+
 def test_workers_compute_with_one_thread() -> None:
     assert list(run_tasks(threads, ["OMP_NUM_THREADS"], number, workers=1)) == [(0, "1")]
 
