@@ -1,11 +1,13 @@
 """The tables of noises and ratios, and of corrupted pictures: every cell is that of an evaluation in it alone, and means are means."""
 
+import dataclasses
 import hashlib
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from avtlm.data.manifest import Manifest, read_manifest, write_manifest
 from avtlm.data.media import write_wav
@@ -14,6 +16,8 @@ from avtlm.evaluation.corruption_plot import wer_against_strength
 from avtlm.evaluation.evaluate import Evaluation, evaluate
 from avtlm.evaluation.plots import wer_by_noise
 from avtlm.evaluation.robustness import mean_of_noises, means_over_ratios
+from avtlm.nn.transducer import TransducerConfig
+from avtlm.nn.transformer import DecoderConfig
 from avtlm.recognizer import Recognizer
 from tests.made_model import save_corpus, tiny_recognizer
 
@@ -224,3 +228,38 @@ def test_corruptions_that_cannot_be_measured_are_refused(
 ) -> None:
     with pytest.raises(ValueError, match=reason):
         evaluate(corpus, recognizer, **asked)  # type: ignore[arg-type]
+
+
+def with_all_heads() -> Recognizer:
+    """A model of random weights that writes by CTC, an attention decoder and a transducer."""
+    tiny = tiny_recognizer()
+    decoder = DecoderConfig(dim=16, layers=1, heads=2, feed_forward_dim=16)
+    transducer = TransducerConfig(weight=0.3, dim=8, context=2, joint_dim=8, dropout=0.0)
+    heads = dataclasses.replace(tiny.config, ctc_weight=0.5, decoder=decoder, transducer=transducer)
+    torch.manual_seed(1)
+    model = Recognizer(heads, tiny.encoder, tiny.vocabulary)
+    assert model.transducer is not None
+    model.transducer.output.bias.data[:5] -= 8.0  # blanks and special symbols are not likely, so that there is a text
+    return model.eval()
+
+
+@pytest.mark.parametrize("method", ["ctc_greedy", "ctc_beam", "attention", "joint", "transducer"])
+@pytest.mark.parametrize("modality", ["v", "av"])
+def test_every_kind_of_recogniser_is_measured(method: str, modality: str, corpus: Path) -> None:
+    decoding = [f"method={method}", "beam=2", "max_length_ratio=0.2", *(["ctc_weight=0.3"] if method == "joint" else [])]
+    asked = {"limit": 2, "visual": {"missing": (100.0,)}, "decoding": decoding}
+    whole, _, black = evaluate(corpus, with_all_heads(), [modality], **asked).conditions  # type: ignore[arg-type]
+    assert (black.visual, black.strength) == ("missing", 100.0)
+    assert whole.texts.keys() == black.texts.keys()
+    if method.startswith("ctc"):  # of random weights, what is written by these depends on every frame
+        assert any(whole.texts.values())
+        assert modality == "av" or whole.texts != black.texts
+
+
+def test_packed_and_padded_encoders_recognise_the_same_of_corrupted_pictures(corpus: Path, seen: Evaluation) -> None:
+    for packing in ("always", "never"):
+        model = tiny_recognizer()
+        stack = model.encoder.encoder
+        stack.config = dataclasses.replace(stack.config, packing=packing)  # type: ignore[type-var, assignment, arg-type]
+        found = evaluate(corpus, model, ["a", "v", "av"], visual=VISUAL)
+        assert [condition.texts for condition in found.conditions] == [condition.texts for condition in seen.conditions]
