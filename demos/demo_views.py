@@ -176,4 +176,4 @@ def png(picture: np.ndarray) -> str:
 
     done, content = cv2.imencode(".png", picture[..., ::-1] if picture.ndim == 3 else picture)
     assert done
-    return f"data:image/png;base64,{base64.b64encode(content).decode()}"
+    return f"data:image/png;base64,{base64.b64encode(content.tobytes()).decode()}"
