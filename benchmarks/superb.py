@@ -34,7 +34,7 @@ from preprocess.corpora.recipe import claim
 # What a miniature head and its training are, where they differ from the benchmark's.
 POOLED = ("steps=300", "batch=32", "accumulation=1", "lr=3e-3", "evaluate_every=60", "crop_seconds=null")
 LETTERS = (
-    *("steps=500", "batch=16", "lr=2e-3", "evaluate_every=100", "projection=128", "hidden=96"),
+    *("steps=300", "batch=16", "lr=3e-3", "evaluate_every=60", "projection=96", "hidden=64"),
     *("spec_augment.time_width=8", "spec_augment.frequency_width=8", "spec_augment.frequency_masks=2", "spec_augment.time_warp=0"),
 )
 MASKS = ("steps=250", "batch=8", "lr=2e-3", "evaluate_every=50", "hidden=96", "layers=2", "dropout=0.1")
