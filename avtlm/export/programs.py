@@ -8,6 +8,7 @@ This library writes them and reads back what it has just written, but opens none
 of such a file where the file asks for it, and loading a model must not run what is in it. ONNX graphs hold no code.
 """
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,14 +19,19 @@ from torch.export.graph_signature import InputKind
 
 
 def write(program: ExportedProgram, path: Path) -> None:
-    """Write a program with the weights that it reads, without those of other parts of the model."""
+    """Write a program with the weights that it reads, without those of other parts of the model, and without where its steps come from,
+    which would name folders of whoever exported it."""
     _prune(program)
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)
     torch.export.save(program, path)
 
 
 def opened(path: Path) -> Callable[..., tuple[Tensor, ...]]:
     """The function of a program that this process has written."""
-    module = torch.export.load(path).module(check_guards=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of PyTorch's reader, about memory of its own
+        module = torch.export.load(path).module(check_guards=False)
 
     def run(*inputs: Tensor) -> tuple[Tensor, ...]:
         with torch.no_grad():

@@ -131,6 +131,7 @@ def test_programs_of_torch_export_agree_too_and_hold_their_own_weights_alone(tmp
     programs.write(program, tmp_path / "ctc.pt2")
     assert compare(part, programs.opened(tmp_path / "ctc.pt2")) < 1e-5
     assert set(torch.export.load(tmp_path / "ctc.pt2").state_dict) == {"model.ctc.weight", "model.ctc.bias"}
+    assert b"recognizer.py" not in (tmp_path / "ctc.pt2").read_bytes()
 
 
 @pytest.mark.slow
