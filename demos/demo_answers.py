@@ -125,8 +125,7 @@ def remark(outcome: Outcome, warnings: tuple[str, ...], noise: str, snr: float) 
     """What the transcripts are of, how long they took, and what was unusual about the clip; HTML."""
     names = {"babble": "babble", "white": "white noise", "file": "the sound file"}
     condition = "clean sound" if snr >= CLEAN else f"{names[noise]} at {snr:g} dB".replace("-", "−")
-    took = f"heard and read in {outcome.seconds:.2f} s" if outcome.new else "heard and read before"
-    line = f"{len(outcome.wave) / 16000:.1f} s of speech, {condition}; {took}."
+    line = f"{len(outcome.wave) / 16000:.1f} s of speech, {condition}; heard and read in {outcome.seconds:.2f} s."
     return line + "".join(f" Note: {html.escape(warning)}." for warning in warnings)
 
 

@@ -62,13 +62,10 @@ class Reader:
     Args:
         name: as it is shown.
         model: in evaluation mode.
-
-    Attributes:
-        made: how many readings had to be computed.
     """
 
     def __init__(self, name: str, model: Transcriber) -> None:
-        self.name, self.model, self.made = name, model, 0
+        self.name, self.model = name, model
         self._kept: OrderedDict[tuple[str, str, str], Reading] = OrderedDict()
 
     @property
@@ -92,7 +89,6 @@ class Reader:
         inputs = self.model.inputs
         audio = inputs.audio(wave, len(crops)) if "a" in modality else None
         video = inputs.video(crops) if "v" in modality else None
-        self.made += 1
         self._kept[key] = self._read(Item(clip, audio=audio, video=video), len(crops) / FPS)
         while len(self._kept) > KEPT_READINGS:
             self._kept.popitem(last=False)

@@ -72,10 +72,10 @@ def timeline(outcome: Outcome, crops: np.ndarray) -> str:
         for modality, reading in readings.items():
             title = INPUTS[modality][0]
             lanes.append(_lane(f"{title}, {html.escape(name)}" if several else title, _words(reading.transcript, seconds)))
-        heading = f" of {html.escape(name)}" if several else ""
+        heading = f": {html.escape(name)}" if several else ""
         pictures = "".join(found(title_of(modality), reading.trace) for modality, reading in readings.items())
         details.append(f"<details><summary>Where each symbol was found{heading}</summary>{pictures}</details>")
-        details.append(f"<details><summary>Words and times{heading} as a table</summary>{table(readings)}</details>")
+        details.append(f"<details><summary>Words and times as a table{heading}</summary>{table(readings)}</details>")
     ruler = "".join(f'<span style="left:{100 * mark / seconds:.2f}%">{mark:g} s</span>' for mark in _marks(seconds))
     lanes.append(_lane("", f'<div class="ruler" aria-hidden="true">{ruler}</div>'))
     return (

@@ -8,7 +8,6 @@ import functools
 import hashlib
 import tempfile
 import threading
-import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -67,14 +66,15 @@ class OpenedClip:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A clip in noise: int16 (samples,) at 16 kHz, what each model reads by modality, the seconds that this took, and whether any of it is
-    new.
-    """
+    """A clip in noise: int16 (samples,) at 16 kHz, and what each model reads by modality."""
 
     wave: np.ndarray
     readings: dict[str, dict[str, Reading]]
-    seconds: float
-    new: bool = True
+
+    @property
+    def seconds(self) -> float:
+        """What all readings took, when they were made."""
+        return sum(reading.transcript.timings.get("recognition", 0.0) for each in self.readings.values() for reading in each.values())
 
 
 class Studio:
@@ -178,10 +178,8 @@ class Studio:
             OvertakenError: it is not wanted any more; what was read until then is kept.
             ValueError: another noise, or no file was given.
         """
-        start = time.perf_counter()
         wave = clip.wave if snr >= CLEAN else mix_at_snr(clip.wave, self._noise(clip, noise, file), snr)
         readings: dict[str, dict[str, Reading]] = {reader.name: {} for reader in self.readers}
-        before = sum(reader.made for reader in self.readers)
         for reader in self.readers:
             for modality in reader.modalities:
                 if not wanted():
@@ -189,7 +187,7 @@ class Studio:
                 with self._lock:
                     crops = clip.crops[reader.model.geometry]
                     readings[reader.name][modality] = reader.read(clip.key, modality, wave, crops)
-        return Outcome(wave, readings, time.perf_counter() - start, sum(reader.made for reader in self.readers) > before)
+        return Outcome(wave, readings)
 
     def _noise(self, clip: OpenedClip, noise: str, file: str | Path | None) -> np.ndarray:
         """The same for a clip at every ratio; made once for the clips that are open."""

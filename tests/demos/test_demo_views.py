@@ -27,7 +27,7 @@ def decode(address: str) -> np.ndarray:
 
 def made(names: tuple[str, ...] = ("one",)) -> Outcome:
     wave = (8000 * np.sin(np.arange(32000) / 5)).astype(np.int16)
-    return Outcome(wave, {name: {"a": READING, "v": READING, "av": READING} for name in names}, 0.1)
+    return Outcome(wave, {name: {"a": READING, "v": READING, "av": READING} for name in names})
 
 
 def test_words_stand_where_they_are_said_and_doubtful_ones_are_told_apart() -> None:
@@ -40,7 +40,7 @@ def test_words_stand_where_they_are_said_and_doubtful_ones_are_told_apart() -> N
 
 def test_words_without_times_are_still_shown() -> None:
     found = Reading(Transcript("set red", (Word("set"), Word("red")), duration=2.0), None)
-    markup = demo_views.timeline(Outcome(np.zeros(32000, np.int16), {"one": {"a": found}}, 0.1), CROPS)
+    markup = demo_views.timeline(Outcome(np.zeros(32000, np.int16), {"one": {"a": found}}), CROPS)
     assert "set red (without times)" in markup
     assert "no places to show" in markup
 
