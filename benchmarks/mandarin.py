@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.over_seeds import cell, command, draw_rates
-from demos.parallel import Job, train_together
+from demos.parallel import Job, measure_together, train_together
 from demos.stages import Stages, machine, write_json
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "mmspeech"
@@ -47,6 +47,20 @@ TITLES = {
 # Parts of the corpus whose test is measured.
 TESTS = {"labelled": "CER, %: known voices", "others": "CER, %: other voices"}
 SAMPLES = 5  # sentences of the report as they are and as they were understood
+
+
+def transcripts(asked: tuple[Path, Path]) -> list[str]:
+    """What a model writes for every sentence of a test.
+
+    Args:
+        asked: the test's manifest, the model's folder.
+    """
+    from avtlm.data.manifest import read_manifest
+    from avtlm.evaluation.evaluate import evaluate
+
+    manifest, model = asked
+    texts = evaluate(manifest, model, ("a",), characters=True).conditions[0].texts
+    return [texts[row.id] for row in read_manifest(manifest).split("test")]
 
 
 @dataclass(frozen=True)
@@ -185,16 +199,13 @@ class Ablation:
     def evaluate(self, seed: int) -> None:
         """What every model writes for every sentence of the tests."""
         from avtlm.data.manifest import read_manifest
-        from avtlm.evaluation.evaluate import evaluate
 
-        found: dict[str, dict[str, Any]] = {part: {} for part in TESTS}
+        asked = [(self._part(part), self.out / f"finetune_{seed}" / start / "model") for part in TESTS for start in TITLES]
+        written = iter(measure_together("transcribing", transcripts, asked))
+        found: dict[str, dict[str, list[str]]] = {}
         for part in TESTS:
-            rows = read_manifest(self._part(part)).split("test")
-            found[part]["said"] = [row.transcript for row in rows]
-            for start in TITLES:
-                model = self.out / f"finetune_{seed}" / start / "model"
-                texts = evaluate(self._part(part), model, ("a",), characters=True).conditions[0].texts
-                found[part][start] = [texts[row.id] for row in rows]
+            found[part] = {"said": [row.transcript for row in read_manifest(self._part(part)).split("test")]}
+            found[part] |= {start: next(written) for start in TITLES}
         write_json(self.out / "results" / f"{seed}.json", found)
 
     # Report --------------------------------------------------------------------------------------------------------------------------

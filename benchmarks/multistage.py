@@ -23,7 +23,7 @@ from rich.table import Table
 
 from benchmarks.over_seeds import cell, command, draw_rates
 from benchmarks.toy_languages import LANGUAGES, add_translations
-from demos.parallel import Job, train_together
+from demos.parallel import Job, measure_together, train_together
 from demos.stages import Stages, machine, write_json
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "multistage" / "tiny"
@@ -42,26 +42,38 @@ STARTS = {
     "av_clr": "CLR of sound and lips",
     "both": "MAE and CLR",
 }
-PIECES = 60  # of the translations, most of which are whole words: an attention decoder learns few long tokens sooner than many letters
 MIDDLES = {NONE: "none", **{name: f"into toy {name.title()}" for name in LANGUAGES}}
+
+
+def word_errors(asked: tuple[Path, Path]) -> float:
+    """Word error rate of a test from sound alone, in percent.
+
+    Args:
+        asked: the manifest, the model's folder.
+    """
+    from avtlm.evaluation.evaluate import evaluate
+
+    return round(evaluate(*asked, ("a",)).conditions[0].rate.percent, 2)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How much of everything: ``labels`` transcripts for recognition, ``translated`` clips for translation, neither of the other."""
+    """How much of everything: ``labels`` transcripts for recognition, ``translated`` clips for translation, neither of the other, and the
+    ``pieces`` of translations, most of them whole words: an attention decoder learns few long tokens sooner than many letters."""
 
     corpus: str
     pretrain_steps: int
     translate_steps: int
     finetune_steps: int
     translated: int
+    pieces: int
     labels: int
     seeds: int
 
 
 PLANS = {
-    "small": Plan("default", 600, 400, 300, 1000, 300, 3),
-    "smoke": Plan("smoke", 2, 2, 2, 12, 12, 2),
+    "small": Plan("default", 600, 400, 300, 1000, 60, 300, 3),
+    "smoke": Plan("smoke", 2, 2, 2, 12, 40, 12, 2),
 }
 
 
@@ -136,7 +148,7 @@ class Grid:
                     f"sources.translated.manifest={self.translations}",
                     f"sources.translated.written={language}",
                     f"sources.translated.limit={self.plan.translated}",
-                    f"subwords={PIECES}",
+                    f"subwords={self.plan.pieces}",
                     *self._length(steps, seed),
                 )
                 jobs.append(Job(CONFIGS / "2_translate.yaml", changes, self.out / f"translate_{seed}" / f"{start}_{language}"))
@@ -172,18 +184,15 @@ class Grid:
         return f"initialise={folder / 'model'}", f"initialise_weights={str(weights).lower()}"
 
     def evaluate(self, seed: int) -> None:
-        from avtlm.evaluation.evaluate import evaluate
-
+        rows = [(start, middle) for start in STARTS for middle in MIDDLES]
+        asked = [(self.lips, self.out / f"finetune_{seed}" / f"{start}_{middle}" / "model") for start, middle in rows]
         found: dict[str, dict[str, dict[str, float]]] = {}
-        for start in STARTS:
-            for middle in MIDDLES:
-                model = self.out / f"finetune_{seed}" / f"{start}_{middle}" / "model"
-                rate = evaluate(self.lips, model, ("a",)).conditions[0].rate.percent
-                cells = {"wer": round(rate, 2)}
-                if middle != NONE:
-                    journal = self.out / f"translate_{seed}" / f"{start}_{middle}" / "log.jsonl"
-                    cells["token_accuracy"] = round(100 * json.loads(journal.read_text().splitlines()[-1])["token_accuracy"], 2)
-                found.setdefault(start, {})[middle] = cells
+        for (start, middle), rate in zip(rows, measure_together("measuring", word_errors, asked), strict=True):
+            cells = {"wer": rate}
+            if middle != NONE:
+                journal = self.out / f"translate_{seed}" / f"{start}_{middle}" / "log.jsonl"
+                cells["token_accuracy"] = round(100 * json.loads(journal.read_text().splitlines()[-1])["token_accuracy"], 2)
+            found.setdefault(start, {})[middle] = cells
         write_json(self.out / "results" / f"{seed}.json", found)
 
     # Report --------------------------------------------------------------------------------------------------------------------------

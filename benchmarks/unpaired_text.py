@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.over_seeds import cell, command, draw_rates
-from demos.parallel import Job, train_together
+from demos.parallel import Job, measure_together, train_together
 from demos.stages import Stages, machine, write_json
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
@@ -34,6 +34,23 @@ WITH, WITHOUT, SCRATCH = "with", "without", "scratch"
 STARTS = {WITH: "speech and text", WITHOUT: "speech alone", SCRATCH: "no pre-training"}
 # The configuration of each task, the column that it writes, and what is measured.
 TASKS = {"asr": ("tiny_asr", "transcript", "WER, %"), "st": ("tiny_st", "translation", "BLEU")}
+
+
+def measured(asked: tuple[Path, str, Path]) -> float:
+    """Word errors of recognition, or BLEU of translation, of sentences that were held out.
+
+    Args:
+        asked: their manifest, the task, the model's folder.
+    """
+    manifest, task, model = asked
+    if task == "asr":
+        from avtlm.evaluation.evaluate import evaluate
+
+        greedy = ["method=ctc_greedy", "convention=espnet", "ctc_weight=0"]
+        return round(evaluate(manifest, model, ("a",), decoding=greedy).conditions[0].rate.percent, 2)
+    from avtlm.evaluation.translation import evaluate_translation
+
+    return round(evaluate_translation(manifest, model, decoding=["beam=5"]).score.bleu, 2)
 
 
 @dataclass(frozen=True)
@@ -194,17 +211,16 @@ class Comparison:
         train_together("fine-tuning", jobs, sum(self.plan.steps) * len(SYSTEMS) * len(STARTS))
 
     def evaluate(self, seed: int) -> None:
-        from avtlm.evaluation.evaluate import evaluate
-        from avtlm.evaluation.translation import evaluate_translation
-
+        rows = [(system, start) for system in SYSTEMS for start in STARTS]
+        asked = [
+            (self._part("reader"), task, self.out / f"finetune_{seed}" / f"{system}_{start}_{task}" / "model")
+            for system, start in rows
+            for task in TASKS
+        ]
+        figures = iter(measure_together("measuring", measured, asked))
         found: dict[str, dict[str, dict[str, float]]] = {}
-        greedy = ["method=ctc_greedy", "convention=espnet", "ctc_weight=0"]
-        for system in SYSTEMS:
-            for start in STARTS:
-                models = {task: self.out / f"finetune_{seed}" / f"{system}_{start}_{task}" / "model" for task in TASKS}
-                words = evaluate(self._part("reader"), models["asr"], ("a",), decoding=greedy).conditions[0].rate.percent
-                bleu = evaluate_translation(self._part("reader"), models["st"], decoding=["beam=5"]).score.bleu
-                found.setdefault(system, {})[start] = {"asr": round(words, 2), "st": round(bleu, 2)}
+        for system, start in rows:
+            found.setdefault(system, {})[start] = {task: next(figures) for task in TASKS}
         write_json(self.out / "results" / f"{seed}.json", found)
 
     # Report --------------------------------------------------------------------------------------------------------------------------

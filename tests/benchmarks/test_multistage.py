@@ -93,7 +93,7 @@ def test_a_corpus_that_is_not_there_is_said(tmp_path: Path, capsys: pytest.Captu
 def test_it_runs_from_a_corpus_to_figures(tmp_path: Path) -> None:
     pytest.importorskip("espeakng_loader")
     pytest.importorskip("mediapipe")
-    found = Grid(tmp_path, Plan("smoke", 1, 1, 1, 12, 8, 1), Console(file=io.StringIO()), ("max_rows=4",)).run()
+    found = Grid(tmp_path, Plan("smoke", 1, 1, 1, 12, 40, 8, 1), Console(file=io.StringIO()), ("max_rows=4",)).run()
     for start in STARTS:
         for middle in MIDDLES:
             assert found["results"][start][middle]["wer"]["seeds"][0] >= 0
