@@ -1,5 +1,7 @@
 """Trainings side by side: what they return, what they print, and what happens when one fails."""
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -67,11 +69,22 @@ def refused(number: int) -> int:
     raise ValueError(f"{number}: not to be measured.")
 
 
-def test_measurements_come_back_in_their_order_and_are_counted(capfd: pytest.CaptureFixture[str]) -> None:
+def test_measurements_come_back_in_their_order_and_are_counted(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    counted: list[Any] = []
+
+    class Counter:
+        def advance(self, steps: int) -> None:
+            counted.append(steps)
+
+    @contextlib.contextmanager
+    def counter(what: str, total: int) -> Iterator[Counter]:
+        counted.append((what, total))
+        yield Counter()
+
+    monkeypatch.setattr("avtlm.training.progress.bar", counter)
     assert measure_together("measuring", doubled, [3, 1, 2]) == [6, 2, 4]
-    shown = capfd.readouterr().err
-    assert "measuring" in shown
-    assert "progress of its own" not in shown
+    assert counted == [("measuring", 3), 1, 1, 1]
+    assert "progress of its own" not in capfd.readouterr().err
 
 
 def test_a_measurement_that_fails_says_why() -> None:
