@@ -23,10 +23,10 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.over_seeds import cell, command, draw_rates
+from benchmarks.over_seeds import cell, command, draw_rates, make_talking_heads, stages_over_seeds
 from demos.parallel import Job, train_together
 from demos.quickstart import train_and_score
-from demos.stages import Stages, machine, write_json
+from demos.stages import machine, write_json
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "vatlm"
 SCRATCH = "scratch"
@@ -74,12 +74,8 @@ class Comparison:
     def __init__(self, out: Path, plan: Plan, console: Console, changes: tuple[str, ...] = (), corpus: Path | None = None) -> None:
         self.out, self.plan, self.console, self.changes = out, plan, console, changes
         self.made = corpus or out
-        seeds = range(1, plan.seeds + 1)
-        afresh = {f"{kind}_{seed}": (f"{kind}_{seed}",) for kind in ("pretrain", "finetune") for seed in seeds}
-        # More seeds leave what is there as it is.
-        asked = {key: value for key, value in dataclasses.asdict(plan).items() if key != "seeds"}
-        asked |= {"changes": list(changes), "made": None if corpus is None else str(corpus)}
-        self.stages = Stages(out, console, 2 + 2 * plan.seeds, afresh | {"units": ("units",)}, **asked)
+        made = None if corpus is None else str(corpus)
+        self.stages = stages_over_seeds(out, plan, console, changes, ("pretrain", "finetune"), {"units": ("units",)}, made=made)
         self.lips = self.made / "lips" / "manifest.jsonl"
         self.audio_only = self.made / "corpus" / "audio_only" / "manifest.jsonl"
         self.text_only = self.made / "corpus" / "text_only" / "manifest.jsonl"
@@ -97,16 +93,7 @@ class Comparison:
     # Stages --------------------------------------------------------------------------------------------------------------------------
 
     def make_corpus(self) -> None:
-        """Nothing, if it is there already."""
-        if self.made != self.out:
-            if not self.lips.exists():
-                raise ValueError(f"{self.lips}: there are no lips; run the quickstart first, or leave --corpus out.")
-            return
-        from preprocess.corpora.talking_heads import generate
-        from preprocess.lip_roi import run
-
-        generate(self.out / "corpus", size=self.plan.corpus)
-        run(self.out / "corpus" / "manifest.jsonl", self.out / "lips", format="npy")
+        make_talking_heads(self.out, self.made, self.plan.corpus)
 
     def label(self) -> None:
         """Units of clips with lips, of sound alone by the same clusters, and of text by the phones that go with them."""

@@ -22,9 +22,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.over_seeds import cell, command, draw_rates
+from benchmarks.over_seeds import cell, command, draw_rates, stages_over_seeds
 from demos.parallel import Job, measure_together, train_together
-from demos.stages import Stages, machine, write_json
+from demos.stages import machine, write_json
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "mmspeech"
 SCRATCH, TEXT = "scratch", "p2t"
@@ -91,12 +91,8 @@ class Ablation:
 
     def __init__(self, out: Path, plan: Plan, console: Console, changes: tuple[str, ...] = ()) -> None:
         self.out, self.plan, self.console, self.changes = out, plan, console, changes
-        seeds = range(1, plan.seeds + 1)
-        afresh = {f"{kind}_{seed}": (f"{kind}_{seed}",) for kind in ("text", "pretrain", "finetune") for seed in seeds}
-        # More seeds leave what is there as it is.
-        asked = {key: value for key, value in dataclasses.asdict(plan).items() if key != "seeds"}
-        asked = json.loads(json.dumps(asked)) | {"changes": list(changes)}
-        self.stages = Stages(out, console, 2 + 4 * plan.seeds, afresh | {"units": ("units",)}, **asked)
+        kinds = ("text", "pretrain", "finetune", "evaluate")
+        self.stages = stages_over_seeds(out, plan, console, changes, kinds, {"units": ("units",)})
         self.corpus = out / "corpus"
 
     def run(self) -> dict[str, Any]:

@@ -21,10 +21,10 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.over_seeds import cell, command, draw_rates
+from benchmarks.over_seeds import cell, command, draw_rates, make_talking_heads, stages_over_seeds
 from benchmarks.toy_languages import LANGUAGES, add_translations
 from demos.parallel import Job, measure_together, train_together
-from demos.stages import Stages, machine, write_json
+from demos.stages import machine, write_json
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "multistage" / "tiny"
 SCRATCH, NONE = "random", "none"
@@ -89,13 +89,9 @@ class Grid:
     def __init__(self, out: Path, plan: Plan, console: Console, changes: tuple[str, ...] = (), corpus: Path | None = None) -> None:
         self.out, self.plan, self.console, self.changes = out, plan, console, changes
         self.made = corpus or out
-        seeds = range(1, plan.seeds + 1)
-        kinds = ("pretrain", "translate", "finetune")
-        afresh = {f"{kind}_{seed}": (f"{kind}_{seed}",) for kind in kinds for seed in seeds}
-        # More seeds leave what is there as it is.
-        asked = {key: value for key, value in dataclasses.asdict(plan).items() if key != "seeds"}
-        asked |= {"changes": list(changes), "made": None if corpus is None else str(corpus)}
-        self.stages = Stages(out, console, 2 + 4 * plan.seeds, afresh, **asked)
+        made = None if corpus is None else str(corpus)
+        kinds = ("pretrain", "translate", "finetune", "evaluate")
+        self.stages = stages_over_seeds(out, plan, console, changes, kinds, {}, made=made)
         self.lips = self.made / "lips" / "manifest.jsonl"
         self.translations = out / "translations.jsonl"
 
@@ -114,16 +110,7 @@ class Grid:
     # Stages --------------------------------------------------------------------------------------------------------------------------
 
     def make_corpus(self) -> None:
-        """Nothing, if it is there already."""
-        if self.made != self.out:
-            if not self.lips.exists():
-                raise ValueError(f"{self.lips}: there are no lips; run the quickstart first, or leave --corpus out.")
-            return
-        from preprocess.corpora.talking_heads import generate
-        from preprocess.lip_roi import run
-
-        generate(self.out / "corpus", size=self.plan.corpus)
-        run(self.out / "corpus" / "manifest.jsonl", self.out / "lips", format="npy")
+        make_talking_heads(self.out, self.made, self.plan.corpus)
 
     def translate_corpus(self) -> None:
         add_translations(self.made / "corpus" / "audio_only" / "manifest.jsonl", self.translations)

@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from avtlm.files import atomic_path
-from demos.stages import finish, restart_tuned, write_json
+from demos.stages import Stages, finish, restart_tuned, write_json
 
 Report = Mapping[str, Any]
 
@@ -51,6 +52,41 @@ def draw_rates(panels: Mapping[str, Sequence[Mapping[str, Any]]], rows: Sequence
     figure.tight_layout()
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format="png", metadata={"Software": None})
+
+
+def stages_over_seeds(
+    out: Path, plan: Any, console: Console, changes: Sequence[str], kinds: Sequence[str], once: Mapping[str, tuple[str, ...]], **asked: Any
+) -> Stages:
+    """Stages of a comparison: two that all seeds share, and some for each of them.
+
+    Args:
+        plan: a dataclass; a finished stage is kept only while it says the same, but for ``seeds``: more of them leave what is there.
+        kinds: stages of each seed, ``pretrain`` for pretrain_1, whose folder of that name is made afresh when they start.
+        once: the same for shared stages, by the folders that each makes.
+        asked: what else has to be the same.
+    """
+    seeds = range(1, plan.seeds + 1)
+    afresh = {f"{kind}_{seed}": (f"{kind}_{seed}",) for kind in kinds for seed in seeds} | dict(once)
+    settings = {key: value for key, value in dataclasses.asdict(plan).items() if key != "seeds"} | {"changes": list(changes)} | asked
+    return Stages(out, console, 2 + len(kinds) * plan.seeds, afresh, **json.loads(json.dumps(settings)))
+
+
+def make_talking_heads(out: Path, made: Path, size: str) -> None:
+    """A corpus of talking heads and their lips in ``out``; nothing where ``made`` is another folder, in which both are already.
+
+    Raises:
+        ValueError: they are not.
+    """
+    if made != out:
+        lips = made / "lips" / "manifest.jsonl"
+        if not lips.exists():
+            raise ValueError(f"{lips}: there are no lips; run the quickstart first, or leave --corpus out.")
+        return
+    from preprocess.corpora.talking_heads import generate
+    from preprocess.lip_roi import run
+
+    generate(out / "corpus", size=size)
+    run(out / "corpus" / "manifest.jsonl", out / "lips", format="npy")
 
 
 def command(

@@ -64,6 +64,18 @@ class Batch:
     def pin_memory(self) -> "Batch":
         return self._map(Tensor.pin_memory)
 
+    def waveforms(self) -> tuple[Tensor, Tensor]:
+        """The sound (batch, samples) and the samples of each row (batch,), for models that take nothing else.
+
+        Raises:
+            ValueError: no sound, or none as a waveform.
+        """
+        if self.audio is None or self.audio.dim() != 2:
+            found = "no sound" if self.audio is None else "features"
+            raise ValueError(f"{self.ids[0]}: {found} where this model takes a waveform (batch, samples) at 16 kHz.")
+        assert self.audio_lengths is not None
+        return self.audio, self.audio_lengths
+
     def only(self, modality: str) -> "Batch":
         """The batch as seen through ``av`` (unchanged), ``a`` or ``v``.
 

@@ -285,12 +285,8 @@ class MMSpeech(nn.Module):
         Raises:
             ValueError: no sound, or none as a waveform.
         """
-        if batch.audio is None or batch.audio.dim() != 2:
-            found = "no sound" if batch.audio is None else "features"
-            raise ValueError(f"{batch.ids[0]}: {found} where this model takes a waveform (batch, samples) at 16 kHz.")
-        assert batch.audio_lengths is not None
         with torch.no_grad():
-            return self.frontend.features(batch.audio, batch.audio_lengths)
+            return self.frontend.features(*batch.waveforms())
 
     def hear(self, batch: Batch) -> Heard:
         """Run the front-end, see `features`."""

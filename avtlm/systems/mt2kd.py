@@ -317,11 +317,7 @@ class MT2KD(nn.Module):
         Raises:
             ValueError: no sound, or none as a waveform.
         """
-        if batch.audio is None or batch.audio.dim() != 2:
-            found = "no sound" if batch.audio is None else "features"
-            raise ValueError(f"{batch.ids[0]}: {found} where this model takes a waveform (batch, samples) at 16 kHz.")
-        assert batch.audio_lengths is not None
-        return batch_fbank(batch.audio, batch.audio_lengths, self.config.encoder.features, LEAST_FRAMES)
+        return batch_fbank(*batch.waveforms(), self.config.encoder.features, LEAST_FRAMES)
 
     def hear(self, batch: Batch, generator: torch.Generator | None = None) -> Heard:
         """Run the encoder.

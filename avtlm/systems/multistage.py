@@ -257,11 +257,8 @@ class AudioVisualPretrain(nn.Module):
         Raises:
             ValueError: a row without sound, or none as a waveform.
         """
-        if batch.audio is None or batch.audio_lengths is None or batch.audio.dim() != 2:
-            found = "no sound" if batch.audio is None else "features"
-            raise ValueError(f"{batch.ids[0]}: {found} where this model takes a waveform (batch, samples) at 16 kHz.")
         with torch.no_grad():
-            features, counts = self.frontend.features(batch.audio, batch.audio_lengths)
+            features, counts = self.frontend.features(*batch.waveforms())
         lengths = self.config.subsampling.valid_frames(counts, shortened(features.shape[1]))
         silent = torch.nonzero(lengths == 0).flatten().tolist()
         if silent:

@@ -148,13 +148,10 @@ class SpeechEncoder(nn.Module):
         Raises:
             ValueError: no sound, or none as a waveform.
         """
-        if batch.audio is None or batch.audio.dim() != 2:
-            found = "no sound" if batch.audio is None else "features"
-            raise ValueError(f"{batch.ids[0]}: {found} where this model takes a waveform (batch, samples) at 16 kHz.")
-        assert batch.audio_lengths is not None
-        convolved = self.frontend.convolve(batch.audio, batch.audio_lengths, self.config.feature_gradient_scale)[:, :frames]
+        wave, samples = batch.waveforms()
+        convolved = self.frontend.convolve(wave, samples, self.config.feature_gradient_scale)[:, :frames]
         normed, projected = self.frontend(convolved)
-        lengths = self.config.waveform.valid_frames(batch.audio_lengths, batch.audio.shape[1], convolved.shape[1])
+        lengths = self.config.waveform.valid_frames(samples, wave.shape[1], convolved.shape[1])
         return Heard(convolved, normed, projected, lengths)
 
     def hide(self, projected: Tensor, mask: InputMask | None) -> Tensor:

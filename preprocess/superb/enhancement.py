@@ -11,7 +11,7 @@ from pathlib import Path
 from avtlm.data.manifest import Utterance
 from preprocess.corpora.reading import find_root
 from preprocess.corpora.sound_corpus import Listing, SoundCorpus
-from preprocess.superb.folder import Preparation, Prepared, prepared
+from preprocess.superb.folder import divided
 
 FOLDERS = {"trainset_28spk_wav": "train", "testset_wav": "test"}
 DEV = ("p226", "p287")
@@ -39,8 +39,4 @@ def _lists(root: Path) -> Listing:
 CORPUS = SoundCorpus("voicebank", "VoiceBank-DEMAND", _lists)
 
 
-def _prepare(root: Path, out: Path, workers: int | None) -> Prepared:
-    return prepared(CORPUS.read(root, workers=workers), out, lambda row: {"clean": row.extra["clean"]})
-
-
-ENHANCEMENT = Preparation("SE", "VoiceBank-DEMAND", ("train", "dev", "test"), _prepare)
+ENHANCEMENT = divided("SE", CORPUS, "clean")

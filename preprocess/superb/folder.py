@@ -14,7 +14,7 @@ from avtlm.data.manifest import Utterance
 from avtlm.evaluation.superb.data import TASK_FILE
 from avtlm.files import write_text
 from preprocess.corpora.reading import Reading
-from preprocess.corpora.sound_corpus import no_options
+from preprocess.corpora.sound_corpus import SoundCorpus, no_options
 
 SPLITS = {"train": "train", "valid": "dev", "test": "test"}  # of manifests -> of the benchmark
 LISTS = ("train", "dev", "test", "queries", "documents", "relevance")
@@ -101,6 +101,15 @@ def by_split(reading: Reading, out: Path, fields: Fields) -> dict[str, list[Row]
 def prepared(reading: Reading, out: Path, fields: Fields, **about: Any) -> Prepared:
     """A reading as lists, for tasks whose clips are divided into splits and nothing else."""
     return Prepared(by_split(reading, out, fields), about=about, left_out=reading.left_out, remarks=reading.remarks)
+
+
+def divided(task: str, corpus: SoundCorpus, key: str) -> Preparation:
+    """The preparation of a task whose clips are divided into splits, and of which the corpus knows one thing more."""
+
+    def prepare(root: Path, out: Path, workers: int | None) -> Prepared:
+        return prepared(corpus.read(root, workers=workers), out, lambda row: {key: row.extra[key]})
+
+    return Preparation(task, corpus.title, tuple(SPLITS.values()), prepare)
 
 
 def write_folder(out: Path, task: str, corpus: str, content: Prepared) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from avtlm.data.manifest import Utterance
 from preprocess.corpora.reading import find_root
 from preprocess.corpora.sound_corpus import Listing, SoundCorpus, lines
-from preprocess.superb.folder import Preparation, Prepared, prepared
+from preprocess.superb.folder import divided
 
 KALDI = {"train": "train", "dev": "valid", "test": "test"}
 MIXED = {"train-100": "train", "dev": "valid", "test": "test"}
@@ -86,13 +86,5 @@ SEGMENTED = SoundCorpus("libri2mix", "Libri2Mix", _kaldi)
 MIXTURES = SoundCorpus("libri2mix", "Libri2Mix", _mixtures)
 
 
-def _diarization(root: Path, out: Path, workers: int | None) -> Prepared:
-    return prepared(SEGMENTED.read(root, workers=workers), out, lambda row: {"segments": row.extra["segments"]})
-
-
-def _separation(root: Path, out: Path, workers: int | None) -> Prepared:
-    return prepared(MIXTURES.read(root, workers=workers), out, lambda row: {"sources": row.extra["sources"]})
-
-
-DIARIZATION = Preparation("SD", "Libri2Mix", ("train", "dev", "test"), _diarization)
-SEPARATION = Preparation("SS", "Libri2Mix", ("train", "dev", "test"), _separation)
+DIARIZATION = divided("SD", SEGMENTED, "segments")
+SEPARATION = divided("SS", MIXTURES, "sources")

@@ -14,7 +14,7 @@ from pathlib import Path
 from avtlm.data.manifest import Utterance
 from preprocess.corpora.reading import find_root
 from preprocess.corpora.sound_corpus import Listing, SoundCorpus, lines, table
-from preprocess.superb.folder import Preparation, Prepared, prepared
+from preprocess.superb.folder import divided
 
 SPLITS = ("train", "valid", "test")
 INTENT = ("action", "object", "location")
@@ -89,13 +89,5 @@ COMMANDS = SoundCorpus("fluent", "Fluent Speech Commands", _fluent)
 AUDIO_SNIPS = SoundCorpus("snips", "Audio SNIPS", _snips)
 
 
-def _intents(root: Path, out: Path, workers: int | None) -> Prepared:
-    return prepared(COMMANDS.read(root, workers=workers), out, lambda row: {"labels": row.extra["labels"]})
-
-
-def _slots(root: Path, out: Path, workers: int | None) -> Prepared:
-    return prepared(AUDIO_SNIPS.read(root, workers=workers), out, lambda row: {"text": row.extra["text"]})
-
-
-INTENTS = Preparation("IC", "Fluent Speech Commands", ("train", "dev", "test"), _intents)
-SLOTS = Preparation("SF", "Audio SNIPS", ("train", "dev", "test"), _slots)
+INTENTS = divided("IC", COMMANDS, "labels")
+SLOTS = divided("SF", AUDIO_SNIPS, "text")
