@@ -172,8 +172,9 @@ def profile(clips: Sequence[Path], clock: Clock) -> dict[str, Any]:
     }
 
 
-def to_shards(clips: Sequence[Path], clock: Clock) -> dict[str, float]:
-    """From video files to tar shards in this process, all files, reports and checksums included, without the detector's start."""
+def to_shards(clips: Sequence[Path], clock: Clock, rounds: int) -> dict[str, float]:
+    """From video files to tar shards in this process, all files, reports and checksums included, without the detector's start; the best of
+    a few rounds."""
     from preprocess.shards import write_shards
 
     def work(part: Sequence[Path]) -> tuple[int, float]:
@@ -184,8 +185,11 @@ def to_shards(clips: Sequence[Path], clock: Clock) -> dict[str, float]:
             seconds = clock() - start
             return json.loads((manifest.parent / "summary.json").read_text())["frames"], seconds
 
-    first, all_of_them = work(clips[:1]), work(clips)
-    return rate(all_of_them[0] - first[0], all_of_them[1] - first[1])
+    results = []
+    for _ in range(rounds):
+        first, all_of_them = work(clips[:1]), work(clips)
+        results.append(rate(all_of_them[0] - first[0], all_of_them[1] - first[1]))
+    return max(results, key=lambda result: result["frames_per_second"])
 
 
 def by_workers(clips: Sequence[Path], counts: Sequence[int]) -> dict[str, dict[str, float]]:
@@ -263,7 +267,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if not clips:
                 parser.error(f"{name}: no clip gave lip crops.")
             result: dict[str, Any] = {"name": name, "clips": len(clips), "speeds": speeds(clips, clock, given.rounds)}
-            result["speeds"]["ours, to shards"] = to_shards(clips, clock)
+            result["speeds"]["ours, to shards"] = to_shards(clips, clock, given.rounds)
             if given.workers and number == 0:
                 result["workers"] = by_workers(clips, given.workers)
             results.append(result)
