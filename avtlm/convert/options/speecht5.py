@@ -35,7 +35,7 @@ _FINE_TUNED = {
 _LARGE = {
     **{"encoder_layers": 24, "encoder_embed_dim": 1024, "encoder_ffn_embed_dim": 4096, "encoder_attention_heads": 16},
     **{"decoder_embed_dim": 1024, "decoder_ffn_embed_dim": 4096, "decoder_attention_heads": 16},
-    **{"layer_norm_first": True, "encoder_normalize_before": True, "decoder_normalize_before": True, "extractor_mode": "layer_norm"},
+    **{"layer_norm_first": True, "decoder_normalize_before": True, "extractor_mode": "layer_norm"},
     **{"dropout": 0.0, "attention_dropout": 0.0, "encoder_layerdrop": 0.0, "decoder_layerdrop": 0.0},
     **{"feature_grad_mult": 1.0, "final_dim": 768},
 }
@@ -68,7 +68,7 @@ def fairseq(options: Options, vocabulary: int, units: int = 0, speakers: int = 0
     dropouts = {name: take(name, default) for name, default in (("dropout", 0.1), ("attention_dropout", 0.1), ("activation_dropout", 0.0))}
     activation = options.choose("activation_fn", "gelu", ACTIVATIONS)
     norm_first = take("layer_norm_first", False)
-    options.require("encoder_normalize_before", norm_first)
+    take("encoder_normalize_before", False)  # its layers heed layer_norm_first alone; large models have false here
     relative = take("relative_position_embedding", False)
     return SpeechT5Config(
         waveform=WaveformConfig(

@@ -30,7 +30,7 @@ def official_options(settings: SpeechT5Config) -> dict[str, Any]:
         "encoder_ffn_embed_dim": encoder.feed_forward_dim,
         "activation_fn": back.get(encoder.activation, encoder.activation),
         "layer_norm_first": encoder.norm_first,
-        "encoder_normalize_before": encoder.norm_first,
+        "encoder_normalize_before": False,
         "encoder_layerdrop": encoder.layer_drop,
         "relative_position_embedding": encoder.key_distance > 0,
         "encoder_max_relative_position": encoder.key_distance or 160,
