@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from avtlm import __version__
-from avtlm.files import DEFAULT_MODEL
 from avtlm.memory import use_huge_pages
 from avtlm.verbs import export as export_verb
 from avtlm.verbs import hub as hub_verbs
@@ -25,6 +24,8 @@ from avtlm.verbs import report as report_verb
 from avtlm.verbs import sounds as sound_verbs
 from avtlm.verbs import superb as superb_verb
 from avtlm.verbs import units as unit_verbs
+from avtlm.verbs.options import add_decoding, add_json, add_model, add_split
+from avtlm.verbs.printing import as_json, sentence, wrong
 
 DESCRIPTION = "Train and use models that read sound, lips and text together."
 EPILOG = """\
@@ -66,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if options.debug:
             raise
-        print(f"avtlm: {_sentence(error)}", file=sys.stderr)
+        print(f"avtlm: {sentence(error)}", file=sys.stderr)
         return 2 if _is_wrong_use(error) else 1
 
 
@@ -83,18 +84,6 @@ def _is_wrong_use(error: Exception) -> bool:
     from avtlm.plain_yaml import ConfigError
 
     return isinstance(error, ConfigError | argparse.ArgumentError)
-
-
-def _sentence(error: Exception) -> str:
-    """What the user needs to know. Errors that are not meant for users are called what they are: a fault of the library."""
-    from avtlm.errors import MissingExtra
-
-    if isinstance(error, OSError) and error.strerror:
-        return f"{f'{error.filename}: ' if error.filename else ''}{error.strerror}."
-    if isinstance(error, ValueError | MissingExtra | FloatingPointError) and str(error):
-        return " ".join(str(error).split())
-    reason = " ".join(str(error).split())[:300]
-    return f"unexpected {type(error).__name__}: {reason} (run it again with --debug to see where, and please report it)"
 
 
 # Verbs -------------------------------------------------------------------------------------------------------------------------------
@@ -131,7 +120,7 @@ def _figures(found: Any, file: str | None) -> int:
     if file is not None:
         from avtlm.files import write_text
 
-        write_text(file, json.dumps(found.to_json(), indent=2, ensure_ascii=False) + "\n")
+        write_text(file, as_json(found.to_json()) + "\n")
     print(found.table())
     return 0
 
@@ -182,17 +171,17 @@ def _transcribe(options: argparse.Namespace) -> int:
     if options.stream:
         return _stream(options)
     if options.real_time:
-        return _wrong("--real-time is for --stream; a file that is transcribed whole is read as fast as it can be.")
+        return wrong("--real-time is for --stream; a file that is transcribed whole is read as fast as it can be.")
     if options.resume and options.out is None:
-        return _wrong("--resume needs --out PATH, where the transcripts that are there already can be seen.")
+        return wrong("--resume needs --out PATH, where the transcripts that are there already can be seen.")
     files = [Path(file) for file in options.files]
     try:
         kind = captions.format_of(options.format, options.out)
         targets = None if options.out is None else dict(zip(files, captions.targets(files, options.out, kind)))
     except ValueError as error:
-        return _wrong(str(error))
+        return wrong(str(error))
     if kind in ("srt", "vtt") and len(files) > 1 and targets is None:
-        return _wrong(f"--format {kind} of several files needs --out FOLDER, one file each.")
+        return wrong(f"--format {kind} of several files needs --out FOLDER, one file each.")
     search = ["words=false", *options.decoding] if kind == "text" else options.decoding
     if options.resume and targets is not None:
         waiting = [file for file in files if not targets[file].exists()]
@@ -203,7 +192,7 @@ def _transcribe(options: argparse.Namespace) -> int:
     model = export_verb.chosen_model(options)
     for path, result in transcribe_each(files, model, options.modality, options.geometry, None, search, **division):
         if isinstance(result, MediaError):
-            print(f"avtlm: {_sentence(result)}", file=sys.stderr)
+            print(f"avtlm: {sentence(result)}", file=sys.stderr)
             failed += 1
         elif targets is not None:
             captions.write(result, path, targets[path], kind)
@@ -222,11 +211,11 @@ def _stream(options: argparse.Namespace) -> int:
     from avtlm.live_captions import LiveCaptions, LiveOptions
 
     if len(options.files) != 1:
-        return _wrong("--stream takes one file, or one microphone and camera (mic, mic+camera, alsa:default+v4l2:/dev/video0).")
+        return wrong("--stream takes one file, or one microphone and camera (mic, mic+camera, alsa:default+v4l2:/dev/video0).")
     if options.out is not None or options.format in ("srt", "vtt") or options.resume:
-        return _wrong("--stream prints captions as they come; --out, --srt, --vtt and --resume are for files that are transcribed whole.")
+        return wrong("--stream prints captions as they come; --out, --srt, --vtt and --resume are for files that are transcribed whole.")
     if not options.window:
-        return _wrong("--stream needs a window; give --window SECONDS, at least 1.")
+        return wrong("--stream needs a window; give --window SECONDS, at least 1.")
     division = LiveOptions(window=options.window, vad=options.vad, min_silence=options.min_silence)
     model = export_verb.chosen_model(options)
     captions = LiveCaptions(model, options.modality, False, division, options.decoding, options.geometry)
@@ -263,7 +252,7 @@ def _synthesize(options: argparse.Namespace) -> int:
     from avtlm.speaking import read_texts, synthesize_each
 
     if (options.text is None) == (options.file is None):
-        return _wrong("Give one text, or --file FILE with one in every line.")
+        return wrong("Give one text, or --file FILE with one in every line.")
     texts = [("speech", options.text)] if options.file is None else read_texts(options.file)
     return _say(options, [name for name, _ in texts], synthesize_each([text for _, text in texts], _delivery(options)))
 
@@ -292,16 +281,16 @@ def _say(options: argparse.Namespace, names: Sequence[str], results: Iterable[tu
     try:
         targets = {kind: output_files(names, out, ending) for kind, ending in kinds if (out := getattr(options, kind)) is not None}
     except ValueError as error:
-        return _wrong(str(error))
+        return wrong(str(error))
     written = {target.resolve() for target in targets["out"]}
     over = next((file for file in inputs if file.resolve() in written), None)
     if over is not None:
-        return _wrong(f"--out {options.out} would overwrite {over}; choose another folder.")
+        return wrong(f"--out {options.out} would overwrite {over}; choose another folder.")
     arguments = {"out": "path", "mel": "mel", "attention": "attention"}
     failed = said = 0
     for place, (_, result) in enumerate(results):
         if isinstance(result, ValueError):
-            print(f"avtlm: {_sentence(result)}", file=sys.stderr)
+            print(f"avtlm: {sentence(result)}", file=sys.stderr)
             failed += 1
             continue
         if options.vocoder is None and not said:
@@ -324,18 +313,18 @@ def _evaluate(options: argparse.Namespace) -> int:
     folder = Path(options.model).is_dir() and not is_exported(options.model)
     task = checkpoint.load_config(options.model).get("task") if folder else None
     if (options.voices or options.vocoder or options.recognizer) and (task != "generation" or options.translation is not None):
-        return _wrong("--voices, --vocoder and --recognizer are for models that write speech, and without --translation.")
+        return wrong("--voices, --vocoder and --recognizer are for models that write speech, and without --translation.")
     if task in ("speaker", "generation") or options.translation is not None:
         return _evaluate_whole(options, task)
     snrs = [snr for group in options.snr for snr in group]
     if not snrs and options.visual_snr is None and (options.noise or options.noise_dir):
-        return _wrong("--noise and --noise-dir need signal-to-noise ratios: add, for example, --snr -10,-5,0,5,10.")
+        return wrong("--noise and --noise-dir need signal-to-noise ratios: add, for example, --snr -10,-5,0,5,10.")
     noise = options.noise or "babble"
     report = evaluate(
         options.manifest,
         options.model,
         modalities=options.modality,
-        split=None if options.split == "all" else options.split,
+        split=options.split,
         snrs=snrs,
         noise=noise if Path(noise).is_file() else [kind for kind in noise.split(",") if kind],
         limit=options.limit,
@@ -360,13 +349,13 @@ def _evaluate_whole(options: argparse.Namespace, task: str | None) -> int:
 
     rates = ("snr", "noise", "noise_dir", "visual", "visual_snr", "cells", "plot")
     if any(getattr(options, name) not in (None, []) for name in rates):
-        return _wrong("--snr, --noise, --noise-dir, --visual, --visual-snr, --cells and --plot are for word error rates; leave them out.")
-    shared: dict[str, Any] = {"split": None if options.split == "all" else options.split, "limit": options.limit}
+        return wrong("--snr, --noise, --noise-dir, --visual, --visual-snr, --cells and --plot are for word error rates; leave them out.")
+    shared: dict[str, Any] = {"split": options.split, "limit": options.limit}
     if options.translation is not None:
         shared |= {"column": options.translation, "decoding": options.decoding}
         return _measured(options, evaluate_translation(options.manifest, options.model, **shared))
     if options.decoding:
-        return _wrong("--decoding is for models that write text; leave it out.")
+        return wrong("--decoding is for models that write text; leave it out.")
     if task == "speaker":
         return _measured(options, evaluate_speakers(options.manifest, options.model, **shared))
     given = {name: getattr(options, name) for name in ("voices", "vocoder", "recognizer", "seed")}
@@ -380,8 +369,8 @@ def _measured(options: argparse.Namespace, report: Any) -> int:
         from avtlm.files import write_text
         from avtlm.origin import origin
 
-        write_text(options.out, json.dumps(values | {"origin": origin()}, indent=2, ensure_ascii=False) + "\n")
-    print(json.dumps(values, indent=2, ensure_ascii=False) if options.json else report.table())
+        write_text(options.out, as_json(values | {"origin": origin()}) + "\n")
+    print(as_json(values) if options.json else report.table())
     return 0
 
 
@@ -395,8 +384,7 @@ def _average(options: argparse.Namespace) -> int:
 def _label(options: argparse.Namespace) -> int:
     from avtlm.pseudo_labels import pseudo_labels
 
-    split = None if options.split == "all" else options.split
-    report = pseudo_labels(options.manifest, options.model, options.out, options.modality, split, options.min_confidence)
+    report = pseudo_labels(options.manifest, options.model, options.out, options.modality, options.split, options.min_confidence)
     for name, reason in report.failed.items():
         print(f"avtlm: {name}: {reason}", file=sys.stderr)
     print(f"{report.kept} utterances kept, {report.unsure} left out as unsure or empty, {len(report.failed)} not readable")
@@ -407,9 +395,8 @@ def _label(options: argparse.Namespace) -> int:
 def _visualize(options: argparse.Namespace) -> int:
     from avtlm.evaluation.representations import describe, visualize
 
-    split = None if options.split == "all" else options.split
     numbers = visualize(
-        options.manifest, options.model, options.out, options.layer, options.inputs, split, limit=options.limit, seed=options.seed
+        options.manifest, options.model, options.out, options.layer, options.inputs, options.split, limit=options.limit, seed=options.seed
     )
     print(f"{describe(numbers)}\nfigure: {options.out}")
     return 0
@@ -420,7 +407,7 @@ def _convert(options: argparse.Namespace) -> int:
     reading = options.system or options.pretrained or options.vocabulary or options.averaged
     if options.to is not None and reading:
         said = "--system, --pretrained, --vocabulary and --averaged are for reading a .pt file"
-        return _wrong(f"--to {options.to} writes a model folder back; {said}.")
+        return wrong(f"--to {options.to} writes a model folder back; {said}.")
     if options.to == "icefall":
         from avtlm.convert.mt2kd import to_icefall
 
@@ -440,13 +427,13 @@ def _convert(options: argparse.Namespace) -> int:
         from avtlm.convert.huggingface import convert_folder, is_hugging_face
 
         if not is_hugging_face(source):
-            return _wrong(
+            return wrong(
                 f"{source} has no config.json, so it is no Hugging Face folder; to write a model folder of avtlm for other code, add "
                 "--to fairseq or --to huggingface."
             )
         if options.pretrained or options.vocabulary or options.averaged:
             said = "--pretrained, --vocabulary and --averaged are for reading a .pt file"
-            return _wrong(f"{said}; a Hugging Face folder has its own vocab.json.")
+            return wrong(f"{said}; a Hugging Face folder has its own vocab.json.")
         print(f"model: {convert_folder(source, options.system, options.out)}")
         return 0
     from avtlm.convert.fairseq import convert
@@ -459,7 +446,7 @@ def _info(options: argparse.Namespace) -> int:
     from avtlm.info import info
 
     found = info(options.path)
-    print(json.dumps(found, indent=2, ensure_ascii=False) if options.json else "\n".join(_lines(found)))
+    print(as_json(found) if options.json else "\n".join(_lines(found)))
     return 0
 
 
@@ -469,13 +456,8 @@ def _doctor(options: argparse.Namespace) -> int:
     from avtlm.doctor import doctor
 
     found = dataclasses.asdict(doctor())
-    print(json.dumps(found, indent=2, ensure_ascii=False) if options.json else "\n".join(_lines(found)))
+    print(as_json(found) if options.json else "\n".join(_lines(found)))
     return 1 if found["problems"] else 0
-
-
-def _wrong(sentence: str) -> int:
-    print(f"avtlm: {sentence}", file=sys.stderr)
-    return 2
 
 
 def _lines(value: Any, indent: str = "") -> Iterable[str]:
@@ -568,7 +550,7 @@ def _parser() -> argparse.ArgumentParser:
     transcribe.add_argument(
         "--modality", choices=["av", "a", "v"], default="av", help="sound and lips (av, default), sound (a) or lips (v)"
     )
-    transcribe.add_argument("--model", metavar="DIR", default=DEFAULT_MODEL, help=f"a model folder (default: {DEFAULT_MODEL})")
+    add_model(transcribe)
     kinds = transcribe.add_mutually_exclusive_group()
     what = "text (default), json (a line a file: words with times and confidences, n-best), srt or vtt (captions)"
     kinds.add_argument("--format", choices=["text", "json", "srt", "vtt"], help=what)
@@ -578,9 +560,7 @@ def _parser() -> argparse.ArgumentParser:
     transcribe.add_argument("--out", "-o", metavar="PATH", help=target)
     geometry = "how lips are aligned (default: as they were for the model's training)"
     transcribe.add_argument("--geometry", choices=["avhubert", "auto_avsr", "auto_avsr_mediapipe"], help=geometry)
-
-    search = "change a decoding setting of the model: --decoding beam=20 (docs/decoding.md); may be given several times"
-    transcribe.add_argument("--decoding", metavar="KEY=VALUE", action="append", default=[], help=search)
+    add_decoding(transcribe)
     export_verb.add_choice(transcribe)
     long = transcribe.add_argument_group("long recordings", "They are divided at pauses; docs/long_recordings.md.")
     window = "seconds that are decoded at once (default: 20); longer files are divided; 0 takes every file whole"
@@ -633,9 +613,9 @@ def _parser() -> argparse.ArgumentParser:
         "Intervals are 95 %, by bootstrap or of a share.",
     )
     evaluate.add_argument("manifest", metavar="MANIFEST", help="lip crops and sound with transcripts, as avtlm-lip-roi writes them")
-    evaluate.add_argument("--model", metavar="DIR", default=DEFAULT_MODEL, help=f"a model folder (default: {DEFAULT_MODEL})")
+    add_model(evaluate)
     evaluate.add_argument("--modality", nargs="+", choices=["av", "a", "v"], default=["av"], help="one or more (default: av)")
-    evaluate.add_argument("--split", default="test", help="which split, or all (default: test)")
+    add_split(evaluate)
     ratios = "also in noise at these signal-to-noise ratios, divided by spaces or commas"
     evaluate.add_argument("--snr", nargs="+", type=_ratios, default=[], metavar="DB", help=ratios)
     noises = (
@@ -653,7 +633,7 @@ def _parser() -> argparse.ArgumentParser:
     kept = "keep what was recognised here, cell by cell; the same command goes on from there, and avtlm report shows it"
     evaluate.add_argument("--cells", metavar="DIR", help=kept)
     evaluate.add_argument("--plot", metavar="PNG", help="draw the rates against the ratios, or against the strengths of --visual")
-    evaluate.add_argument("--decoding", metavar="KEY=VALUE", action="append", default=[], help=search)
+    add_decoding(evaluate)
     evaluate.add_argument("--limit", type=int, metavar="N", help="only the first N utterances")
     evaluate.add_argument("--seed", type=int, default=0, help="of the noise (default: 0)")
     evaluate.add_argument("--json", action="store_true", help="print JSON instead of a table")
@@ -676,10 +656,10 @@ def _parser() -> argparse.ArgumentParser:
         "Stopped and started again, it goes on where it was.",
     )
     label.add_argument("manifest", metavar="MANIFEST", help="lip crops and sound, as avtlm-lip-roi writes them")
-    label.add_argument("--model", metavar="DIR", default=DEFAULT_MODEL, help=f"a model folder (default: {DEFAULT_MODEL})")
+    add_model(label)
     label.add_argument("--out", "-o", metavar="MANIFEST", required=True, help="the new manifest")
     label.add_argument("--modality", choices=["av", "a", "v"], default="av", help="what the model sees (default: av)")
-    label.add_argument("--split", default="train", help="which split, or all (default: train)")
+    add_split(label, "train")
     label.add_argument("--min-confidence", type=float, default=0.0, metavar="X", help="leave out clips below this, 0 to 1 (default: 0)")
 
     visualize = verb(
@@ -689,13 +669,13 @@ def _parser() -> argparse.ArgumentParser:
         "With timed phones in the manifest, points are phones, and it counts how often neighbours across inputs agree.",
     )
     visualize.add_argument("manifest", metavar="MANIFEST", help="lip crops and sound, as avtlm-lip-roi writes them")
-    visualize.add_argument("--model", metavar="DIR", default=DEFAULT_MODEL, help=f"a model folder (default: {DEFAULT_MODEL})")
+    add_model(visualize)
     visualize.add_argument(
         "--out", "-o", metavar="PNG", default=Path("representations.png"), type=Path, help="the figure (default: %(default)s)"
     )
     visualize.add_argument("--layer", type=int, metavar="N", help="output of layer N, counted from 1 (default: the last)")
     visualize.add_argument("--inputs", nargs="+", choices=["av", "a", "v", "text"], help="kinds of input (default: all there are)")
-    visualize.add_argument("--split", default="test", help="which split, or all (default: test)")
+    add_split(visualize)
     visualize.add_argument("--limit", type=int, default=30, metavar="N", help="clips (default: 30)")
     visualize.add_argument("--seed", type=int, default=0)
 
@@ -729,12 +709,12 @@ def _parser() -> argparse.ArgumentParser:
 
     info = verb("info", _info, "show what a model folder, a manifest or a media file holds")
     info.add_argument("path", metavar="PATH")
-    info.add_argument("--json", action="store_true", help="print JSON")
+    add_json(info)
 
     doctor = verb(
         "doctor", _doctor, "check this installation: versions, attention backends, extras, codecs", "Exits with 1 if it finds a problem."
     )
-    doctor.add_argument("--json", action="store_true", help="print JSON")
+    add_json(doctor)
     return parser
 
 

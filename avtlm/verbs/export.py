@@ -5,6 +5,7 @@ import json
 from typing import TYPE_CHECKING
 
 from avtlm.verbs import AddVerb
+from avtlm.verbs.options import add_json
 
 if TYPE_CHECKING:
     from avtlm.transcriber import Transcriber
@@ -26,7 +27,7 @@ def add_verb(verb: AddVerb) -> None:
     added.add_argument("--format", choices=FORMATS, default="onnx", help="what to write (default: onnx)")
     added.add_argument("--int8", action="store_true", help="8-bit weights of linear layers (onnx)")
     added.add_argument("--opset", type=int, default=18, metavar="N", help="of ONNX, from 18 on (default: 18)")
-    added.add_argument("--json", action="store_true", help="print JSON")
+    add_json(added)
 
 
 def add_choice(transcribe: argparse.ArgumentParser) -> None:

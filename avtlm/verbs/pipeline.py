@@ -4,6 +4,7 @@ import argparse
 import sys
 
 from avtlm.verbs import AddVerb
+from avtlm.verbs.printing import wrong
 
 VERB = "pipeline"
 
@@ -28,8 +29,7 @@ def _pipeline(options: argparse.Namespace) -> int:
     overrides = [word for word in options.configs if "=" in word]
     configs = [word for word in options.configs if "=" not in word]
     if not configs:
-        print("avtlm: pipeline: no configuration is given, only changes to one; name YAML files.", file=sys.stderr)
-        return 2
+        return wrong("pipeline: no configuration is given, only changes to one; name YAML files.")
     try:
         folder = pipeline(configs, overrides, options.again, lambda line: print(line, file=sys.stderr))
     except Interrupted as stopped:  # as a scheduler asked, which takes that for success

@@ -5,6 +5,8 @@ import sys
 from pathlib import Path
 
 from avtlm.verbs import AddVerb
+from avtlm.verbs.options import add_split
+from avtlm.verbs.printing import wrong
 
 VERB = "report"
 
@@ -20,7 +22,7 @@ def add_verb(verb: AddVerb) -> None:
     added.add_argument("folders", metavar="DIR", nargs="+", help="folder of a training, an evaluation, a model, or of several runs")
     added.add_argument("--out", "-o", metavar="FILE", required=True, help="the page, such as report.html")
     added.add_argument("--manifest", metavar="MANIFEST", help="clips for samples with sound, lips and alignments")
-    added.add_argument("--split", default="test", help="of the manifest, or all (default: test)")
+    add_split(added, what="of the manifest")
     added.add_argument("--samples", type=int, default=6, metavar="N", help="clips on the page, of at most 1 MB each (default: 6)")
     added.add_argument("--modality", choices=["av", "a", "v"], help="what models are given of them (default: all that they take in)")
     added.add_argument("--seed", type=int, default=0, help="of the choice of clips (default: 0)")
@@ -31,10 +33,10 @@ def _report(options: argparse.Namespace) -> int:
     from avtlm.evaluation.report import report
 
     if Path(options.out).suffix not in (".html", ".htm"):
-        print(f"avtlm: --out {options.out}: the page is HTML; name it *.html.", file=sys.stderr)
-        return 2
-    split = None if options.split == "all" else options.split
-    done = report(options.folders, options.out, options.manifest, split, options.samples, options.seed, options.modality, options.title)
+        return wrong(f"--out {options.out}: the page is HTML; name it *.html.")
+    done = report(
+        options.folders, options.out, options.manifest, options.split, options.samples, options.seed, options.modality, options.title
+    )
     for problem in done.problems:
         print(f"avtlm: {problem}", file=sys.stderr)
     print(f"report: {done.path} ({done.size / 1e6:.1f} MB)")

@@ -5,8 +5,9 @@ import json
 import sys
 from pathlib import Path
 
-from avtlm.files import DEFAULT_MODEL
 from avtlm.verbs import AddVerb
+from avtlm.verbs.options import add_device, add_json, add_model, add_split
+from avtlm.verbs.printing import as_json, wrong
 
 
 def add_verbs(verb: AddVerb) -> None:
@@ -22,7 +23,7 @@ def add_verbs(verb: AddVerb) -> None:
     teach.add_argument("--teachers", nargs="+", metavar="NAME=PATH", required=True, help=kinds)
     teach.add_argument("--out", "-o", metavar="DIR", required=True, help="where the answers go")
     teach.add_argument("--labels", metavar="CSV", help="AudioSet's class_labels_indices.csv, to name BEATs' classes")
-    teach.add_argument("--device", metavar="NAME", help="cpu or cuda (default: a GPU if there is one)")
+    add_device(teach)
 
     tag = verb(
         "tag",
@@ -46,20 +47,20 @@ def add_verbs(verb: AddVerb) -> None:
     verify.add_argument("--trials", metavar="LIST", help="measure EER and minDCF of lines `1 FIRST SECOND` instead; needs --manifest")
     verify.add_argument("--manifest", metavar="MANIFEST", help="where the utterances of the trials are")
     for each in (tag, verify):
-        each.add_argument("--model", metavar="DIR", default=DEFAULT_MODEL, help=f"a model folder (default: {DEFAULT_MODEL})")
-        each.add_argument("--split", default="test", help="of the manifest, or all (default: test)")
+        add_model(each)
+        add_split(each, what="of the manifest")
         window = "seconds that are heard at once (default: 60); longer files in parts; 0 hears every file whole"
         each.add_argument("--window", type=float, default=60.0, metavar="SECONDS", help=window)
-        each.add_argument("--json", action="store_true", help="print JSON")
+        add_json(each)
 
 
 def _teach(options: argparse.Namespace) -> int:
     from avtlm.teaching import teach
 
     pairs = [each.partition("=") for each in options.teachers]
-    wrong = [name + sign for name, sign, path in pairs if not path]
-    if wrong:
-        return _wrong(f"--teachers {wrong[0]}: write NAME=PATH, such as speech=models/whisper-large-v3.")
+    bare = [name + sign for name, sign, path in pairs if not path]
+    if bare:
+        return wrong(f"--teachers {bare[0]}: write NAME=PATH, such as speech=models/whisper-large-v3.")
     teachers = {name: path for name, _, path in pairs}
     done = teach(options.manifest, teachers, options.out, options.labels, options.device)
     for name, each in done.about.teachers.items():
@@ -76,14 +77,14 @@ def _tag(options: argparse.Namespace) -> int:
 
     if options.manifest is not None:
         if options.files:
-            return _wrong("--manifest measures its own clips; leave the files out.")
+            return wrong("--manifest measures its own clips; leave the files out.")
         from avtlm.evaluation.sounds_and_voices import evaluate_tags
 
-        report = evaluate_tags(options.manifest, options.model, None if options.split == "all" else options.split)
-        print(json.dumps(report.to_json(), indent=2, ensure_ascii=False) if options.json else report.table())
+        report = evaluate_tags(options.manifest, options.model, options.split)
+        print(as_json(report.to_json()) if options.json else report.table())
         return 0
     if not options.files or options.top < 1:
-        return _wrong("avtlm tag needs files, or --manifest; --top is at least 1.")
+        return wrong("avtlm tag needs files, or --manifest; --top is at least 1.")
     listener, failed = Listener(options.model, options.window), 0
     for path, tags in tag_each(options.files, listener):
         if isinstance(tags, ValueError):
@@ -104,18 +105,17 @@ def _verify(options: argparse.Namespace) -> int:
     from avtlm.hearing import Listener, verify
 
     if (options.trials is None) != (options.manifest is None):
-        return _wrong("--trials and --manifest go together.")
+        return wrong("--trials and --manifest go together.")
     if options.trials is not None:
         if options.files:
-            return _wrong("--trials measures utterances of the manifest; leave the files out.")
+            return wrong("--trials measures utterances of the manifest; leave the files out.")
         from avtlm.evaluation.sounds_and_voices import evaluate_trials
 
-        split = None if options.split == "all" else options.split
-        report = evaluate_trials(Path(options.trials), options.manifest, options.model, split)
+        report = evaluate_trials(Path(options.trials), options.manifest, options.model, options.split)
         print(json.dumps(report.to_json(), indent=2) if options.json else report.table())
         return 0
     if len(options.files) != 2:
-        return _wrong(f"avtlm verify compares two files, not {len(options.files)}; or give --trials and --manifest.")
+        return wrong(f"avtlm verify compares two files, not {len(options.files)}; or give --trials and --manifest.")
     first, second = options.files
     score = verify(first, second, Listener(options.model, options.window))
     same = None if options.threshold is None else score >= options.threshold
@@ -125,8 +125,3 @@ def _verify(options: argparse.Namespace) -> int:
         verdict = "" if same is None else "  same speaker" if same else "  two speakers"
         print(f"{score:.4f}{verdict}")
     return 0
-
-
-def _wrong(sentence: str) -> int:
-    print(f"avtlm: {sentence}", file=sys.stderr)
-    return 2

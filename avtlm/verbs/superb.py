@@ -1,11 +1,12 @@
 """The verb `avtlm superb`: what a frozen encoder knows, by SUPERB's tasks."""
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
 from avtlm.verbs import AddVerb
+from avtlm.verbs.options import add_device, add_json
+from avtlm.verbs.printing import as_json, wrong
 
 VERB = "superb"
 CACHE = Path("runs/superb/cache")
@@ -34,8 +35,8 @@ def add_verb(verb: AddVerb) -> None:
     added.add_argument("--seed", type=int, metavar="N", help="of everything that is drawn (default: 0)")
     added.add_argument("--cache", metavar="DIR", default=str(CACHE), help=f"where hidden states are kept (default: {CACHE})")
     added.add_argument("--no-cache", action="store_true", help="compute hidden states whenever they are needed")
-    added.add_argument("--device", metavar="NAME", help="cpu or cuda (default: a GPU if there is one)")
-    added.add_argument("--json", action="store_true", help="print JSON")
+    add_device(added)
+    add_json(added)
 
 
 def _superb(options: argparse.Namespace) -> int:
@@ -47,11 +48,11 @@ def _superb(options: argparse.Namespace) -> int:
         try:
             rates = tuple(float(rate) for rate in options.lr_sweep.split(","))
         except ValueError:
-            return _wrong(f"--lr-sweep {options.lr_sweep}: give numbers with commas between them, such as 1e-3,1e-4.")
+            return wrong(f"--lr-sweep {options.lr_sweep}: give numbers with commas between them, such as 1e-3,1e-4.")
         if options.lr is not None:
-            return _wrong("--lr and --lr-sweep: give one of them.")
+            return wrong("--lr and --lr-sweep: give one of them.")
         if len(set(rates)) < len(rates) or min(rates) <= 0:
-            return _wrong(f"--lr-sweep {options.lr_sweep}: give different numbers above 0.")
+            return wrong(f"--lr-sweep {options.lr_sweep}: give different numbers above 0.")
     given = [("steps", options.steps), ("batch", options.batch), ("lr", options.lr), ("seed", options.seed)]
     overrides = (*options.overrides, *(f"{name}={value}" for name, value in given if value is not None))
     settings = Settings(
@@ -59,14 +60,9 @@ def _superb(options: argparse.Namespace) -> int:
     )
     report = run(options.task, options.model, options.data, options.out, settings)
     if options.json:
-        print(json.dumps(report.to_json(), indent=2, ensure_ascii=False))
+        print(as_json(report.to_json()))
     elif report.outcomes:
         print(beside_published(report.model, report.parameters, report.values))
     for label, sentence in report.failures.items():
         print(f"avtlm: {label}: {sentence}", file=sys.stderr)
     return 1 if report.failures else 0
-
-
-def _wrong(sentence: str) -> int:
-    print(f"avtlm: {sentence}", file=sys.stderr)
-    return 2

@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 
 from avtlm.verbs import AddVerb
+from avtlm.verbs.options import add_split
+from avtlm.verbs.printing import wrong
 
 TEXT2UNITS, REDUCE, ALIGNMENT = "units text2units", "units reduce", "visualize alignment"
 VERBS = (TEXT2UNITS, REDUCE, ALIGNMENT)
@@ -63,7 +65,7 @@ def add_verbs(verb: AddVerb) -> None:
         help="the figure; numbers go beside it (default: %(default)s)",
     )
     alignment.add_argument("--layers", nargs="+", type=int, metavar="N", help="of both encoders, from 1 (default: all that know units)")
-    alignment.add_argument("--split", default="test", help="which split, or all (default: test)")
+    add_split(alignment)
     alignment.add_argument("--limit", type=int, default=100, metavar="N", help="clips (default: 100)")
     alignment.add_argument("--seed", type=int, default=0)
 
@@ -75,9 +77,9 @@ def _text2units(options: argparse.Namespace) -> int:
     from avtlm.units.text_stream import text2units
 
     if options.model is not None and (options.alphabet or options.dictionary or options.no_durations):
-        return _wrong("--alphabet, --dictionary and --no-durations are for phones as units; leave them out, or --model.")
+        return wrong("--alphabet, --dictionary and --no-durations are for phones as units; leave them out, or --model.")
     if options.beam < 1:
-        return _wrong(f"--beam {options.beam}: give at least 1.")
+        return wrong(f"--beam {options.beam}: give at least 1.")
     if options.alphabet == "mandarin":
         return _mandarin(options)
     changes = {key: getattr(options, key) for key in ("unknown", "alphabet") if getattr(options, key) is not None}
@@ -104,7 +106,7 @@ def _mandarin(options: argparse.Namespace) -> int:
     from avtlm.units.text_stream import text2units
 
     if options.unknown in ("espeak", "spn") or options.dictionary or options.reduced:
-        return _wrong("--alphabet mandarin goes with --lexicon and --unknown drop alone; leave the others out.")
+        return wrong("--alphabet mandarin goes with --lexicon and --unknown drop alone; leave the others out.")
     kept = MandarinConfig(options.lexicon)
     config = kept if options.unknown is None else MandarinConfig(options.lexicon, traditional="convert", digits="read", unknown="drop")
     done = text2units(options.text, options.out, MandarinUnits(config))
@@ -128,14 +130,8 @@ def _reduce(options: argparse.Namespace) -> int:
 def _alignment(options: argparse.Namespace) -> int:
     from avtlm.evaluation.unit_alignment import table, unit_alignment
 
-    split = None if options.split == "all" else options.split
     numbers = unit_alignment(
-        options.manifest, options.units, options.model, options.out, options.layers, split, limit=options.limit, seed=options.seed
+        options.manifest, options.units, options.model, options.out, options.layers, options.split, options.limit, options.seed
     )
     print(f"{table(numbers)}\nfigure: {options.out}")
     return 0
-
-
-def _wrong(sentence: str) -> int:
-    print(f"avtlm: {sentence}", file=sys.stderr)
-    return 2
