@@ -23,19 +23,19 @@ import numpy as np
 from avtlm.data.media import FrameStream, MediaError
 from avtlm.data.seeds import seed_for
 from avtlm.files import write_text
+from benchmarks.containers import Container
 from benchmarks.mutations import BINARY, mutate
-from tests.made_media import noise_frames, tone, write_media
+from tests.made_media import noise_frames
 
-# Name, video and audio coding, header in front.
 CLIPS = (
-    ("front.mp4", "libx264", "aac", True),
-    ("back.mp4", "libx264", "aac", False),
-    ("a.mov", "mpeg4", "aac", False),
-    ("a.avi", "mpeg4", "mp2", False),
-    ("a.mkv", "libx264", "aac", False),
-    ("a.webm", "libvpx", "libopus", False),
-    ("a.mpg", "mpeg1video", "mp2", False),
-    ("a.ts", "mpeg2video", "mp2", False),
+    Container("front.mp4", "libx264", "aac", header_in_front=True),
+    Container("back.mp4", "libx264", "aac"),
+    Container("a.mov", "mpeg4", "aac"),
+    Container("a.avi", "mpeg4", "mp2"),
+    Container("a.mkv", "libx264", "aac"),
+    Container("a.webm", "libvpx", "libopus"),
+    Container("a.mpg", "mpeg1video", "mp2"),
+    Container("a.ts", "mpeg2video", "mp2"),
 )
 PICTURES = 40
 SHORT, WHOLE = "silently short", "whole"
@@ -43,20 +43,8 @@ SHORT, WHOLE = "silently short", "whole"
 
 def make(folder: Path) -> dict[str, bytes]:
     """The whole clips by name."""
-    rate = {"libopus": 48000}
-    return {
-        name: write_media(
-            folder / name,
-            noise_frames(PICTURES, 64),
-            audio=tone(PICTURES / 25, rate.get(audio, 16000)),
-            rate=rate.get(audio, 16000),
-            codec=video,
-            audio_codec=audio,
-            fast_start=front,
-            quality={"g": "12"},
-        ).read_bytes()
-        for name, video, audio, front in CLIPS
-    }
+    pictures = noise_frames(PICTURES, 64)
+    return {clip.name: clip.write(folder, pictures, PICTURES / 25, {"g": "12"}).read_bytes() for clip in CLIPS}
 
 
 def by_pyav(path: Path, whole: int) -> tuple[str, int]:

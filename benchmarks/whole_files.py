@@ -48,7 +48,8 @@ def seeds(folder: Path, kinds: Sequence[str]) -> list[Seed]:
 def _media(folder: Path) -> list[Seed]:
     from avtlm.data.media import read_clip
     from avtlm.data.sound import read_track
-    from tests.made_media import noise_frames, tone, write_media
+    from benchmarks.containers import Container
+    from tests.made_media import noise_frames, tone
 
     def video(path: Path) -> tuple[int, list[str]]:
         clip = read_clip(path)
@@ -61,20 +62,16 @@ def _media(folder: Path) -> list[Seed]:
 
     pictures, wave = noise_frames(30, 64), tone(1.2)
     made = []
-    for name, codec, audio, start in (
-        ("a.mp4", "libx264", "aac", True),
-        ("b.mp4", "libx264", "aac", False),
-        ("c.avi", "mpeg4", "mp3", False),
-        ("d.mkv", "libx264", "aac", False),
-        ("e.webm", "libvpx", "libopus", False),
-        ("f.mpg", "mpeg1video", "mp2", False),
+    for clip in (
+        Container("a.mp4", "libx264", "aac", header_in_front=True),
+        Container("b.mp4", "libx264", "aac"),
+        Container("c.avi", "mpeg4", "mp3"),
+        Container("d.mkv", "libx264", "aac"),
+        Container("e.webm", "libvpx", "libopus"),
+        Container("f.mpg", "mpeg1video", "mp2"),
     ):
-        path = folder / name
-        sounds = tone(1.2, 48000) if audio == "libopus" else wave
-        write_media(
-            path, pictures, audio=sounds, rate=48000 if audio == "libopus" else 16000, codec=codec, audio_codec=audio, fast_start=start
-        )
-        made.append(Seed("media", name, path.read_bytes(), video, video(path)[0]))
+        path = clip.write(folder, pictures, 1.2)
+        made.append(Seed("media", clip.name, path.read_bytes(), video, video(path)[0]))
     import soundfile
 
     for name in ("g.wav", "h.flac", "i.ogg", "j.mp3"):
