@@ -390,8 +390,9 @@ def test_control_c_exits_with_130(monkeypatch: pytest.MonkeyPatch, capsys: pytes
 
 def test_a_real_interrupt_of_a_real_process_exits_with_130() -> None:
     script = (
-        "import signal, sys, time, avtlm.cli as c; signal.signal(signal.SIGINT, signal.default_int_handler); "  # background jobs ignore it
-        "c._train = lambda o: (print('on', flush=True), time.sleep(30)); sys.exit(c.main(['train', 'x']))"
+        "import signal, sys, time; from avtlm import cli; from avtlm.verbs import training; "
+        "signal.signal(signal.SIGINT, signal.default_int_handler); "  # background jobs ignore it
+        "training._train = lambda o: (print('on', flush=True), time.sleep(30)); sys.exit(cli.main(['train', 'x']))"
     )
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None

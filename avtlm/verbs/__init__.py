@@ -1,6 +1,14 @@
-"""Verbs of `avtlm` by what they are around; cli.py has those of the house itself, and what all verbs have in common."""
+"""The verbs of `avtlm`, by what they are around: what each is asked, and what it does. cli.py lists them.
+
+What several share is in options.py (what they are asked) and printing.py (how they answer).
+"""
 
 import argparse
 from collections.abc import Callable
+from typing import Protocol
 
-AddVerb = Callable[[str, Callable[[argparse.Namespace], int], str, str], argparse.ArgumentParser]
+
+class AddVerb(Protocol):
+    """Adds a verb by its name, the function that it runs, a line for the list of verbs, and what its own help says besides."""
+
+    def __call__(self, name: str, run: Callable[[argparse.Namespace], int], summary: str, more: str = "") -> argparse.ArgumentParser: ...

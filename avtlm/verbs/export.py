@@ -1,20 +1,16 @@
-"""The verb `avtlm export`, and the choice of what computes and of weights that `avtlm transcribe` has."""
+"""The verb `avtlm export`: a model as graphs that run without this library."""
 
 import argparse
 import json
-from typing import TYPE_CHECKING
 
 from avtlm.verbs import AddVerb
 from avtlm.verbs.options import add_json
 
-if TYPE_CHECKING:
-    from avtlm.transcriber import Transcriber
-
-FORMATS, BACKENDS = ("onnx", "torch_export"), ("torch", "onnx")  # of avtlm.export, which the help does not load
+FORMATS = ("onnx", "torch_export")  # of avtlm.export, which the help does not load
 
 
 def add_verb(verb: AddVerb) -> None:
-    """Add it by the function that adds a verb with its function, summary and further help."""
+    """Add ``export``."""
     added = verb(
         "export",
         _export,
@@ -28,21 +24,6 @@ def add_verb(verb: AddVerb) -> None:
     added.add_argument("--int8", action="store_true", help="8-bit weights of linear layers (onnx)")
     added.add_argument("--opset", type=int, default=18, metavar="N", help="of ONNX, from 18 on (default: 18)")
     add_json(added)
-
-
-def add_choice(transcribe: argparse.ArgumentParser) -> None:
-    """Add --backend and --int8."""
-    computes = "what has to compute: torch, or onnx for a folder that `avtlm export` has written (default: what the folder holds)"
-    transcribe.add_argument("--backend", choices=BACKENDS, help=computes)
-    narrow = "8-bit weights of linear layers, on the CPU (docs/export.md says what they cost); of onnx the folder has to have them"
-    transcribe.add_argument("--int8", action="store_true", help=narrow)
-
-
-def chosen_model(options: argparse.Namespace) -> "Transcriber":
-    """The model that --model, --backend and --int8 name, opened."""
-    from avtlm.transcribe import load_recognizer
-
-    return load_recognizer(options.model, options.backend, "int8" if options.int8 else None)
 
 
 def _export(options: argparse.Namespace) -> int:

@@ -6,7 +6,7 @@ from avtlm.verbs import AddVerb
 
 
 def add_verbs(verb: AddVerb) -> None:
-    """Add them by the function that adds a verb with its function, summary and further help."""
+    """Add ``pull`` and ``push``."""
     pull = verb(
         "pull",
         _pull,

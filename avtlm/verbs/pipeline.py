@@ -10,7 +10,7 @@ VERB = "pipeline"
 
 
 def add_verb(verb: AddVerb) -> None:
-    """Add it by the function that adds a verb with its function, summary and further help."""
+    """Add ``pipeline``."""
     added = verb(
         VERB,
         _pipeline,

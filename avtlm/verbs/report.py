@@ -12,7 +12,7 @@ VERB = "report"
 
 
 def add_verb(verb: AddVerb) -> None:
-    """Add it by the function that adds a verb with its function, summary and further help."""
+    """Add ``report``."""
     added = verb(
         VERB,
         _report,

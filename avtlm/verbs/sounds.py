@@ -11,7 +11,7 @@ from avtlm.verbs.printing import as_json, wrong
 
 
 def add_verbs(verb: AddVerb) -> None:
-    """Add them by the function that adds a verb with its function, summary and further help."""
+    """Add ``teach``, ``tag`` and ``verify``."""
     teach = verb(
         "teach",
         _teach,

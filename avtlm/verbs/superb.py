@@ -13,7 +13,7 @@ CACHE = Path("runs/superb/cache")
 
 
 def add_verb(verb: AddVerb) -> None:
-    """Add it by the function that adds a verb with its function, summary and further help."""
+    """Add ``superb``."""
     added = verb(
         VERB,
         _superb,

@@ -1,22 +1,45 @@
-"""The verbs of `avtlm` around units of text: ``units text2units``, ``units reduce`` and ``visualize alignment``.
-
-They are verbs of two words; cli.py joins the words before it parses them.
-"""
+"""The verbs of `avtlm` around units: ``units`` of a corpus, and with a second word ``units text2units`` and ``units reduce``."""
 
 import argparse
 import sys
-from pathlib import Path
+from typing import Any
 
 from avtlm.verbs import AddVerb
-from avtlm.verbs.options import add_split
 from avtlm.verbs.printing import wrong
 
-TEXT2UNITS, REDUCE, ALIGNMENT = "units text2units", "units reduce", "visualize alignment"
-VERBS = (TEXT2UNITS, REDUCE, ALIGNMENT)
+TEXT2UNITS, REDUCE = "units text2units", "units reduce"
 
 
-def add_verbs(verb: AddVerb) -> None:
-    """Add them by the function that adds a verb with its function, summary and further help."""
+def add_units(verb: AddVerb) -> None:
+    """Add ``units``."""
+    units = verb("units", _units, "turn the frames of a corpus into k-means units", "Without --model the features are MFCC of the sound.")
+    units.add_argument("manifest", metavar="MANIFEST")
+    units.add_argument("out", metavar="FOLDER", help="where the labels and the clusters go")
+    units.add_argument("--model", metavar="DIR", help="cluster the features of this model")
+    units.add_argument("--layer", type=int, metavar="N", help="features of its layer N")
+    units.add_argument("--clusters", type=int, default=100, metavar="K", help="number of units (default: 100)")
+    units.add_argument("--clusters-from", metavar="FILE", help="use these clusters (kmeans.safetensors) instead of fitting new ones")
+    units.add_argument("--split", nargs="+", metavar="NAME", help="label only these splits (default: everything)")
+    units.add_argument("--fit-split", default="train", metavar="NAME", help="fit the clusters on this split (default: train)")
+    units.add_argument("--fraction", type=float, default=1.0, metavar="X", help="fit on this share of its utterances (default: 1)")
+    units.add_argument("--modality", choices=["av", "a", "v"], default="av", help="what the model sees (default: av)")
+    units.add_argument("--seed", type=int, default=0)
+    units.add_argument("--rate", type=float, choices=[25, 50, 100], default=25, help="MFCC units per second (default: 25)")
+    units.add_argument("--plain-mfcc", action="store_true", help="MFCC as HuBERT's and AV-HuBERT's, not normalised over the utterance")
+    units.add_argument("--km", action="store_true", help="also write fairseq's layout, in FOLDER/km")
+    large = units.add_argument_group("large corpora", "The defaults of the clustering are HuBERT's and AV-HuBERT's.")
+    large.add_argument("--stream", action="store_true", help="never hold all features in memory; go on where a stopped call was")
+    large.add_argument("--dump", metavar="DIR", help="keep the features here, for more than one clustering (implies --stream)")
+    large.add_argument("--shard", metavar="I/N", help="do one part of the dump, or of the labels with --clusters-from; then run without")
+    large.add_argument("--batch-frames", type=int, default=10000, metavar="N", help="frames of a mini-batch (default: 10000)")
+    large.add_argument("--restarts", type=int, default=20, metavar="N", help="starts, the best of which is taken (default: 20)")
+    large.add_argument("--max-iterations", type=int, default=100, metavar="N", help="passes over the frames at most (default: 100)")
+    improved = "end after so many mini-batches without improvement (default: 100)"
+    large.add_argument("--max-no-improvement", type=int, default=100, metavar="N", help=improved)
+
+
+def add_text_verbs(verb: AddVerb) -> None:
+    """Add ``units text2units`` and ``units reduce``."""
     text2units = verb(
         TEXT2UNITS,
         _text2units,
@@ -42,32 +65,48 @@ def add_verbs(verb: AddVerb) -> None:
     phones.add_argument("--dictionary", metavar="FILE", help="the phones in their order (dict.phn.txt); default: Kaldi's, or the lexicon's")
     phones.add_argument("--no-durations", action="store_true", help="do not repeat phones for their durations")
 
-    reduce = verb(REDUCE, _reduce, "merge runs of one unit in a label file", "")
+    reduce = verb(REDUCE, _reduce, "merge runs of one unit in a label file")
     reduce.add_argument("labels", metavar="LABELS", help="as `avtlm units` writes it")
     reduce.add_argument("--out", "-o", metavar="FILE", required=True, help="the reduced labels")
     reduce.add_argument("--durations", metavar="FILE", help="write here how many frames each of them lasted")
 
-    alignment = verb(
-        ALIGNMENT,
-        _alignment,
-        "measure how often speech and its units are given the same phone in SpeechLM or SpeechUT, and draw their layers (t-SNE)",
-        "What is counted is defined in docs/units.md.",
+
+def _units(options: argparse.Namespace) -> int:
+    from avtlm.units.discovery import units, units_shard
+    from avtlm.units.dump import Shard
+    from avtlm.units.kmeans import KMeansConfig
+
+    where: dict[str, Any] = {"model": options.model, "layer": options.layer, "modality": options.modality, "dump": options.dump}
+    where |= {"mfcc_rate": options.rate, "mfcc_normalise": not options.plain_mfcc}
+    where |= {"clusters_from": options.clusters_from, "splits": options.split}
+    if options.shard is not None:
+        done = units_shard(options.manifest, options.out, Shard.parse(options.shard), **where)
+        rest = f"{done.missing} missing" if done.missing else "all there: run it without --shard to put them together"
+        print(f"shard {options.shard}: {done.pieces} pieces done, {rest}\npieces: {done.folder}")
+        return 0
+    report = units(
+        options.manifest,
+        options.out,
+        config=KMeansConfig(
+            clusters=options.clusters,
+            batch_frames=options.batch_frames,
+            max_iterations=options.max_iterations,
+            restarts=options.restarts,
+            max_no_improvement=options.max_no_improvement,
+            seed=options.seed,
+        ),
+        fit_split=options.fit_split,
+        fraction=options.fraction,
+        stream=options.stream,
+        km=options.km,
+        **where,
     )
-    alignment.add_argument("manifest", metavar="MANIFEST", help="clips with timed phones")
-    alignment.add_argument("--units", metavar="FILE", required=True, help="their unit labels")
-    alignment.add_argument("--model", metavar="DIR", required=True, help="a pre-trained model folder")
-    alignment.add_argument(
-        "--out",
-        "-o",
-        metavar="PNG",
-        type=Path,
-        default=Path("alignment.png"),
-        help="the figure; numbers go beside it (default: %(default)s)",
-    )
-    alignment.add_argument("--layers", nargs="+", type=int, metavar="N", help="of both encoders, from 1 (default: all that know units)")
-    add_split(alignment)
-    alignment.add_argument("--limit", type=int, default=100, metavar="N", help="clips (default: 100)")
-    alignment.add_argument("--seed", type=int, default=0)
+    print(f"{report.utterances} utterances, {report.frames} frames at {report.rate:g} Hz")
+    print(f"{report.units_used} of {report.units} units in use, perplexity {report.perplexity:.1f}")
+    if report.quality is not None:
+        print(report.quality)
+    print(f"labels: {report.labels}\nclusters: {report.clusters}")
+    return 0
 
 
 def _text2units(options: argparse.Namespace) -> int:
@@ -124,14 +163,4 @@ def _reduce(options: argparse.Namespace) -> int:
         write_labels(options.durations, {name: durations for name, _, durations in found})
     before, after = sum(int(durations.sum()) for *_, durations in found), sum(len(units) for _, units, _ in found)
     print(f"{len(found)} utterances, {before} frames, {after} units\nunits: {options.out}")
-    return 0
-
-
-def _alignment(options: argparse.Namespace) -> int:
-    from avtlm.evaluation.unit_alignment import table, unit_alignment
-
-    numbers = unit_alignment(
-        options.manifest, options.units, options.model, options.out, options.layers, options.split, options.limit, options.seed
-    )
-    print(f"{table(numbers)}\nfigure: {options.out}")
     return 0

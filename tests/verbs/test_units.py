@@ -6,7 +6,6 @@ import pytest
 
 from avtlm import cli
 from avtlm.units.labels import read_labels
-from avtlm.verbs import units as unit_verbs
 from tests.test_cli import failure
 from tests.units.made_text2unit import lines, save_fast
 
@@ -22,7 +21,7 @@ def text(folder: Path, *more: str) -> str:
     return str(path)
 
 
-@pytest.mark.parametrize("verb", unit_verbs.VERBS)
+@pytest.mark.parametrize("verb", cli.TWO_WORDS)
 def test_every_verb_explains_itself(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         cli.main([*verb.split(), "--help"])
