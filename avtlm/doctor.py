@@ -67,6 +67,7 @@ class Diagnosis:
 
 def doctor() -> Diagnosis:
     """Examine this machine. Takes a few seconds, since every optional package is imported for real."""
+    logging.getLogger("xformers").setLevel(logging.ERROR)  # its warning about compiled extensions says nothing that is not tried here
     extras, missing = _extras()
     codecs, lost = _codecs()
     problems = [f"{extra}: {finding}" for extra, finding in extras.items() if finding.startswith("broken")]
@@ -101,7 +102,6 @@ def _devices() -> dict[str, str]:
 
 def _attention() -> dict[str, str]:
     """Run each backend on a small padded and a small packed input and compare it with the written-out reference."""
-    logging.getLogger("xformers").setLevel(logging.ERROR)  # its warning about compiled extensions says nothing that is not tried here
     found = {}
     for device in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
         dtype = torch.float32 if device == "cpu" else torch.float16
