@@ -189,6 +189,10 @@ def choose(manifest: Manifest, source: Source) -> Manifest:
     if len(rows) == 0 and sentences:
         what = source.written or "row"
         raise ValueError(f"{source.manifest}: no {what} of split {source.split or 'any'}; check split.")
+    if len(rows) == 0 and source.split is not None and source.split not in (splits := {row.split for row in manifest}):
+        there = ", ".join(sorted(filter(None, splits)))
+        hint = f"there is {there}" if there else "its rows have none: write them, or take all (split: null; avtlm evaluate --split all)"
+        raise ValueError(f"{source.manifest}: no utterance of split {source.split}; {hint}.")
     if len(rows) == 0:
         raise ValueError(
             f"{source.manifest}: no utterance of split {source.split or 'any'} "

@@ -108,8 +108,17 @@ def test_clips_outside_the_bounds_of_length_are_left_out(corpus: MadeCorpus) -> 
     assert {len(row.transcript or "") for row in rows} <= {4, 5}
     with pytest.raises(ValueError, match="no utterance of split train between 50 and 60 seconds"):
         choose(manifest, Source("m", "recognition", min_seconds=50, max_seconds=60))
-    with pytest.raises(ValueError, match="no utterance of split dev"):
+
+
+def test_a_split_that_is_not_there_is_told_with_those_that_are(corpus: MadeCorpus) -> None:
+    manifest = read_manifest(corpus.clips)
+    there = ", ".join(sorted({row.split or "" for row in manifest}))
+    with pytest.raises(ValueError, match=f"m: no utterance of split dev; there is {there}\\."):
         choose(manifest, Source("m", "recognition", split="dev"))
+    folder = Manifest(manifest.root, tuple(replace(row, split=None) for row in manifest))  # as of clips in a folder
+    with pytest.raises(ValueError, match="no utterance of split train; its rows have none: write them, or take all"):
+        choose(folder, Source("m", "recognition"))
+    assert len(choose(folder, Source("m", "recognition", split=None))) == len(folder)
 
 
 def test_babble_is_of_other_speakers(corpus: MadeCorpus) -> None:
