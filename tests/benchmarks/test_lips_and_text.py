@@ -10,7 +10,7 @@ from rich.console import Console
 
 from avtlm import config
 from avtlm.training.loop import TrainConfig
-from benchmarks.lips_and_text import CONFIGS, LEFT_OUT, MEASURES, PLANS, SCRATCH, TITLES, Comparison, Plan, draw, main, table
+from benchmarks.lips_and_text import CONFIGS, LEFT_OUT, MEASURES, PLANS, SCRATCH, TITLES, Comparison, Plan, draw, table
 from demos.parallel import Job
 from preprocess.corpora.talking_heads import SIZES
 
@@ -89,16 +89,6 @@ def test_the_table_has_the_mean_and_the_range_and_the_plot_is_a_picture(tmp_path
     assert screen.getvalue().count("12.5 (10.0-15.0)") == len(TITLES) * len(MEASURES)
     draw(report(), tmp_path / "plot.png")
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
-
-
-def test_a_wrong_change_is_said_in_one_sentence(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("benchmarks.over_seeds.restart_tuned", lambda module, arguments: None)
-    for stage in ("make_corpus", "label"):
-        monkeypatch.setattr(Comparison, stage, lambda self: None)
-    assert main(["--out", str(tmp_path), "--size", "smoke", "stepz=3"]) == 1
-    assert "key 'stepz' is not known" in capsys.readouterr().err
 
 
 @pytest.mark.slow

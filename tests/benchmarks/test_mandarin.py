@@ -11,7 +11,7 @@ from rich.console import Console
 from avtlm import config
 from avtlm.systems.mmspeech import MMSpeechLosses
 from avtlm.training.loop import TrainConfig
-from benchmarks.mandarin import CONFIGS, PLANS, SCRATCH, TESTS, TITLES, VARIANTS, Ablation, Plan, draw, main, rates, table
+from benchmarks.mandarin import CONFIGS, PLANS, SCRATCH, TESTS, TITLES, VARIANTS, Ablation, Plan, draw, rates, table
 from preprocess.corpora.read_aloud_mandarin import SIZES
 
 
@@ -59,16 +59,6 @@ def test_the_table_has_the_mean_the_range_and_the_interval_of_every_pretraining(
 def test_the_plot_is_a_picture(tmp_path: Path) -> None:
     draw(report(), tmp_path / "plot.png")
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
-
-
-def test_a_wrong_change_is_said_in_one_sentence(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("benchmarks.over_seeds.restart_tuned", lambda module, arguments: None)
-    for stage in ("make_corpus", "label"):
-        monkeypatch.setattr(Ablation, stage, lambda self: None)
-    assert main(["--out", str(tmp_path), "--size", "smoke", "stepz=3"]) == 1
-    assert "key 'stepz' is not known" in capsys.readouterr().err
 
 
 @pytest.mark.slow

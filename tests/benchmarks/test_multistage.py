@@ -83,8 +83,8 @@ def test_variants_fit_the_configuration_and_plans_the_corpus() -> None:
         assert config.load(TrainConfig, CONFIGS / "1_pretrain.yaml", changes).model["objective"] in ("mae", "clr", "both")
 
 
-def test_a_corpus_that_is_not_there_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("benchmarks.over_seeds.restart_tuned", lambda module, arguments: None)
+@pytest.mark.usefixtures("in_this_process")
+def test_a_corpus_that_is_not_there_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--out", str(tmp_path / "out"), "--size", "smoke", "--corpus", str(tmp_path / "none")]) == 1
     assert "there are no lips; run the quickstart first" in capsys.readouterr().err
 

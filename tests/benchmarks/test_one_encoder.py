@@ -90,10 +90,10 @@ def test_the_table_has_the_mean_and_the_range_of_every_start(tmp_path: Path) -> 
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_the_smallest_comparison_runs_and_is_kept(
-    recordings: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    recordings: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("benchmarks.over_seeds.restart_tuned", lambda module, arguments: None)
     digits, noise = recordings
     asked = ["--digits", str(digits), "--noise", str(noise), "--out", str(tmp_path / "run"), "--size", "smoke", "--seeds", "1"]
     small = ["max_frames=120", "max_rows=4", "tensorboard=false", "threads=1"]

@@ -13,11 +13,6 @@ from benchmarks.self_supervised import MEASURES, STARTS, TESTS, count, differenc
 from tests.made_media import chirps, tone
 
 
-@pytest.fixture(autouse=True)
-def _stay_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("benchmarks.over_seeds.restart_tuned", lambda module, arguments: None)
-
-
 def recordings(folder: Path, speakers: tuple[str, ...] = ("ann", "bob")) -> Path:
     """Digits of speakers, at 8 kHz as in the Free Spoken Digit Dataset, and a longer recording of nobody's digits."""
     for number, speaker in enumerate(speakers):
@@ -27,6 +22,7 @@ def recordings(folder: Path, speakers: tuple[str, ...] = ("ann", "bob")) -> Path
     return folder
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_the_whole_path_from_recordings_to_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     speech, out, results = recordings(tmp_path / "speech"), tmp_path / "out", tmp_path / "results.json"
     command = ["--speech", str(speech), "--out", str(out), "--size", "smoke", "--json", str(results), "--plot", str(tmp_path / "plot.png")]
@@ -58,6 +54,7 @@ def test_the_whole_path_from_recordings_to_a_table(tmp_path: Path, capsys: pytes
     assert json.loads(results.read_text())["results"] == report["results"]
 
 
+@pytest.mark.usefixtures("in_this_process")
 @pytest.mark.parametrize(("speakers", "message"), [((), "digits of 0 speakers"), (("ann",), "digits of 1 speakers")])
 def test_one_speaker_is_not_enough(tmp_path: Path, capsys: pytest.CaptureFixture[str], speakers: tuple[str, ...], message: str) -> None:
     speech = recordings(tmp_path / "speech", speakers)
@@ -65,6 +62,7 @@ def test_one_speaker_is_not_enough(tmp_path: Path, capsys: pytest.CaptureFixture
     assert f"{message}; one is held out, so at least two are needed" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_a_folder_that_is_not_there_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--speech", str(tmp_path / "no"), "--out", str(tmp_path / "out"), "--size", "smoke"]) == 1
     assert "there is no such folder" in capsys.readouterr().err

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from avtlm import config
 from avtlm.training.loop import TrainConfig
-from benchmarks.spoken_ablation import CONFIGS, PLANS, SCRATCH, TASKS, TITLES, VARIANTS, Ablation, Plan, draw, main, table
+from benchmarks.spoken_ablation import CONFIGS, PLANS, SCRATCH, TASKS, TITLES, VARIANTS, Ablation, Plan, draw, table
 from preprocess.corpora.read_aloud import SIZES
 
 
@@ -46,16 +46,6 @@ def test_the_table_has_the_mean_and_the_range_of_every_pretraining() -> None:
 def test_the_plot_is_a_picture(tmp_path: Path) -> None:
     draw(report(), tmp_path / "plot.png")
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
-
-
-def test_a_wrong_change_is_said_in_one_sentence(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("benchmarks.over_seeds.restart_tuned", lambda module, arguments: None)
-    monkeypatch.setattr(Ablation, "make_corpus", lambda self: None)
-    monkeypatch.setattr(Ablation, "label", lambda self: None)
-    assert main(["--out", str(tmp_path), "--size", "smoke", "stepz=3"]) == 1
-    assert "key 'stepz' is not known" in capsys.readouterr().err
 
 
 @pytest.mark.slow
