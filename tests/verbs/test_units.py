@@ -1,4 +1,4 @@
-"""The verbs of two words around units: what they write and print, and one sentence for wrong use."""
+"""`avtlm units` and its verbs of two words: what they write and print, and one sentence for wrong use."""
 
 from pathlib import Path
 
@@ -27,6 +27,28 @@ def test_every_verb_explains_itself(verb: str, capsys: pytest.CaptureFixture[str
         cli.main([*verb.split(), "--help"])
     assert stop.value.code == 0
     assert f"usage: avtlm {verb}" in capsys.readouterr().out
+
+
+def test_units_are_made_from_a_manifest(corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["units", str(corpus), str(tmp_path / "units"), "--clusters", "4", "--fit-split", "test"]) == 0
+    assert "6 utterances" in capsys.readouterr().out
+    files = sorted(path.name for path in (tmp_path / "units").iterdir())
+    assert files == ["kmeans.json", "kmeans.safetensors", "manifest.report.json", "manifest.units"]
+
+
+def test_units_of_a_large_corpus_are_made_in_parts(corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    common = ["units", str(corpus), str(tmp_path / "units"), "--dump", str(tmp_path / "dump"), "--clusters", "4", "--fit-split", "test"]
+    assert cli.main([*common, "--shard", "2/2"]) == 0
+    assert "shard 2/2: 0 pieces done, 1 missing" in capsys.readouterr().out
+    assert cli.main([*common, "--shard", "1/2"]) == 0
+    assert "shard 1/2: 1 pieces done, all there: run it without --shard" in capsys.readouterr().out
+    assert cli.main([*common, "--km"]) == 0
+    text = capsys.readouterr().out
+    assert "6 utterances" in text
+    assert "4 units in use, perplexity" in text
+    assert (tmp_path / "units" / "km" / "dict.km.txt").read_text() == "0 1\n1 1\n2 1\n3 1\n"
+    assert "shard: '3'; write it as 2/8" in failure(capsys, *common, "--shard", "3")
+    assert "shard: 3/2" in failure(capsys, *common, "--shard", "3/2")
 
 
 def test_units_are_written_for_a_text_and_missing_words_listed(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

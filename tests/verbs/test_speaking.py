@@ -12,6 +12,7 @@ from avtlm.speaking import synthesize
 from tests import made_media
 from tests.made_model import save_tiny_recognizer
 from tests.made_voice import save_vocoder, save_voice, save_writer, voice
+from tests.test_cli import failure
 
 
 @pytest.fixture(scope="module")
@@ -28,17 +29,6 @@ def speaker(tmp_path_factory: pytest.TempPathFactory) -> str:
 def clip(tmp_path: Path) -> str:
     write_wav(tmp_path / "clip.wav", made_media.chirps(0.5))
     return str(tmp_path / "clip.wav")
-
-
-def sentence(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 1) -> str:
-    """Run a command that must fail; return its one sentence."""
-    assert cli.main(list(arguments)) == code
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    (line,) = captured.err.strip().splitlines()
-    assert line.startswith("avtlm: ")
-    assert "unexpected" not in line
-    return line
 
 
 def test_a_text_is_said_and_can_be_transcribed(model: str, speaker: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -108,7 +98,7 @@ def test_sound_is_said_again_and_a_bad_file_does_not_stop_the_others(
 def test_nothing_is_written_over_what_is_read(model: str, speaker: str, clip: str, capsys: pytest.CaptureFixture[str]) -> None:
     before = Path(clip).read_bytes()
     for out in (clip, str(Path(clip).parent)):
-        assert "would overwrite" in sentence(capsys, "enhance", clip, "--model", model, "--voice", speaker, "-o", out, code=2)
+        assert "would overwrite" in failure(capsys, "enhance", clip, "--model", model, "--voice", speaker, "-o", out, code=2)
     assert Path(clip).read_bytes() == before
 
 
@@ -134,14 +124,14 @@ def test_wrong_use_is_one_sentence_and_writes_nothing(
     there = sorted(tmp_path.iterdir())
     filled = [part.format(tmp=tmp_path, clip=clip, model=model, recogniser=recogniser) for part in changes]
     given = ["synthesize", "bad", "--model", model, "--voice", speaker, "-o", str(tmp_path / "a.wav"), *filled]
-    found = sentence(capsys, *given, code=code)
+    found = failure(capsys, *given, code=code)
     assert reason in found
     assert sorted(tmp_path.iterdir()) == there
 
 
 def test_a_voice_is_asked_for_where_the_model_takes_one(model: str, clip: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for verb, given in (("synthesize", "bad"), ("convert-voice", clip), ("enhance", clip)):
-        reason = sentence(capsys, verb, given, "--model", model, "-o", str(tmp_path / "a.wav"))
+        reason = failure(capsys, verb, given, "--model", model, "-o", str(tmp_path / "a.wav"))
         assert "voice: none is given, but the model takes a speaker embedding of 5 values" in reason
 
 
@@ -150,8 +140,8 @@ def test_a_single_input_that_cannot_be_used_is_one_sentence(
 ) -> None:
     write_wav(tmp_path / "short.wav", made_media.chirps(0.1))
     given = ["--model", model, "--voice", speaker, "-o", str(tmp_path / "a.wav")]
-    assert "has only 0.100 s of sound" in sentence(capsys, "convert-voice", str(tmp_path / "short.wav"), *given)
-    assert "there is nothing to say" in sentence(capsys, "synthesize", "", *given)
+    assert "has only 0.100 s of sound" in failure(capsys, "convert-voice", str(tmp_path / "short.wav"), *given)
+    assert "there is nothing to say" in failure(capsys, "synthesize", "", *given)
     assert not (tmp_path / "a.wav").exists()
 
 
