@@ -12,7 +12,7 @@ from avtlm.verbs.printing import as_json
 def add_verbs(verb: AddVerb) -> None:
     """Add ``info`` and ``doctor``."""
     info = verb("info", _info, "show what a model folder, a manifest or a media file holds")
-    info.add_argument("path", metavar="PATH")
+    info.add_argument("path", metavar="PATH", help="any of them")
     add_json(info)
 
     doctor = verb(

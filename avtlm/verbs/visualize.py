@@ -26,7 +26,7 @@ def add_verb(verb: AddVerb) -> None:
     visualize.add_argument("--inputs", nargs="+", choices=["av", "a", "v", "text"], help="kinds of input (default: all there are)")
     add_split(visualize)
     visualize.add_argument("--limit", type=int, default=30, metavar="N", help="clips (default: 30)")
-    visualize.add_argument("--seed", type=int, default=0)
+    visualize.add_argument("--seed", type=int, default=0, help="of the clips and the layout (default: 0)")
 
 
 def add_alignment(verb: AddVerb) -> None:
@@ -51,7 +51,7 @@ def add_alignment(verb: AddVerb) -> None:
     alignment.add_argument("--layers", nargs="+", type=int, metavar="N", help="of both encoders, from 1 (default: all that know units)")
     add_split(alignment)
     alignment.add_argument("--limit", type=int, default=100, metavar="N", help="clips (default: 100)")
-    alignment.add_argument("--seed", type=int, default=0)
+    alignment.add_argument("--seed", type=int, default=0, help="of the clips and the layout (default: 0)")
 
 
 def _visualize(options: argparse.Namespace) -> int:
