@@ -72,6 +72,8 @@ def test_imports_run_one_way(path: Path) -> None:
     wrong = [name for name in names for forbidden in FORBIDDEN.get(room(path), ()) if inside and breaks(name, forbidden)]
     if inside or path.is_relative_to(ROOT / "preprocess"):
         wrong += [name for name in names if name.split(".")[0] in ("demos", "benchmarks", "tests") or name.startswith("avtlm.cli")]
+        if room(path) not in ("cli", "verbs"):
+            wrong += [name for name in names if name.startswith("avtlm.verbs")]
     if inside:
         wrong += [name for name in names if name.split(".")[0] == "preprocess"]
     assert not wrong, f"{path.relative_to(ROOT)} must not import {sorted(set(wrong))}"
