@@ -24,6 +24,7 @@ CLASSES: dict[str, Literal["wav2vec2", "hubert", "wavlm", "data2vec"]] = {
     "WavLM": "wavlm",
     "Data2VecAudio": "data2vec",
 }
+REDUCTIONS = {"wavlm": "mean"}  # of the CTC loss over a batch, where a configuration does not say; the others take the sum
 
 
 def transformers_case(case: Case, check: Check) -> None:
@@ -58,7 +59,7 @@ def transformers_case(case: Case, check: Check) -> None:
         check.forward("last_hidden_nomask_first", encoder.encode(batch_of(inputs["input_values"][:1], None))[0])
         check.forward("last_hidden_time_masked", encoder.encode(batch, mask=mask)[0])
     if ctc:
-        _transformers_ctc(case, check, model, batch)
+        _transformers_ctc(case, check, model, batch, REDUCTIONS.get(system, "sum"))
     elif pretraining:
         assert isinstance(encoder, Wav2Vec2)
         _transformers_pretraining(case, check, encoder, batch, mask)
@@ -74,7 +75,7 @@ def transcripts(labels: Tensor, blank: int) -> list[Tensor]:
     return [row[(row >= 0) & (row != blank)] for row in labels]
 
 
-def _transformers_ctc(case: Case, check: Check, model: torch.nn.Module, batch: Batch) -> None:
+def _transformers_ctc(case: Case, check: Check, model: torch.nn.Module, batch: Batch, reduction: str) -> None:
     assert isinstance(model, Recognizer)
     assert model.ctc is not None
     encoded, lengths = model.encoder.encode(batch)  # type: ignore[operator]
@@ -85,7 +86,7 @@ def _transformers_ctc(case: Case, check: Check, model: torch.nn.Module, batch: B
     labels = transcripts(case.inputs["labels"], blank)
     each = ctc_losses(logits, lengths, labels, blank, values.get("ctc_zero_infinity", False))
     counts = torch.tensor([max(1, len(row)) for row in labels])
-    loss = each.sum() if values.get("ctc_loss_reduction", "mean") == "sum" else (each / counts).mean()
+    loss = each.sum() if values.get("ctc_loss_reduction", reduction) == "sum" else (each / counts).mean()
     check.loss("ctc.loss", loss)
     gradients(check, model, loss, lambda key: hugging_face_name(key, ctc=True))
 

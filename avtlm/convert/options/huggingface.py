@@ -154,6 +154,8 @@ def _read(options: Options, system: System, official: bool, normalise: bool) -> 
         "channel_mask": SpanMaskConfig(take("mask_feature_prob", 0.0), take("mask_feature_length", 10), take("mask_feature_min_masks", 0)),
         "adapter": _adapter(options, dim, system),
     }
+    if official:
+        common["feature_gradient_scale"] = 1.0  # transformers scales no gradients, whatever the models were pre-trained with
     if system == "wav2vec2":
         return _contrastive(options, common)
     for key in _QUANTIZER:
