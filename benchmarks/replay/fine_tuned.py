@@ -85,7 +85,8 @@ def ctc_case(case: Case, check: Check) -> None:
     check.equal("sample_size", len(target) if by_sentence else sum(map(len, symbols)))
     for row, best in enumerate(ctc_greedy(logits.log_softmax(-1), lengths, symbol)):
         check.equal(f"greedy_ids_{row}", torch.tensor(best.tokens, dtype=torch.long))
-    gradients(check, model, loss, lambda key: fairseq_name(key, system))
+    batch_norm = settings.encoder.position_norm == "batch"
+    gradients(check, model, loss, lambda key: fairseq_name(key, system, batch_norm=batch_norm))
 
 
 def recognizer(settings: SpeechEncoderConfig, encoder: SpeechEncoder, symbols: int) -> Recognizer:
