@@ -6,7 +6,6 @@ end symbols, stay as they are. The count of hidden tokens and the order of draws
 """
 
 import functools
-import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ class InfillingConfig:
 
     Attributes:
         share: of the tokens that spans cover.
-        mean_span: mean of their Poisson lengths.
+        mean_span: mean of their Poisson lengths, in words where word starts are given; 0 hides single words.
         random: this share of the mask symbols becomes a random token instead.
         trace: what a span leaves behind: one mask symbol (``span``), one for each of its ``tokens``, or ``nothing``.
         inserted: mask symbols put in at random afterwards, as a share of the tokens.
@@ -37,10 +36,10 @@ class InfillingConfig:
     inserted: float = 0.0
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.share <= 1.0 or not 0.0 <= self.random <= 1.0 or self.mean_span <= 0 or self.inserted < 0:
+        if not 0.0 <= self.share <= 1.0 or not 0.0 <= self.random <= 1.0 or self.mean_span < 0 or self.inserted < 0:
             raise ValueError(
                 f"infilling: share {self.share}, random {self.random}, mean_span {self.mean_span}, inserted {self.inserted}; "
-                "give shares from 0 to 1, a mean above 0, and 0 or more."
+                "give shares from 0 to 1, and 0 or more for the others."
             )
 
 
@@ -96,22 +95,57 @@ class TorchDraws:
         return numbers
 
 
-def infill(tokens: Sequence[int], mask: int, config: InfillingConfig, draws: Draws) -> list[int]:
+def infill(tokens: Sequence[int], mask: int, config: InfillingConfig, draws: Draws, begins: Sequence[bool] | None = None) -> list[int]:
     """A text with holes.
 
     Args:
         tokens: of one text, with its start and end symbols.
         mask: the symbol that stands for a span.
+        begins: of each token, whether a word begins with it; None for words of one token. Spans then hide whole words.
     """
-    holed = _hide(tokens, mask, config, draws)
+    holed = _hide(tokens, mask, config, draws, begins)
     return insert(holed, math.ceil(len(holed) * config.inserted), mask, config, draws) if config.inserted else holed
 
 
-def _hide(tokens: Sequence[int], mask: int, config: InfillingConfig, draws: Draws) -> list[int]:
-    inner = len(tokens) - 2
-    budget = math.ceil(float(torch.tensor(float(inner)) * config.share)) if inner > 0 else 0
+def _hide(tokens: Sequence[int], mask: int, config: InfillingConfig, draws: Draws, begins: Sequence[bool] | None) -> list[int]:
+    words = [place for place in range(1, len(tokens) - 1) if begins is None or begins[place]]
+    budget = math.ceil(float(torch.tensor(float(len(words))) * config.share))
     if budget == 0:
         return list(tokens)
+    spans = _lengths(budget, config, draws)
+    inserted = spans.count(0)
+    spans = [length for length in spans if length > 0]
+    places = [words[number] for number in draws.order(len(words))[: len(spans)]]
+    random = [number < config.random for number in draws.uniform(len(spans))]
+    filled, dropped, first, starts = list(tokens), set[int](), True, set(words)
+    left = [length - 1 for length in spans]  # words that are to follow
+    while places or first:
+        if config.trace == "tokens" or (config.trace == "span" and first):
+            for place in places:
+                filled[place] = mask
+            lucky = [place for place, lucky in zip(places, random, strict=True) if lucky]
+            for place, token in zip(lucky, draws.tokens(len(lucky)), strict=True):
+                filled[place] = token
+        else:
+            dropped.update(places)
+        # What every span that goes on, and ends before the end symbol, does to its next token.
+        first, moved = False, []
+        for place, rest, luck in zip(places, left, random, strict=True):
+            rest -= place + 1 in starts
+            if rest >= 0 and place + 1 < len(tokens) - 1:
+                moved.append((place + 1, rest, luck))
+        if places and not moved and config.trace == "tokens":
+            draws.tokens(0)  # the official code draws none of them once more
+        places, left, random = [each[0] for each in moved], [each[1] for each in moved], [each[2] for each in moved]
+    holed = [token for place, token in enumerate(filled) if place not in dropped]
+    # Fairseq counts by a share, which rounding may make one more.
+    return insert(holed, math.ceil(len(holed) * (inserted / len(holed))), mask, config, draws) if inserted else holed
+
+
+def _lengths(budget: int, config: InfillingConfig, draws: Draws) -> list[int]:
+    """Of spans that cover so many words in all."""
+    if config.mean_span == 0:
+        return [1] * budget
     lengths = draws.spans(budget)
     while sum(lengths) < budget:
         lengths += draws.spans(budget)
@@ -120,27 +154,7 @@ def _hide(tokens: Sequence[int], mask: int, config: InfillingConfig, draws: Draw
         spans.append(min(length, budget - sum(spans)))
         if sum(spans) == budget:
             break
-    inserted = spans.count(0)
-    spans = [length for length in spans if length > 0]
-    starts = [place + 1 for place in draws.order(inner)[: len(spans)]]
-    random = [number < config.random for number in draws.uniform(len(spans))]
-    filled, dropped = list(tokens), set[int]()
-    for step in itertools.count():
-        # What every span that is long enough, and ends before the end symbol, does to its next token.
-        there = [index for index, length in enumerate(spans) if length > step and starts[index] + step <= inner]
-        places = [starts[index] + step for index in there]
-        if config.trace == "tokens" or (config.trace == "span" and step == 0):
-            filled = [mask if place in places else token for place, token in enumerate(filled)]
-            lucky = [place for index, place in zip(there, places, strict=True) if random[index]]
-            for place, token in zip(lucky, draws.tokens(len(lucky)), strict=True):
-                filled[place] = token
-        else:
-            dropped.update(places)
-        if not there:
-            break
-    holed = [token for place, token in enumerate(filled) if place not in dropped]
-    # Fairseq counts by a share, which rounding may make one more.
-    return insert(holed, math.ceil(len(holed) * (inserted / len(holed))), mask, config, draws) if inserted else holed
+    return spans
 
 
 def insert(tokens: Sequence[int], count: int, mask: int, config: InfillingConfig, draws: Draws) -> list[int]:

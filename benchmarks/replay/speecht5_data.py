@@ -23,6 +23,8 @@ from avtlm.text.vocabulary import EOS, PAD
 from benchmarks.replay.case import Case, CaseError, Check
 from benchmarks.replay.speech_encoders import load
 
+# Holes of single words, instead of spans with Poisson lengths.
+SINGLE = {"span-poisson": False, "word": True, "subword": True}
 SILENCE = 2048  # samples, of which a case keeps the result alone
 
 
@@ -156,26 +158,32 @@ def infilling_case(case: Case, check: Check) -> None:
     for number, example in enumerate(case.config["examples"]):
         options = Options({**case.config.get("defaults", {}), **example}, f"case.json: config.examples.{number}")
         options.take("len", 0)
-        for key, value in (("mask_length", "span-poisson"), ("whole", False)):
-            options.require(key, value)
+        for key in ("rotate", "permute_sentences"):
+            options.require(key, 0.0)
+        options.require("iid", False)
+        whole, single = options.take("whole", False), options.choose("mask_length", "span-poisson", SINGLE)
         traces: dict[int, Any] = {1: "span", -1: "tokens", 0: "nothing"}
         config = InfillingConfig(
             options.take("mask", 0.3),
-            options.take("poisson_lambda", 3.5),
+            options.take("poisson_lambda", 3.5) * (not single),
             options.take("mask_random", 0.1),
             traces[options.take("replace_length", 1)],
             options.take("insert", 0.0),
         )
-        noisy = options.take("iid", False)  # then the target has holes of its own, drawn after those of the source
         options.finish()
         key = f"ex{number}"
         tokens = case.inputs[f"{key}.tokens"]
+        names = (f"{key}.word_start_by_id", "word_start_by_id")
+        words = next((case.inputs[name] for name in names if name in case.inputs), None) if whole else None
+        if whole and words is None:
+            raise CaseError(f"inputs.safetensors: no {' or '.join(names)}, by which example {number} knows words.")
+        begins = None if words is None else words[tokens].bool().tolist()
         # <mask> and CTC's blank are the last symbols of the dictionary.
         draws = StoredDraws(case.inputs, key)
-        check.equal(f"{key}.source", torch.tensor(infill(tokens.tolist(), case.config["V"] - 2, config, draws)))
-        target = infill(tokens.tolist(), case.config["V"] - 2, config, draws) if noisy else tokens.tolist()
-        check.equal(f"{key}.target", torch.tensor(target))
-        check.close(f"{key}.poisson_probs", span_probabilities(config.mean_span), case.bound("float"))
+        check.equal(f"{key}.source", torch.tensor(infill(tokens.tolist(), case.config["V"] - 2, config, draws, begins)))
+        check.equal(f"{key}.target", tokens)
+        if not single:
+            check.close(f"{key}.poisson_probs", span_probabilities(config.mean_span), case.bound("float"))
 
 
 # Vocoder --------------------------------------------------------------------------------------------------------------------------------

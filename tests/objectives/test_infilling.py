@@ -11,11 +11,12 @@ MASK, TEXT = 30, [0, *range(4, 24), 2]
 class Draws:
     """Given numbers."""
 
-    def __init__(self, spans: list[int], order: list[list[int]], uniform: list[float], tokens: list[list[int]]) -> None:
+    def __init__(self, spans: list[int], order: list[list[int]], uniform: list[float], tokens: list[list[int]], count: int = 6) -> None:
+        self._count = count
         self._spans, self._order, self._uniform, self._tokens = spans, order, uniform, tokens
 
     def spans(self, count: int) -> list[int]:
-        assert count == 6
+        assert count == self._count
         return list(self._spans)
 
     def order(self, count: int) -> list[int]:
@@ -53,6 +54,18 @@ def test_further_mask_symbols_are_put_in_afterwards() -> None:
     draws = Draws([6], [[0], [3, 9]], [0.5], [[], []])
     found = infill(TEXT, MASK, InfillingConfig(random=0.0, inserted=0.1), draws)  # a tenth of 17, rounded up
     assert found == [0, MASK, 10, 11, MASK, 12, 13, 14, 15, 16, MASK, *range(17, 24), 2]
+
+
+def test_spans_of_words_take_whole_words() -> None:
+    begins = [0 < place < 21 and place % 3 == 1 for place in range(22)]  # 4, 7, ..., 22 begin words: 7, of which 3 are hidden
+    draws = Draws([2, 1], [[1, 6, 0]], [0.5, 0.5], [[]], count=3)
+    assert infill(TEXT, MASK, InfillingConfig(), draws, begins) == [0, 4, 5, 6, MASK, *range(13, 22), MASK, 2]
+
+
+def test_holes_may_be_of_single_words() -> None:
+    draws = Draws([], [[4, 0, 9, 19, 2, 7]], [0.5] * 6, [[]])
+    gone = {8, 4, 13, 23, 6, 11}
+    assert infill(TEXT, MASK, InfillingConfig(mean_span=0.0), draws) == [MASK if token in gone else token for token in TEXT]
 
 
 def test_a_span_ends_before_the_end_symbol() -> None:
