@@ -26,10 +26,10 @@ from avtlm.convert.names.speecht5 import (
     EMBEDDING,
     EMBEDDINGS,
     POST_NORM_UNUSED,
-    SPEECH2C_UNUSED,
     UNUSED,
     fairseq_rules,
     speech2c_rules,
+    speech2c_unused,
 )
 from avtlm.convert.names.transformer import Rules, find_name
 from avtlm.convert.official_file import container, flat
@@ -82,7 +82,7 @@ def _speecht5(file: Container, vocabulary: str | Path | None) -> Converted:
     build = systems.find("speecht5").build
     model = build_empty(lambda: build(settings))
     stored, unknown = ours(file.weights, settings)
-    rules = fairseq_rules(settings.waveform.norm)
+    rules = rules_of(settings)
     fill(model, stored, lambda name: official_name(rules, name), f"{file.path} does not hold the tensors of {file.name}", unknown)
     tokens = None if vocabulary is None else text_vocabulary(vocabulary, rows)
     notes = [PADDING] if tokens is not None else [PADDING, NO_VOCABULARY]
@@ -90,6 +90,11 @@ def _speecht5(file: Container, vocabulary: str | Path | None) -> Converted:
     commands = [*uses(settings, tokens), "avtlm info FOLDER", "avtlm convert FOLDER --to fairseq --out model.pt"]
     text = card(f"{TITLES['speecht5']} ({file.name})", model, f"the official checkpoint `{file.path.name}`", commands, notes)
     return Converted(model, form, tokens, decoding_of(settings, file.model.get("t5_task")), {}, text)
+
+
+def rules_of(settings: SpeechT5Config) -> Rules:
+    """The table of official names for a model."""
+    return fairseq_rules(settings.waveform.norm, 1 if settings.codebook is None else settings.codebook.depth)
 
 
 def official_settings(file: Container, shapes: Mapping[str, tuple[int, ...]], vocabulary: int) -> SpeechT5Config:
@@ -111,7 +116,7 @@ def official_settings(file: Container, shapes: Mapping[str, tuple[int, ...]], vo
 
 def ours(weights: Mapping[str, Stored], settings: SpeechT5Config) -> tuple[dict[str, Stored], list[str]]:
     """Tensors by our names, and the keys that have none."""
-    rules = fairseq_rules(settings.waveform.norm)
+    rules = rules_of(settings)
     stored: dict[str, Stored] = {}
     unknown = []
     for key, tensor in weights.items():
@@ -195,11 +200,12 @@ def _speech2c(file: Container) -> Converted:
     options.finish()
     build = systems.find("speech2c").build
     model = build_empty(lambda: build(settings))
-    rules = speech2c_rules(settings.waveform.norm)
+    rules = speech2c_rules(settings.waveform.norm, settings.decoder.tie_embeddings)
+    unused = speech2c_unused(settings.encoder.norm_first, settings.decoder.norm_first)
     stored: dict[str, Stored] = {}
     unknown = []
     for key, tensor in file.weights.items():
-        if SPEECH2C_UNUSED.fullmatch(key) and not settings.encoder.norm_first:
+        if unused.fullmatch(key):
             continue
         try:
             stored[find_name(rules, key, "Speech2C")] = tensor
@@ -225,7 +231,8 @@ def official_checkpoint(settings: SpeechT5Config, weights: Mapping[str, Tensor])
     if set(settings.inputs) != {"speech", "text"} or set(settings.outputs) != {"speech", "text"}:
         raise OptionError("official models have all their nets, and this one reads or writes one kind alone (a Hugging Face folder).")
     values = official_options(settings)
-    understood = fairseq(Options(values, "cfg.model"), settings.vocabulary, settings.units, settings.speakers)
+    inventories = (settings.units, *settings.further_units)
+    understood = fairseq(Options(values, "cfg.model"), settings.vocabulary, inventories, settings.speakers)
     before, after = flat(asdict(settings)), flat(asdict(understood))
     # How padding is treated, and what a batch is computed with, is no option there.
     free = ["compute_padding", "frame_padding", "packing", "same_mask_count", "max_positions", "position_groups"]
@@ -240,7 +247,7 @@ def official_checkpoint(settings: SpeechT5Config, weights: Mapping[str, Tensor])
 
 def official_state(settings: SpeechT5Config, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Weights by official names, those that nothing uses among them."""
-    rules = fairseq_rules(settings.waveform.norm)
+    rules = rules_of(settings)
     state = {official_name(rules, name): tensor for name, tensor in weights.items() if name != EMBEDDING}
     state |= dict.fromkeys(EMBEDDINGS, weights[EMBEDDING])
     if settings.ctc_head == "tied":

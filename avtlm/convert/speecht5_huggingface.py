@@ -67,6 +67,7 @@ FREE = (
         "project_always",
     ),
     *("dropout", "infilling.", "losses.", "mask.", "codebook", "mixing", "units", "final_dim", "temperature", "label_rate", "ctc_head"),
+    *("further_units", "separate_projections", "memory_layer", "speaker_head."),
     *("speakers", "pooling", "freeze_encoder_steps", "inputs", "outputs", "task"),
 )
 

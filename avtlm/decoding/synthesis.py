@@ -109,7 +109,8 @@ def synthesize(
     read = lengths.tolist()
     most = [max(1, int(length * options.longest / reduction)) for length in read]
     least = [int(length * options.shortest / reduction) for length in read]
-    memory, cache = model.decoder.project_memory(encoded, lengths).heads_first(), model.decoder.initial_state(len(encoded))
+    memory = model.decoder.project_memory(prenet.inform(encoded, voice), lengths).heads_first()
+    cache = model.decoder.initial_state(len(encoded))
     frame = encoded.new_zeros(len(encoded), 1, head.config.bands)
     rows = list(range(len(encoded)))  # that still speak
     frames: list[list[Tensor]] = [[] for _ in rows]

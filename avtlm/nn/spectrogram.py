@@ -11,6 +11,7 @@ What is unusual here:
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -29,7 +30,8 @@ class SpectrogramConfig:
         bands: values of a frame.
         reduction: frames that one step writes.
         prenet_layers, prenet_width, prenet_dropout: of the layers that read frames; the dropout never ends.
-        voice_dim: width of the vector that says whose voice speaks (x-vector); 0 for none.
+        voice_dim: width of the vector that says whose voice speaks (x-vector); 0 for none. voice_place: where it is told: in the ``frames``
+            that the decoder reads, or in what it attends to, which the vector is added to (``add``) or stands beside (``concat``).
         postnet_layers, postnet_width, postnet_kernel, postnet_dropout: of the convolutions that refine what was written.
         position_dropout: behind the positions of what is read.
         compute_padding: let convolutions and batch norms see frames behind the end of a row, as the official code does.
@@ -41,6 +43,7 @@ class SpectrogramConfig:
     prenet_width: int = 256
     prenet_dropout: float = 0.5
     voice_dim: int = 512
+    voice_place: Literal["frames", "add", "concat"] = "frames"
     postnet_layers: int = 5
     postnet_width: int = 256
     postnet_kernel: int = 5
@@ -79,7 +82,11 @@ class SpectrogramPrenet(nn.Module):
         self.project = nn.Linear(widths[-1], dim)
         self.positions = ScaledPositions(dim)
         self.dropout = Dropout(config.position_dropout)
-        self.voice = nn.Linear(dim + config.voice_dim, dim) if config.voice_dim else None
+        place = config.voice_place if config.voice_dim else "none"
+        self.voice = nn.Linear(dim + config.voice_dim, dim) if place == "frames" else None
+        self.memory_voice: nn.Linear | None = None
+        if place in ("add", "concat"):
+            self.memory_voice = nn.Linear(config.voice_dim + (dim if place == "concat" else 0), dim)
 
     def draw(self, rows: int, steps: int, generator: torch.Generator) -> Tensor:
         """What dropout keeps of so many steps: bool (layers, rows, steps, width), on the CPU."""
@@ -114,12 +121,25 @@ class SpectrogramPrenet(nn.Module):
         """Tell the decoder whose voice speaks."""
         if self.voice is None:
             return x
+        return F.relu(self.voice(torch.cat([x, self._given(x, voice).expand(-1, x.shape[1], -1)], -1)))
+
+    def inform(self, encoded: Tensor, voice: Tensor | None) -> Tensor:
+        """Tell what the decoder attends to (batch, frames, dim) whose voice speaks, where that is told there."""
+        if self.memory_voice is None:
+            return encoded
+        given = self._given(encoded, voice)
+        if self.config.voice_place == "add":
+            return encoded + self.memory_voice(given)
+        out: Tensor = self.memory_voice(torch.cat([encoded, given.expand(-1, encoded.shape[1], -1)], -1))
+        return out
+
+    def _given(self, x: Tensor, voice: Tensor | None) -> Tensor:
+        """The direction of a voice, (batch, 1, voice_dim)."""
         width = self.config.voice_dim
         if voice is None or voice.shape[-1] != width:
             found = "none" if voice is None else f"one of {voice.shape[-1]} values"
             raise ValueError(f"voice: {found}, but the model takes a speaker embedding of {width} values (an x-vector of the reference).")
-        given = F.normalize(voice.to(x.dtype))[:, None].expand(-1, x.shape[1], -1)
-        return F.relu(self.voice(torch.cat([x, given], -1)))
+        return F.normalize(voice.to(x.dtype))[:, None]
 
 
 @dataclass(frozen=True)

@@ -29,12 +29,13 @@ from avtlm.nn.attention import padding_mask
 from avtlm.nn.dropout import Dropout
 from avtlm.nn.positions import PositionalConvolution, ScaledPositions, SinusoidalPositions
 from avtlm.nn.quantize import GumbelQuantizer, Quantised, QuantizerConfig
+from avtlm.nn.speaker_head import SpeakerHead, SpeakerHeadConfig
 from avtlm.nn.spectrogram import SpectrogramConfig, SpectrogramHead, SpectrogramPrenet, Written, shift_frames
 from avtlm.nn.transformer import Decoder, DecoderConfig, DecoderStack, EncoderConfig, Memory
 from avtlm.objectives.ctc import ctc_loss
 from avtlm.objectives.infilling import InfillingConfig, TorchDraws, infill
 from avtlm.objectives.loss import Loss
-from avtlm.objectives.masked_prediction import UnitPredictor, masked_prediction_loss, units_of_frames
+from avtlm.objectives.masked_prediction import UnitPredictor, inventories, masked_prediction_loss, units_of_frames
 from avtlm.objectives.masking import SpanMaskConfig
 from avtlm.objectives.mixing import draw_mixed, mix
 from avtlm.objectives.reconstruction import ReconstructionConfig, guided_attention_loss, spectrogram_loss
@@ -50,7 +51,7 @@ class LossConfig:
     """What is learned, and how much it counts; the defaults are those of pre-training. A weight of 0 leaves a loss out (Table 7).
 
     Attributes:
-        units: of masked prediction over hidden frames (``visible`` over the others, of the same weight).
+        units: of masked prediction, in which hidden frames count ``hidden`` and the others ``visible``.
         feature_penalty: of the mean square of the convolutions' output. diversity: of unused codes.
         spectrogram: of written speech, whose parts ``reconstruction`` weighs.
         text: of written text in pre-training.
@@ -59,6 +60,7 @@ class LossConfig:
     """
 
     units: float = 1.0
+    hidden: float = 1.0
     visible: float = 0.0
     feature_penalty: float = 10.0
     diversity: float = 0.1
@@ -83,10 +85,13 @@ class SpeechT5Config(SpeechEncoderConfig):
         position_dropout: behind the positions of text.
         vocabulary: symbols of text, in the order of fairseq's dictionary: special symbols, text, ``<mask>``, CTC's blank.
         ctc_head: a head of its own, the embedding (``tied``), or ``none``.
-        units, final_dim, temperature, label_rate: of the head over units, see HubertConfig; 0 units for no head.
+        units, further_units, separate_projections, final_dim, temperature, label_rate: of the head over units, see HubertConfig; 0 units
+            for no head.
+        memory_layer: in training, the decoder attends to what this layer of the encoder puts out (``unb_enc_layer``, counted from 1); null
+            for the last.
         codebook: code vectors; null for none. mixing: the share of frames that they replace.
         speakers: classes of the head over voices; 0 for no head. pooling: of a voice: the ``decoder``'s answer to a zero vector, or the
-            ``encoder``'s mean.
+            ``encoder``'s mean or ``first`` frame. speaker_head: what is between the pooled vector and the classes.
         freeze_encoder_steps: train the decoder and the heads alone for so many steps.
         compute_padding: let padding take part in positions, code statistics and pooling as in the official code, and codes replace the
             same places of every row.
@@ -109,6 +114,9 @@ class SpeechT5Config(SpeechEncoderConfig):
     vocabulary: int = 81
     ctc_head: Literal["own", "tied", "none"] = "own"
     units: int = 504
+    further_units: tuple[int, ...] = ()
+    separate_projections: bool = False
+    memory_layer: int | None = None
     final_dim: int = 256
     temperature: float = 0.1
     label_rate: float = 50.0
@@ -117,7 +125,8 @@ class SpeechT5Config(SpeechEncoderConfig):
     spectrogram: SpectrogramConfig = field(default_factory=SpectrogramConfig)
     infilling: InfillingConfig = field(default_factory=InfillingConfig)
     speakers: int = 0
-    pooling: Literal["decoder", "encoder"] = "decoder"
+    pooling: Literal["decoder", "encoder", "first"] = "decoder"
+    speaker_head: SpeakerHeadConfig = field(default_factory=SpeakerHeadConfig)
     losses: LossConfig = field(default_factory=LossConfig)
     freeze_encoder_steps: int = 0
     compute_padding: bool = False
@@ -136,6 +145,8 @@ class SpeechT5Config(SpeechEncoderConfig):
             raise ValueError(f"task: {self.task} writes {writes}, but outputs is {', '.join(self.outputs)}; add it there.")
         if self.task == "recognition" and self.losses.ctc > 0 and self.ctc_head == "none":
             raise ValueError(f"losses.ctc: {self.losses.ctc}, but ctc_head is none; set ctc_head own and name ctc in fresh, or set 0.")
+        if self.memory_layer is not None and not 1 <= self.memory_layer <= self.encoder.layers:
+            raise ValueError(f"memory_layer: {self.memory_layer}; give null, or one of the encoder's {self.encoder.layers} layers.")
         if self.task == "speaker" and not self.speakers:
             raise ValueError("speakers: 0 in a model that names them; give their number.")
         if self.has_text and self.vocabulary < 6:
@@ -217,7 +228,8 @@ class SpeechT5(SpeechEncoder):
         dim, width = config.encoder.dim, config.decoder.dim
         hears, writes = "speech" in config.inputs, "speech" in config.outputs
         if hears:
-            self.speech_positions = PositionalConvolution(dim, config.position_kernel, config.position_groups)
+            sizes = (config.position_kernel, config.position_groups)
+            self.speech_positions = PositionalConvolution(dim, *sizes, config.encoder.position_activation)
             self.numbers = SinusoidalPositions(dim)
         else:
             del self.frontend, self.feature_mask
@@ -231,11 +243,13 @@ class SpeechT5(SpeechEncoder):
         self.spectrogram = SpectrogramHead(config.spectrogram, width) if writes else None
         self.predictor: UnitPredictor | None = None
         if hears and config.units:
-            self.predictor = UnitPredictor(dim, config.units, config.final_dim, config.temperature)
+            counts = (config.units, *config.further_units)
+            self.predictor = UnitPredictor(dim, counts, config.final_dim, config.temperature, separate=config.separate_projections)
         self.quantizer: GumbelQuantizer | None = (
             GumbelQuantizer(config.codebook, dim, config.codebook.dim or dim) if config.codebook else None
         )
-        self.speaker = nn.Linear(width if config.pooling == "decoder" else dim, config.speakers, bias=False) if config.speakers else None
+        self.speaker_head = SpeakerHead(config.speaker_head, width if config.pooling == "decoder" else dim) if config.speakers else None
+        self.speaker = None if self.speaker_head is None else nn.Linear(self.speaker_head.dim, config.speakers, bias=False)
         for head in (self.ctc, self.speaker):
             if head is not None:
                 nn.init.normal_(head.weight, 0.0, 0.02)
@@ -260,7 +274,8 @@ class SpeechT5(SpeechEncoder):
     @property
     def inventory(self) -> dict[str, int]:
         """Units that are predicted; there are no phones."""
-        return {"units": self.config.units, "phones": 0}
+        further = {f"units_{number}": size for number, size in enumerate(self.config.further_units, 1)}
+        return {"units": self.config.units, **further, "phones": 0}
 
     def drop_heads(self) -> None:
         """Remove what only pre-training needs."""
@@ -306,14 +321,32 @@ class SpeechT5(SpeechEncoder):
         """Frames of the batch's speech, or of its text where it has no speech; see SpeechEncoder.encode."""
         del keep
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self._frozen):
-            if batch.audio is not None:
-                heard = self.hear(batch)
-                seen, lengths = self.read_speech(heard, mask), heard.lengths
-            else:
-                if batch.text is None or batch.text_lengths is None:
-                    raise ValueError(f"{batch.ids[0]}: neither speech nor text to read.")
-                seen, lengths = self.read_text(batch.text), batch.text_lengths
+            seen, lengths = self.see(batch, mask)
             return self.encoder(seen, lengths, output_layer), lengths
+
+    def see(self, batch: Batch, mask: InputMask | None = None) -> tuple[Tensor, Tensor]:
+        """What the encoder sees of the batch's speech, or of its text where it has no speech, and lengths."""
+        if batch.audio is not None:
+            heard = self.hear(batch)
+            return self.read_speech(heard, mask), heard.lengths
+        if batch.text is None or batch.text_lengths is None:
+            raise ValueError(f"{batch.ids[0]}: neither speech nor text to read.")
+        return self.read_text(batch.text), batch.text_lengths
+
+    def encode_seen(self, seen: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """What the encoder says, and what of it the decoder attends to in training: (batch, frames, dim) all three."""
+        layer = self.config.memory_layer
+        if layer is None:
+            encoded: Tensor = self.encoder(seen, lengths)
+            return encoded, encoded
+        states = self.encoder.hidden_states(seen, lengths, len(self.encoder.layers))  # without the norm behind pre-norm layers
+        return self.encoder.norm(states[-1]) if self.config.encoder.norm_first else states[-1], states[layer]
+
+    def encode_to_learn(self, batch: Batch, mask: InputMask | None) -> tuple[Tensor, Tensor, Tensor]:
+        """The two of `encode_seen` for a batch, and lengths; without gradients while the encoder is frozen."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self._frozen):
+            seen, lengths = self.see(batch, mask)
+            return *self.encode_seen(seen, lengths), lengths
 
     def hidden_states(self, batch: Batch) -> tuple[list[Tensor], Tensor]:
         """What enters the layers for the batch's speech, and what each of them puts out; see SpeechEncoder.hidden_states."""
@@ -364,16 +397,20 @@ class SpeechT5(SpeechEncoder):
     def name_speaker(self, encoded: Tensor, lengths: Tensor) -> Tensor:
         """Whose voice it is: (batch, frames, dim) -> logits (batch, speakers)."""
         assert self.speaker is not None, "a model without voices was asked for one"
+        assert self.speaker_head is not None
+        return self.speaker_head.classify(self.speaker_head(self.pool(encoded, lengths)), self.speaker.weight)
+
+    def pool(self, encoded: Tensor, lengths: Tensor) -> Tensor:
+        """One vector for every row: (batch, frames, dim) -> (batch, dim)."""
+        if self.config.pooling == "first":
+            return encoded[:, 0]
         if self.config.pooling == "decoder":
             start = encoded.new_zeros(len(encoded), 1, self.config.decoder.dim)
-            pooled = self.decoder.decode(start, self.decoder.project_memory(encoded, lengths))[:, 0]
-        elif self.config.compute_padding:
-            pooled = encoded.mean(1)
-        else:
-            valid = ~padding_mask(lengths, encoded.shape[1])[..., None]
-            pooled = (encoded * valid).sum(1) / lengths.clamp(min=1)[:, None]
-        out: Tensor = self.speaker(pooled)
-        return out
+            return self.decoder.decode(start, self.decoder.project_memory(encoded, lengths))[:, 0]
+        if self.config.compute_padding:
+            return encoded.mean(1)
+        valid = ~padding_mask(lengths, encoded.shape[1])[..., None]
+        return (encoded * valid).sum(1) / lengths.clamp(min=1)[:, None]
 
     # Losses --------------------------------------------------------------------------------------------------------------------------
 
@@ -439,31 +476,31 @@ class SpeechT5(SpeechEncoder):
         vectors = codes.vectors.unflatten(0, encoded.shape[:2])
         return mix(encoded, vectors, mixed[:, :frames].to(encoded.device)), codes
 
-    def diversity(self, codes: Quantised, count: Tensor) -> Loss:
-        """The share of codes that are not in use, times what is in the loss."""
+    def diversity(self, codes: Quantised, count: Tensor, weight: float = 1.0) -> Loss:
+        """The share of codes that are not in use, times what is in the loss, times its weight and that of what it belongs to."""
         assert self.config.codebook is not None
         number, zero = self.config.codebook.groups * self.config.codebook.entries, torch.zeros_like(count)
-        value = self.config.losses.diversity * (number - codes.soft_perplexity) / number * count
+        value = weight * self.config.losses.diversity * (number - codes.soft_perplexity) / number * count
         return Loss(value, zero, {"code_perplexity": (codes.hard_perplexity.detach(), zero + 1)})
 
     def speech_losses(self, batch: Batch, drawn: Drawn) -> dict[str, Loss]:
         """Pre-training on speech: units of hidden frames, the whole spectrogram again (section 3.2, eq. 1-3)."""
         weights, units = self.config.losses, self.units_of(batch)
-        heard = self.hear(batch, None if units is None else units.shape[1])
+        heard = self.hear(batch, None if units is None else units[0].shape[1])
         mask = drawn.mask or InputMask()
         hidden = self.hidden_frames(heard, mask) & ~heard.padding
-        encoded = self.encoder(self.read_speech(heard, mask), heard.lengths)
-        count = hidden.sum() + ((~hidden & ~heard.padding).sum() if weights.visible else 0)
+        encoded, memory = self.encode_seen(self.read_speech(heard, mask), heard.lengths)
+        count = (hidden.sum() if weights.hidden else 0 * hidden.sum()) + ((~hidden & ~heard.padding).sum() if weights.visible else 0)
         found: dict[str, Loss] = {}
         if self.predictor is not None and units is not None:
-            scale = (weights.units, weights.units * weights.visible)
+            scale = (weights.units * weights.hidden, weights.units * weights.visible)
             loss = masked_prediction_loss(self.predictor, encoded, units, hidden, heard.padding, *scale)
             found["masked_prediction"] = dataclasses.replace(loss, count=count)
         zero = torch.zeros_like(count)
         found["feature_penalty"] = self.feature_penalty(heard, weights.units * weights.feature_penalty, count)
-        seen, codes = self.quantise(encoded, heard.lengths, drawn)
+        seen, codes = self.quantise(memory, heard.lengths, drawn)
         if codes is not None:
-            found["diversity"] = self.diversity(codes, count)
+            found["diversity"] = self.diversity(codes, count, weights.units)
         if self.spectrogram is not None and weights.spectrogram:
             whole = self.reconstruct(batch, seen, heard.lengths, drawn.keep)
             share = weights.spectrogram * count / whole.count.clamp(min=1)
@@ -472,8 +509,8 @@ class SpeechT5(SpeechEncoder):
             found["feature_penalty"] = dataclasses.replace(found["feature_penalty"], count=count)
         return found
 
-    def units_of(self, batch: Batch) -> Tensor | None:
-        """Units of the frames that have any, int (batch, frames); None for a model that predicts none.
+    def units_of(self, batch: Batch) -> list[Tensor] | None:
+        """Units of every inventory for the frames that have any, int (batch, frames); None for a model that predicts none.
 
         Raises:
             ValueError: there are none.
@@ -485,7 +522,8 @@ class SpeechT5(SpeechEncoder):
         assert batch.audio is not None
         waveform = self.config.waveform
         frames = int(waveform.frames(torch.tensor(batch.audio.shape[1])))
-        return units_of_frames(batch.targets["units"], frames, self.config.label_rate * waveform.hop / SAMPLE_RATE)
+        labels = inventories(batch.targets, 1 + len(self.config.further_units), batch.ids[0])
+        return [units_of_frames(each, frames, self.config.label_rate * waveform.hop / SAMPLE_RATE) for each in labels]
 
     def reconstruct(self, batch: Batch, encoded: Tensor, lengths: Tensor, keep: Tensor | None = None, guide: Tensor | None = None) -> Loss:
         """The batch's spectrogram, written again; its count is the number of frames.
@@ -500,8 +538,10 @@ class SpeechT5(SpeechEncoder):
         mel, frames = batch.targets["mel"], batch.target_lengths["mel"]
         steps = torch.div(frames, reduction, rounding_mode="floor")
         weights: list[Tensor] | None = [] if guide is not None and settings.guided_weight else None
-        memory = self.decoder.project_memory(encoded, lengths)
-        written = self.write_speech(shift_frames(mel, reduction), steps, batch.targets.get("voice"), memory, keep, weights)
+        assert self.speech_prenet is not None, "a model that writes no speech was asked for some"
+        voice = batch.targets.get("voice")
+        memory = self.decoder.project_memory(self.speech_prenet.inform(encoded, voice), lengths)
+        written = self.write_speech(shift_frames(mel, reduction), steps, voice, memory, keep, weights)
         loss = spectrogram_loss(written, mel, frames, settings, reduction)
         if weights is not None and guide is not None:
             guided = guided_attention_loss(weights, steps, guide, settings)
@@ -513,8 +553,7 @@ class SpeechT5(SpeechEncoder):
         """Pre-training on text: write batch.text, with its start and end symbols, from what is left of it (section 3.2, eq. 4)."""
         weights = self.config.losses
         assert batch.text is not None
-        encoded = self.encoder(self.read_text(holed), lengths)
-        seen, codes = self.quantise(encoded, lengths, drawn)
+        seen, codes = self.quantise(self.encode_seen(self.read_text(holed), lengths)[1], lengths, drawn)
         logits = self.write_text(shift_right(batch.text, EOS, PAD), self.decoder.project_memory(seen, lengths))
         loss = seq2seq_loss(logits, batch.text, PAD, 0.0)
         found = {"text": Loss(weights.text * loss.value, loss.count, loss.logs)}
@@ -525,13 +564,13 @@ class SpeechT5(SpeechEncoder):
     def recognition_losses(self, batch: Batch, mask: InputMask | None = None) -> dict[str, Loss]:
         """Fine-tuning to write ``targets.tokens``, which have no end symbol: attention and CTC, divided by sentences (section 4.1)."""
         weights = self.config.losses
-        encoded, lengths = self.encode(batch, mask=mask)
+        encoded, memory, lengths = self.encode_to_learn(batch, mask)
         tokens, counts = batch.targets["tokens"], batch.target_lengths["tokens"]
         sentences = counts.new_tensor(len(batch))
         found: dict[str, Loss] = {}
         if weights.attention:
             ended = torch.cat([tokens, tokens.new_full((len(tokens), 1), PAD)], 1).scatter(1, counts[:, None], EOS)
-            logits = self.write_text(shift_right(ended, EOS, PAD), self.decoder.project_memory(encoded, lengths))
+            logits = self.write_text(shift_right(ended, EOS, PAD), self.decoder.project_memory(memory, lengths))
             loss = seq2seq_loss(logits, ended, PAD, weights.label_smoothing)
             found["attention"] = Loss(weights.attention * loss.value, sentences, loss.logs)
         if weights.ctc:
@@ -541,18 +580,20 @@ class SpeechT5(SpeechEncoder):
 
     def generation_losses(self, batch: Batch, mask: InputMask | None = None, keep: Tensor | None = None) -> dict[str, Loss]:
         """Fine-tuning to write speech from text or from other speech (sections 4.2, 4.3, 4.5)."""
-        encoded, lengths = self.encode(batch, mask=mask)
+        _, memory, lengths = self.encode_to_learn(batch, mask)
         guide = lengths
         if batch.audio_lengths is not None:  # the official code counts by the convolutions here, whatever its padding mask says
             guide = self.config.waveform.frames(batch.audio_lengths)
-        loss = self.reconstruct(batch, encoded, lengths, keep, guide)
+        loss = self.reconstruct(batch, memory, lengths, keep, guide)
         return {"spectrogram": Loss(self.config.losses.spectrogram * loss.value, loss.count, loss.logs)}
 
     def speaker_losses(self, batch: Batch, mask: InputMask | None = None) -> dict[str, Loss]:
         """Fine-tuning to name the voice of a clip, ``targets.speaker`` (batch,) (section 4.6)."""
-        encoded, lengths = self.encode(batch, mask=mask)
-        logits, speaker = self.name_speaker(encoded, lengths).float(), batch.targets["speaker"]
+        encoded, memory, lengths = self.encode_to_learn(batch, mask)
+        logits = self.name_speaker(memory if self.config.pooling == "decoder" else encoded, lengths).float()
+        speaker, smoothing = batch.targets["speaker"], self.config.losses.label_smoothing
         count = speaker.new_tensor(len(speaker))
         correct = (logits.argmax(-1) == speaker).sum()
-        value = nn.functional.cross_entropy(logits, speaker, reduction="sum")
-        return {"speaker": Loss(value, count, {"speaker_loss": (value.detach(), count), "speaker_accuracy": (correct, count)})}
+        plain = nn.functional.cross_entropy(logits, speaker, reduction="sum")
+        value = seq2seq_loss(logits, speaker, -1, smoothing).value if smoothing else plain
+        return {"speaker": Loss(value, count, {"speaker_loss": (plain.detach(), count), "speaker_accuracy": (correct, count)})}

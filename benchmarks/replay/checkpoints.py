@@ -10,9 +10,10 @@ from avtlm import checkpoint, systems
 from avtlm.convert.container import read_container
 from avtlm.convert.export import to_fairseq
 from avtlm.convert.fairseq import convert
-from avtlm.convert.names.speecht5 import POST_NORM_UNUSED, SPEECH2C_UNUSED, UNUSED, fairseq_rules, speech2c_rules
+from avtlm.convert.names.speecht5 import POST_NORM_UNUSED, UNUSED, speech2c_rules, speech2c_unused
 from avtlm.convert.names.transformer import find_name
 from avtlm.convert.names.vatlm import IGNORED
+from avtlm.convert.speecht5 import rules_of
 from avtlm.data.batching import Batch
 from avtlm.nn.transformer import Decoder
 from avtlm.systems.speech2c import Speech2C
@@ -85,11 +86,13 @@ def sequence_case(case: Case, check: Check) -> None:
             continue
         if isinstance(model, SpeechT5):
             dead = UNUSED.fullmatch(key) or (not model.config.encoder.norm_first and POST_NORM_UNUSED.fullmatch(key))
-            found = None if dead else weights[find_name(fairseq_rules(model.config.waveform.norm), key, "SpeechT5")]
+            found = None if dead else weights[find_name(rules_of(model.config), key, "SpeechT5")]
         else:
             assert isinstance(model, Speech2C)
-            dead = SPEECH2C_UNUSED.fullmatch(key)
-            found = None if dead else weights[find_name(speech2c_rules(model.config.waveform.norm), key, "Speech2C")]
+            decoder = model.config.decoder
+            dead = speech2c_unused(model.config.encoder.norm_first, decoder.norm_first).fullmatch(key)
+            rules = speech2c_rules(model.config.waveform.norm, decoder.tie_embeddings)
+            found = None if dead else weights[find_name(rules, key, "Speech2C")]
         if found is None:  # the official model holds it and never uses it; what was read off the file is what it says
             check.equal(name, original[key].read())
             continue

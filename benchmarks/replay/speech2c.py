@@ -1,5 +1,6 @@
 """Cases of Speech2C's official code: pre-training, and fine-tuning with CTC and a decoder."""
 
+import re
 from typing import Any
 
 import torch
@@ -7,8 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from avtlm import config as configuration
-from avtlm.convert.names.speecht5 import SPEECH2C_UNUSED, rename, speech2c_rules
-from avtlm.convert.names.transformer import find_name
+from avtlm.convert.names.speecht5 import rename, speech2c_rules, speech2c_unused
+from avtlm.convert.names.transformer import Rules, find_name
 from avtlm.convert.names.wav2vec2 import FAIRSEQ_CTC
 from avtlm.convert.options.speech2c import speech2c
 from avtlm.frontends.multimodal import InputMask
@@ -22,7 +23,8 @@ from avtlm.text.vocabulary import SPECIALS as SPECIAL_SYMBOLS
 from benchmarks.replay.case import Case, Check
 from benchmarks.replay.decoding import TableLanguageModel
 from benchmarks.replay.speech_encoders import SPECIALS, batch_of, gradients, load, options_of, with_copies
-from benchmarks.replay.speecht5 import error_counts, searches
+from benchmarks.replay.speecht5 import error_counts, with_padding_row
+from benchmarks.replay.speecht5_search import searches
 
 
 def settings_of(case: Case) -> Speech2CConfig:
@@ -37,9 +39,17 @@ def settings_of(case: Case) -> Speech2CConfig:
     return settings
 
 
+def _rules(config: Speech2CConfig) -> Rules:
+    return speech2c_rules(config.waveform.norm, config.decoder.tie_embeddings)
+
+
+def _unused(config: Speech2CConfig) -> re.Pattern[str]:
+    return speech2c_unused(config.encoder.norm_first, config.decoder.norm_first)
+
+
 def our_name(config: Speech2CConfig, key: str) -> str:
     """Our name of an official tensor, of a fine-tuned model that of the recogniser."""
-    rules = speech2c_rules(config.waveform.norm)
+    rules = _rules(config)
     if key.startswith("w2v_encoder.proj."):
         return key.replace("w2v_encoder.proj.", "ctc.")
     if key.startswith(f"{FAIRSEQ_CTC}decoder."):
@@ -69,7 +79,7 @@ def _encoder(encoder: Encoder, heard: Any, seen: Tensor, check: Check, prefix: s
 
 
 def _decoder(decoder: Decoder, tokens: Tensor, encoded: Tensor, lengths: Tensor, check: Check, prefix: str) -> Tensor:
-    seen = decoder.embed(tokens)
+    seen = with_padding_row(decoder, tokens, decoder.embed(tokens))
     check.forward(f"{prefix}decoder_in", seen)
     kept: list[Tensor] = []
     valid = (tokens != PAD).sum(1)
@@ -84,9 +94,9 @@ def _decoder(decoder: Decoder, tokens: Tensor, encoded: Tensor, lengths: Tensor,
 def pretraining_case(case: Case, check: Check) -> None:
     settings, inputs = settings_of(case), case.inputs
     model = Speech2C(settings).eval()
-    load(model, rename(case.state, speech2c_rules(settings.waveform.norm), SPEECH2C_UNUSED, "Speech2C"))
+    load(model, rename(case.state, _rules(settings), _unused(settings), "Speech2C"))
     batch = batch_of(inputs["source"], inputs.get("padding_mask"), {"units": inputs["unit_target"]})
-    mask = InputMask(fused=inputs["mask.time"])
+    mask = InputMask(fused=inputs["mask.time"], channels=inputs.get("mask.channel"))
     [units] = model.units_of(batch)
     heard = model.hear(batch, units.shape[1])
     encoded = _encoder(model.encoder, heard, model.hide(heard.projected, mask), check, "")
@@ -129,9 +139,10 @@ def pretraining_case(case: Case, check: Check) -> None:
 
 def recognition_case(case: Case, check: Check) -> None:
     settings, inputs = settings_of(case), case.inputs
-    state = {key: tensor for key, tensor in case.state.items() if not SPEECH2C_UNUSED.fullmatch(key)}
+    state = {key: tensor for key, tensor in case.state.items() if not _unused(settings).fullmatch(key)}
     weight, smoothing = case.config["dec_weight"], case.config["label_smoothing"]
-    heads = RecognizerConfig(configuration.to_dict(settings), ctc_weight=1.0 - weight, decoder=settings.decoder, label_smoothing=smoothing)
+    # Both heads are there in the official model, whatever they weigh.
+    heads = RecognizerConfig(configuration.to_dict(settings), ctc_weight=0.5, decoder=settings.decoder, label_smoothing=smoothing)
     encoder = Speech2C(settings)
     encoder.drop_heads()
     letters = Vocabulary.tokens([f"t{number:05d}" for number in range(len(case.state["w2v_encoder.proj.weight"]) - SPECIALS)])

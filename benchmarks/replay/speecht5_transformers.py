@@ -87,19 +87,21 @@ def text_case(case: Case, check: Check) -> None:
 
 
 def _generate(given: Given, check: Check) -> None:
-    """Every utterance alone, as the case says. A generation that transformers cuts off has no end symbol."""
+    """Every utterance alone, as the case says. A generation that transformers cuts off has no end symbol; a beam search there may come to
+    another end then."""
     case, batch = given.case, given.batch
     assert batch.audio is not None
     assert batch.audio_lengths is not None
     for name, asked in case.config["gen"].items():
         beam = asked["num_beams"]
         # max_length counts the start symbol, and the end symbol where there is one; scores are divided by the tokens behind the start.
-        options = BeamOptions(beam=beam, nbest=beam, max_len_a=0, max_len_b=asked["max_length"] - 2, min_len=0)
+        most, penalty = asked["max_length"] - (1 if beam == 1 else 2), asked.get("length_penalty", 1.0)
+        options = BeamOptions(beam=beam, nbest=beam, max_len_a=0, max_len_b=most, min_len=0, length_penalty=penalty)
         for row, length in enumerate(batch.audio_lengths.tolist()):
             with torch.no_grad():
                 read = given.model.encode(batch_of(batch.audio[row : row + 1, :length], None))
                 best = attention_beam(given.model.decoder, *read, options)[0][0]
-            check.equal(f"gen.{name}.utt{row}", torch.tensor([EOS, *best.tokens, EOS]))
+            check.equal(f"gen.{name}.utt{row}", torch.tensor([EOS, *best.tokens, EOS][: asked["max_length"]]))
             check.close(f"gen.{name}.utt{row}.score", torch.tensor(best.score), 1e-4)
 
 

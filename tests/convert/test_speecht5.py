@@ -17,9 +17,14 @@ from avtlm.convert.model import ConversionError
 from avtlm.convert.names.inverse import find_key
 from avtlm.convert.names.speecht5 import speech2c_rules
 from avtlm.convert.official_file import container, dictionary, save
+from avtlm.convert.options import Options
+from avtlm.convert.options.speech2c import speech2c as speech2c_of
+from avtlm.convert.options.speecht5 import fairseq
 from avtlm.convert.options.speecht5_official import official_options
 from avtlm.convert.speecht5 import PADDING, official_checkpoint
-from avtlm.systems.speecht5 import SpeechT5, SpeechT5Config
+from avtlm.nn.quantize import QuantizerConfig
+from avtlm.nn.speaker_head import SpeakerHeadConfig
+from avtlm.systems.speecht5 import LossConfig, SpeechT5, SpeechT5Config
 from avtlm.text.vocabulary import SPACE, Vocabulary, VocabularyError, load_vocabulary
 from tests.systems.sequence_models import SPEECH2C, SPEECHT5, batch, speech2c, speecht5
 
@@ -39,6 +44,11 @@ def official_file(folder: Path, model: SpeechT5, **changes: Any) -> Path:
         {},
         {"ctc_head": "tied", "codebook": None, "units": 0, "task": "recognition"},
         {"task": "speaker", "speakers": 9},
+        {"task": "speaker", "speakers": 9, "pooling": "encoder", "speaker_head": SpeakerHeadConfig(True, 6, True)},
+        {"task": "speaker", "speakers": 9, "pooling": "first", "speaker_head": SpeakerHeadConfig(pooled_norm=True)},
+        {"codebook": replace(SPEECHT5.codebook or QuantizerConfig(), depth=3), "memory_layer": 1},
+        {"spectrogram": replace(SPEECHT5.spectrogram, voice_place="add"), "decoder": replace(SPEECHT5.decoder, positions="none")},
+        {"spectrogram": replace(SPEECHT5.spectrogram, voice_place="concat"), "losses": LossConfig(hidden=0.5, visible=0.25, units=0.7)},
         {"task": "generation"},
     ],
 )
@@ -103,7 +113,9 @@ def test_how_speech_ends_is_noted(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"spk_embed_integration_type": "add"}, "spk_embed_integration_type is 'add'; avtlm knows only 'pre'"),
+        ({"encoder_speech_prenet": "linear"}, "encoder_speech_prenet is 'linear'; avtlm knows only 'conv'"),
+        ({"spk_embed_integration_type": "mix"}, "spk_embed_integration_type is 'mix'; avtlm knows pre, add, concat"),
+        ({"use_masking": False}, "use_masking is False"),
         ({"share_input_output_embed": False}, "share_input_output_embed is False"),
         ({"encoder_layers": 3}, "missing (encoder.layers.2"),
         ({"t5_task": "t2c"}, "t5_task is 't2c'; avtlm knows pretrain, s2t, t2s, s2s, s2c"),
@@ -173,3 +185,62 @@ def test_speech2c_comes_from_its_official_file(tmp_path: Path) -> None:
     assert back.config.decoder_weight == 0.5  # type: ignore[union-attr]
     with pytest.raises(ConversionError, match="no official checkpoints that avtlm writes"):
         to_fairseq(folder, tmp_path / "again.pt")
+
+
+@pytest.mark.parametrize(("encoder_first", "decoder_first", "tied"), [(True, True, False), (True, False, True), (False, True, False)])
+def test_pre_norm_models_of_speech2c_keep_their_norms_of_distances(
+    tmp_path: Path, encoder_first: bool, decoder_first: bool, tied: bool
+) -> None:
+    encoder = replace(SPEECH2C.encoder, key_distance=160, norm_first=encoder_first)
+    decoder = replace(SPEECH2C.decoder, key_distance=24, norm_first=decoder_first, tie_embeddings=tied)
+    model = speech2c(encoder=encoder, decoder=decoder)
+    values = {
+        "_name": "speech2c",
+        "conv_feature_layers": "[(8,10,5)] + [(8,3,2)] * 4 + [(8,2,2)] * 2",
+        **{"encoder_layers": 2, "encoder_embed_dim": 16, "encoder_ffn_embed_dim": 16, "encoder_attention_heads": 2},
+        **{"decoder_layers": 2, "decoder_embed_dim": 16, "decoder_ffn_embed_dim": 16, "decoder_attention_heads": 2},
+        **{"final_dim": 4, "conv_pos": 4, "conv_pos_groups": 2, "use_rel_pos_enc": True, "label_rate": 50.0},
+        **{"layer_norm_first": encoder_first, "decoder_normalize_before": decoder_first, "share_decoder_input_output_embed": tied},
+    }
+    rules = speech2c_rules(tied=tied)
+    state = {find_key(rules, name): tensor for name, tensor in model.state_dict().items()} | {"decoder.version": torch.full((1,), 3.0)}
+    if tied:
+        state["decoder.output_projection.weight"] = state["decoder.embed_tokens.weight"]
+    for part, first in (("encoder", encoder_first), ("decoder", decoder_first)):  # post-norm layers have them without use
+        state |= {} if first else {f"{part}.layers.{layer}.norm_k.weight": torch.ones(8) for layer in range(2)}
+    cfg = {"model": values, "task": {"sample_rate": 16000}, "criterion": {"loss_weights": [10.0]}}
+    units = ["<s>", "<pad>", "</s>", "<unk>", "0", "1", "2"]
+    file = save(container(cfg, state, {"dictionaries": [dictionary(units)]}), tmp_path / "official.pt")
+    back, _ = systems.load_encoder(convert(file, None, tmp_path / "model"))
+    assert set(back.state_dict()) == set(model.state_dict())
+    assert all(torch.equal(back.state_dict()[name], tensor) for name, tensor in model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"ce_weight": 0.5}, LossConfig(attention=1.0, ctc=0.0)),  # a loss that stands alone is not weighed there
+        ({"ce_weight": 0.0, "ctc_weight": 0.3}, LossConfig(attention=0.0, ctc=1.0)),
+        ({"ce_weight": 0.7, "ctc_weight": 0.3}, LossConfig(attention=0.7, ctc=0.3)),
+        ({"t5_task": "pretrain", "bce_loss_lambda": 3.0}, LossConfig(attention=1.0, ctc=0.0)),  # read in fine-tuning alone
+        ({"loss_weights": [5.0, 0.2, 9.0]}, LossConfig(attention=1.0, ctc=0.0, feature_penalty=5.0, diversity=0.2)),
+        ({"loss_weights": [5.0]}, LossConfig(attention=1.0, ctc=0.0, feature_penalty=5.0, diversity=5.0)),
+        (
+            {"pred_masked_weight": 0.7, "pred_nomask_weight": 0.2, "hubert_weight": 0.6},
+            LossConfig(attention=1.0, ctc=0.0, units=0.6, hidden=0.7, visible=0.2),
+        ),
+        ({"pred_masked_weight": 0.0}, LossConfig(attention=1.0, ctc=0.0, units=0.0)),
+        ({"dec_weight": 0.0, "hubert_weight": 0.6}, LossConfig(attention=1.0, ctc=0.0, spectrogram=0.0)),
+    ],
+)
+def test_weights_of_losses_count_as_in_the_official_criterion(options: dict[str, Any], expected: LossConfig) -> None:
+    assert fairseq(Options({"t5_task": "s2t", **options}, "cfg.model"), 12).losses == expected
+
+
+def test_a_spectrogram_decoder_alone_reads_the_weight_of_the_end() -> None:
+    assert fairseq(Options({"t5_task": "t2s", "bce_loss_lambda": 3.0}, "cfg.model"), 12).losses.reconstruction.stop_weight == 3.0
+
+
+def test_the_learned_positions_and_symbols_of_speech2c_are_counted() -> None:
+    settings = speech2c_of(Options({"decoder_learned_pos": True, "max_target_positions": 40, "decoder_dict_size": 6}, "cfg.model"), [9])
+    assert (settings.decoder.positions, settings.decoder.max_positions, settings.decoder_vocabulary) == ("learned", 40, 6)

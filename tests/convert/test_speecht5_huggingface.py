@@ -37,10 +37,10 @@ SAMPLES = (6400, 4000)
 CLASSES = {"s2t": "SpeechT5ForSpeechToText", "t2s": "SpeechT5ForTextToSpeech", "s2s": "SpeechT5ForSpeechToSpeech"}
 
 
-def theirs(kind: str) -> Any:
+def theirs(kind: str, **changes: Any) -> Any:
     """A random model in evaluation mode, with weights off their start values."""
     torch.manual_seed(0)
-    model = getattr(transformers, CLASSES[kind])(transformers.SpeechT5Config(**SIZES)).eval()
+    model = getattr(transformers, CLASSES[kind])(transformers.SpeechT5Config(**SIZES | changes)).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter += 0.1 * torch.randn_like(parameter)
@@ -68,8 +68,16 @@ def text() -> tuple[dict[str, Tensor], Batch]:
 
 
 @torch.no_grad()
-def test_recognition_says_the_same(tmp_path: Path) -> None:
-    there = theirs("s2t")
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        # The activation of the convolutions is that of the positions, too.
+        {"scale_embedding": True, "feat_extract_activation": "relu", "hidden_act": "gelu_new", "feat_extract_norm": "layer"},
+    ],
+)
+def test_recognition_says_the_same(tmp_path: Path, changes: dict[str, Any]) -> None:
+    there = theirs("s2t", **changes)
     here = ours(there, tmp_path)
     given, rows = speech()
     tokens = torch.tensor([[2, 4, 5, 6], [2, 7, 8, 9]])

@@ -4,11 +4,13 @@ from dataclasses import replace
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from avtlm import config
 from avtlm.convert.options import Options
 from avtlm.convert.options.speecht5 import architecture, fairseq
 from avtlm.frontends.multimodal import InputMask
+from avtlm.nn.speaker_head import SpeakerHeadConfig
 from avtlm.objectives.loss import Loss
 from avtlm.objectives.masking import SpanMaskConfig
 from avtlm.objectives.reconstruction import ReconstructionConfig
@@ -166,6 +168,76 @@ def test_a_frozen_encoder_gets_no_gradients_until_its_time() -> None:
         assert model.decoder.layers[0].cross_attention.key.weight.grad is not None
 
 
+def test_what_belongs_to_masked_prediction_is_weighed_with_it() -> None:
+    rows, hidden = batch("wave", "units", "mel", "voice"), torch.zeros(3, 19, dtype=torch.bool)
+    hidden[:, 2:9] = True
+    drawn = Drawn(InputMask(fused=hidden), keep=torch.ones(2, 3, 12, 8, dtype=torch.bool))
+    weights = LossConfig(feature_penalty=0.1, units=0.5, hidden=0.7)
+    plain, weighed = (speecht5(losses=each).speech_losses(rows, drawn) for each in (SPEECHT5.losses, weights))
+    for name, share in (("masked_prediction", 0.35), ("feature_penalty", 0.5), ("diversity", 0.5), ("spectrogram", 1.0)):
+        torch.testing.assert_close(weighed[name].value, share * plain[name].value)
+    frames = speecht5().hear(rows).lengths.sum()
+    others = speecht5(losses=replace(weights, hidden=0.0, visible=1.0)).speech_losses(rows, drawn)
+    assert int(others["masked_prediction"].count) == int(frames) - int(plain["masked_prediction"].count)
+
+
+def test_every_inventory_of_units_is_predicted() -> None:
+    rows = batch("wave", "units", "mel", "voice")
+    drawn = Drawn(InputMask(fused=torch.ones(3, 19, dtype=torch.bool)), keep=torch.ones(2, 3, 12, 8, dtype=torch.bool))
+    both = speecht5(further_units=(9,), separate_projections=True)
+    assert both.inventory == {"units": 7, "units_1": 9, "phones": 0}
+    with pytest.raises(ValueError, match="a: no labels 'units_1'"):
+        both.speech_losses(rows, drawn)
+    two = replace(rows, targets={**rows.targets, "units_1": (rows.targets["units"] + 2).clamp(min=-1)})
+    units = both.units_of(two)
+    assert units is not None
+    heard, padding = both.hear(two, units[0].shape[1]), both.hear(two, units[0].shape[1]).padding
+    assert both.predictor is not None
+    encoded = both.encoder(both.read_speech(heard, drawn.mask), heard.lengths)[~padding]
+    parts = [F.cross_entropy(both.predictor(encoded, index), each[~padding], reduction="sum") for index, each in enumerate(units)]
+    torch.testing.assert_close(both.speech_losses(two, drawn)["masked_prediction"].value, parts[0] + parts[1])
+
+
+def test_the_decoder_may_learn_from_an_inner_layer() -> None:
+    rows, model = batch("wave", "tokens"), speecht5(task="recognition", memory_layer=1)
+    before = model.recognition_losses(rows)
+    last, usual = (speecht5(task="recognition", memory_layer=layer).recognition_losses(rows) for layer in (2, None))
+    torch.testing.assert_close(last["attention"].value, usual["attention"].value)
+    with torch.no_grad():
+        model.encoder.layers[1].feed_forward_norm.weight.mul_(2.0)
+    after = model.recognition_losses(rows)
+    assert torch.equal(before["attention"].value, after["attention"].value)
+    assert not torch.equal(before["ctc"].value, after["ctc"].value)
+
+
+@pytest.mark.parametrize("place", ["add", "concat"])
+def test_a_voice_may_be_told_to_what_the_decoder_attends_to(place: str) -> None:
+    rows, keep = batch("wave", "mel", "voice"), torch.ones(2, 3, 12, 8, dtype=torch.bool)
+    model = speecht5(task="generation", spectrogram=replace(SPECTROGRAM, voice_place=place))
+    other = replace(rows, targets={**rows.targets, "voice": rows.targets["voice"].flip(0)})
+    louder = replace(rows, targets={**rows.targets, "voice": 3.0 * rows.targets["voice"]})
+    mine, theirs, same = (float(model.generation_losses(each, keep=keep)["spectrogram"].value.detach()) for each in (rows, other, louder))
+    assert mine != pytest.approx(theirs)
+    assert mine == pytest.approx(same)
+
+
+@pytest.mark.parametrize("pooling", ["decoder", "encoder", "first"])
+def test_voices_are_told_by_an_embedding(pooling: str) -> None:
+    rows = batch("wave", "speaker")
+    model = speecht5(task="speaker", speakers=4, pooling=pooling, speaker_head=SpeakerHeadConfig(True, 6, True))
+    names = {name for name in model.state_dict() if name.startswith("speaker_head.") and name.endswith("weight")}
+    assert names == {"speaker_head.pooled_norm.weight", "speaker_head.project.weight", "speaker_head.norm.weight"}
+    with torch.no_grad():
+        logits = model.name_speaker(*model.encode(rows))
+    assert float(logits.abs().max()) <= 1.0
+    smooth = replace(model.config, losses=replace(model.config.losses, label_smoothing=0.2))
+    plain = model.speaker_losses(rows)["speaker"]
+    torch.testing.assert_close(plain.value, F.cross_entropy(logits, rows.targets["speaker"], reduction="sum"))
+    model.config = smooth
+    expected = (1 - 0.2 - 0.2 / 3) * plain.value + 0.2 / 3 * -logits.log_softmax(-1).sum()
+    torch.testing.assert_close(model.speaker_losses(rows)["speaker"].value, expected)
+
+
 def test_guided_attention_adds_to_the_loss_of_fine_tuning() -> None:
     keep = torch.ones(2, 3, 12, 8, dtype=torch.bool)
     plain, guided = (
@@ -206,6 +278,7 @@ def test_hidden_frames_are_replaced_and_channels_silenced() -> None:
         ({"encoder": replace(SPEECHT5.encoder, position_kernel=4)}, "encoder.position_kernel: set 0"),
         ({"task": "generation", "outputs": ("text",)}, "task: generation writes speech, but outputs is text; add it there"),
         ({"task": "recognition", "ctc_head": "none"}, "losses.ctc: 0.5, but ctc_head is none; set ctc_head own"),
+        ({"memory_layer": 3}, "memory_layer: 3; give null, or one of the encoder's 2 layers"),
         ({"task": "speaker"}, "speakers: 0 in a model that names them"),
     ],
 )

@@ -24,7 +24,6 @@ EMBEDDINGS = (
 # Counters and tables that nothing uses. Norms of distances are used in pre-norm models alone.
 UNUSED = re.compile(r"(?:encoder|decoder)\.version|decoder\.pos_emb\..+|decoder\.layers\.\d+\.norm_k\..+|.+\._float_tensor")
 POST_NORM_UNUSED = re.compile(r"encoder\.layers\.\d+\.norm_k\..+")
-SPEECH2C_UNUSED = re.compile(r"(?:.+\.)?(?:encoder|decoder)\.layers\.\d+\.norm_k\..+|(?:.+\.)?decoder\.version|.+\._float_tensor")
 # Of SpeechT5HifiGan in transformers.
 VOCODER_RULES: Rules = [
     (r"conv_pre\.(.+)", r"first.\1"),
@@ -45,8 +44,15 @@ def _convolutions(theirs: str, layout: Layout) -> Rules:
     ]
 
 
-def fairseq_rules(layout: Layout = "group") -> Rules:
-    """Of SpeechT5's official code."""
+def fairseq_rules(layout: Layout = "group", score_layers: int = 1) -> Rules:
+    """Of SpeechT5's official code, whose codes are scored by so many layers."""
+    scores: Rules = [(r"quantizer\.weight_proj\.(weight|bias)", r"quantizer.score.0.\1")]
+    if score_layers > 1:  # all but the last stand in a row of their own with their activation
+        last = score_layers - 1
+        scores = [
+            (rf"quantizer\.weight_proj\.{last}\.(weight|bias)", rf"quantizer.score.{last}.\1"),
+            (r"quantizer\.weight_proj\.(\d+)\.0\.(weight|bias)", r"quantizer.score.\1.\2"),
+        ]
     heard, written = "speech_encoder_prenet", r"speech_decoder_postnet"
     return [
         *_convolutions(rf"{heard}\.feature_extractor", layout),
@@ -75,13 +81,24 @@ def fairseq_rules(layout: Layout = "group") -> Rules:
         (r"hubert_layer\.label_embs_concat", r"predictor.units"),
         (r"hubert_layer\.final_proj\.(.+)", r"predictor.project.\1"),
         (r"quantizer\.vars", r"quantizer.entries"),
-        (r"quantizer\.weight_proj\.(weight|bias)", r"quantizer.score.0.\1"),
+        *scores,
+        (r"projection\.(.+)", r"speech_prenet.memory_voice.\1"),
+        (r"speaker_decoder_postnet\.bn_pooling\.(.+)", r"speaker_head.pooled_norm.\1"),
+        (r"speaker_decoder_postnet\.output_embedding\.weight", r"speaker_head.project.weight"),
+        (r"speaker_decoder_postnet\.bn_embedding\.(.+)", r"speaker_head.norm.\1"),
         (r"speaker_decoder_postnet\.output_projection\.weight", r"speaker.weight"),
     ]
 
 
-def speech2c_rules(layout: Layout = "group") -> Rules:
-    """Of Speech2C's official code: HuBERT's names, and a decoder."""
+def speech2c_unused(encoder_norm_first: bool, decoder_norm_first: bool) -> re.Pattern[str]:
+    """What nothing uses in a Speech2C model: norms of distances where layers are post-norm, counters, tables of sinusoids."""
+    dead = [part for part, used in (("encoder", encoder_norm_first), ("decoder", decoder_norm_first)) if not used]
+    norms = rf"|(?:.+\.)?(?:{'|'.join(dead)})\.layers\.\d+\.norm_k\..+" if dead else ""
+    return re.compile(rf"(?:.+\.)?decoder\.version|.+\._float_tensor{norms}")
+
+
+def speech2c_rules(layout: Layout = "group", tied: bool = False) -> Rules:
+    """Of Speech2C's official code: HuBERT's names, and a decoder, whose output may be its embedding."""
     return [
         *_convolutions("feature_extractor", layout),
         (r"mask_emb", r"feature_mask"),
@@ -96,7 +113,7 @@ def speech2c_rules(layout: Layout = "group") -> Rules:
         *transformer("decoder", "decoder"),
         (r"decoder\.embed_tokens\.weight", r"decoder.embedding.weight"),
         (r"decoder\.embed_positions\.weight", r"decoder.positions.table.weight"),
-        (r"decoder\.output_projection\.weight", r"decoder.output.weight"),
+        (r"decoder\.output_projection\.weight", EMBEDDING if tied else r"decoder.output.weight"),
         (r"label_embs_concat", r"predictor.units"),
         (r"final_proj\.(.+)", r"predictor.project.\1"),
     ]

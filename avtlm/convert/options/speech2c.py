@@ -25,12 +25,10 @@ def speech2c(options: Options, units: Sequence[int], vocabulary: int = 0, offici
     take = options.take
     relative = take("use_rel_pos_enc", False)
     decoder_weight = take("dec_weight", 1.0)
-    for key in ("decoder_output_dim", "max_target_positions"):  # the width of what it puts out is its own, and positions have no end
-        take(key, 0)
+    take("decoder_output_dim", 0)  # the width of what it puts out is its own
+    longest, symbols = take("max_target_positions", 3000), take("decoder_dict_size", -1)
     options.require("adaptive_input", False)
     options.require("quant_noise_pq", 0)
-    options.require("no_token_positional_embeddings", False)
-    options.require("decoder_dict_size", -1)
     width = take("decoder_embed_dim", 768)
     sizes: dict[str, Any] = {
         "dim": width,
@@ -44,6 +42,10 @@ def speech2c(options: Options, units: Sequence[int], vocabulary: int = 0, offici
         "positions": "learned" if take("decoder_learned_pos", False) else "sinusoidal",
         "key_distance": Speech2CConfig().decoder.key_distance if relative else 0,
     }
+    if take("no_token_positional_embeddings", False):
+        sizes["positions"] = "none"
+    if sizes["positions"] == "learned":  # the others have no end
+        sizes["max_positions"] = longest
     heard = cast(HubertConfig, fairseq(options, "hubert", units, official=official))
     encoder = heard.encoder
     decoder = DecoderConfig(
@@ -56,4 +58,6 @@ def speech2c(options: Options, units: Sequence[int], vocabulary: int = 0, offici
     values = {name: getattr(heard, name) for name in HubertConfig.__dataclass_fields__}
     distance = Speech2CConfig().encoder.key_distance if relative else 0
     values["encoder"] = EncoderConfig(**{**{n: getattr(encoder, n) for n in EncoderConfig.__dataclass_fields__}, "key_distance": distance})
+    if symbols != -1 and not vocabulary:  # of the first inventory
+        vocabulary = len(range(units[0])[:symbols])
     return Speech2CConfig(**values, decoder=decoder, decoder_vocabulary=vocabulary, decoder_weight=float(decoder_weight))

@@ -5,13 +5,14 @@ that do, and that no released model or recipe sets, are refused by name.
 """
 
 import ast
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from avtlm.convert.options import OptionError, Options
 from avtlm.convert.options.wav2vec2 import ACTIVATIONS, CONVOLUTIONS, LENGTHS, convolutions, spans
 from avtlm.frontends.waveform import WaveformConfig
 from avtlm.nn.quantize import QuantizerConfig
+from avtlm.nn.speaker_head import SpeakerHeadConfig
 from avtlm.nn.spectrogram import SpectrogramConfig
 from avtlm.nn.transformer import DecoderConfig, EncoderConfig
 from avtlm.nn.vocoder import VocoderConfig
@@ -22,6 +23,7 @@ from avtlm.systems.speecht5 import LossConfig, SpeechT5Config
 
 # The official tasks: ours, what is read and what is written.
 TASKS: dict[str, Any] = {"pretrain": "pretrain", "s2t": "recognition", "t2s": "generation", "s2s": "generation", "s2c": "speaker"}
+POOLING = {"decoder": "decoder", "encoder": "encoder", "encoder-cls": "first"}
 # The architectures that its code names (models/speecht5.py), where they differ from the defaults below.
 _FINE_TUNED = {
     "activation_dropout": 0.1,
@@ -47,13 +49,13 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
 }
 
 
-def fairseq(options: Options, vocabulary: int, units: int = 0, speakers: int = 0, official: bool = True) -> SpeechT5Config:
+def fairseq(options: Options, vocabulary: int, units: int | Sequence[int] = 0, speakers: int = 0, official: bool = True) -> SpeechT5Config:
     """A model of SpeechT5's code.
 
     Args:
         options: of the model, its task and its criterion in one list.
         vocabulary: symbols of text, ``<mask>`` and CTC's blank last.
-        units: of the head over units, special symbols among them; 0 without it.
+        units: of the head over units, or of each of its inventories, special symbols among them; 0 without it.
         speakers: of the head over voices; 0 without it.
         official: take over what depends on padding in the official code.
 
@@ -70,6 +72,10 @@ def fairseq(options: Options, vocabulary: int, units: int = 0, speakers: int = 0
     norm_first = take("layer_norm_first", False)
     take("encoder_normalize_before", False)  # its layers heed layer_norm_first alone; large models have false here
     relative = take("relative_position_embedding", False)
+    first, *further = (units,) if isinstance(units, int) else units
+    separate, layers, memory_layer = take("untie_final_proj", True), take("encoder_layers", 12), take("unb_enc_layer", -1)
+    positions: Literal["learned", "sinusoidal"] = "learned" if take("decoder_learned_pos", False) else "sinusoidal"
+    ctc_head: Literal["tied", "own"] = "tied" if take("share_ctc_embed", False) else "own"
     return SpeechT5Config(
         waveform=WaveformConfig(
             widths,
@@ -84,7 +90,7 @@ def fairseq(options: Options, vocabulary: int, units: int = 0, speakers: int = 0
         ),
         encoder=EncoderConfig(
             dim=dim,
-            layers=take("encoder_layers", 12),
+            layers=layers,
             heads=take("encoder_attention_heads", 12),
             feed_forward_dim=take("encoder_ffn_embed_dim", 3072),
             activation=activation,
@@ -107,7 +113,7 @@ def fairseq(options: Options, vocabulary: int, units: int = 0, speakers: int = 0
             norm_first=take("decoder_normalize_before", False),
             layer_drop=take("decoder_layerdrop", 0.05),
             scale_embedding=not take("no_scale_embedding", True),
-            positions="learned" if take("decoder_learned_pos", False) else "sinusoidal",
+            positions="none" if take("no_token_positional_embeddings", False) else positions,
             max_positions=take("max_text_positions", 450),
             **dropouts,
         ),
@@ -116,9 +122,13 @@ def fairseq(options: Options, vocabulary: int, units: int = 0, speakers: int = 0
         sinusoids=take("use_sinc_pos", True),
         position_dropout=take("transformer_enc_positional_dropout_rate", 0.1),
         vocabulary=vocabulary,
-        ctc_head="tied" if take("share_ctc_embed", False) else "own",
-        units=units,
-        final_dim=take("final_dim", 256) or width,
+        ctc_head=ctc_head,
+        units=first,
+        further_units=tuple(further),
+        separate_projections=bool(separate and further),
+        # The official code takes the last layer where it finds none of that number.
+        memory_layer=memory_layer + 1 if 0 <= memory_layer < layers else None,
+        final_dim=take("final_dim", 256) or dim,
         temperature=take("logit_temp", 0.1),
         label_rate=_rate(options),
         codebook=_codebook(options) if take("use_codebook", False) else None,
@@ -130,6 +140,7 @@ def fairseq(options: Options, vocabulary: int, units: int = 0, speakers: int = 0
             prenet_width=take("dprenet_units", 256),
             prenet_dropout=take("dprenet_dropout_rate", 0.5),
             voice_dim=take("spk_embed_dim", 512),
+            voice_place=options.choose("spk_embed_integration_type", "pre", {"pre": "frames", "add": "add", "concat": "concat"}),
             postnet_layers=take("postnet_layers", 5),
             postnet_width=take("postnet_chans", 256),
             postnet_kernel=take("postnet_filts", 5),
@@ -139,8 +150,9 @@ def fairseq(options: Options, vocabulary: int, units: int = 0, speakers: int = 0
         ),
         infilling=InfillingConfig(take("mask", 0.3), take("poisson_lambda", 3.5), take("mask_random", 0.1)),
         speakers=speakers,
-        pooling=options.choose("sid_pooling_layer", "decoder", {"decoder": "decoder", "encoder": "encoder"}) if speakers else "decoder",
-        losses=_losses(options),
+        pooling=options.choose("sid_pooling_layer", "decoder", POOLING) if speakers else "decoder",
+        speaker_head=_speaker_head(options) if speakers else SpeakerHeadConfig(),
+        losses=_losses(options, pretrains=task == "pretrain"),
         freeze_encoder_steps=take("freeze_encoder_updates", 0),
         compute_padding=official,
     )
@@ -150,24 +162,32 @@ def _refuse(options: Options, speakers: bool) -> None:
     """What no released model sets."""
     options.require("encoder_speech_prenet", "conv")
     options.require("share_input_output_embed", True)
-    options.require("spk_embed_integration_type", "pre")
     options.require("use_conv_pos", True)
     options.require("use_batch_norm", True)
     options.require("enc_use_scaled_pos_enc", True)
     options.require("dec_use_scaled_pos_enc", True)
     options.require("encoder_reduction_factor", 1)
-    options.require("unb_enc_layer", -1)
     options.require("layer_norm_eps", 1e-5)
-    options.require("no_token_positional_embeddings", False)
     options.require("layernorm_embedding", False)
     options.require("adaptive_input", False)
     options.require("target_glu", False)
     options.require("se_predict", None)
     options.require("se_decoder_input", "previous_target", None)
+    options.require("use_sent_enc_layer", True)
+    options.require("use_masking", True)
+    options.require("use_weighted_masking", False)
     if speakers:
-        options.require("sid_no_pooling_bn", True)
-        options.require("sid_no_embed_postnet", True)
-        options.require("sid_softmax_type", "softmax", None)
+        options.require("sid_encoder_cls", None)
+        for key in ("sid_t5_postnet", "sid_decoder_speaker", "sid_shuffle_encoder_input", "sid_pad_prenet"):
+            options.require(key, False)
+
+
+def _speaker_head(options: Options) -> SpeakerHeadConfig:
+    """What is in front of the classes. The margins of its kinds of softmax need targets that the official criterion never passes."""
+    pooled_norm, plain = not options.take("sid_no_pooling_bn", False), options.take("sid_no_embed_postnet", False)
+    dim = options.take("sid_embed_dim", 128)
+    angular = options.choose("sid_softmax_type", "softmax", {"softmax": False, "amsoftmax": True, "aamsoftmax": True})
+    return SpeakerHeadConfig(pooled_norm, 0 if plain else dim, angular or options.take("sid_normalize_postnet", False))
 
 
 def _time_mask(options: Options) -> SpanMaskConfig:
@@ -206,33 +226,36 @@ def _codebook(options: Options) -> QuantizerConfig:
     )
 
 
-def _losses(options: Options) -> LossConfig:
+def _losses(options: Options, pretrains: bool) -> LossConfig:
+    """Weights of losses. Those of attention and CTC count only where there are both, and pre-training reads no weight of the end."""
     take = options.take
     extra = take("loss_weights", [10.0, 0.1]) or [0.0]
     extra = ast.literal_eval(extra) if isinstance(extra, str) else extra
     kind = options.choose("loss_type", "L1", {name: name for name in ("L1", "L2", "L1+L2")})
     visible = 0.0 if take("skip_nomask", False) else take("pred_nomask_weight", 0.0)
     masked = 0.0 if take("skip_masked", False) else take("pred_masked_weight", 1.0)
-    if masked != 1.0 and (masked or visible):
-        raise OptionError(f"{options.where}: pred_masked_weight is {masked}; avtlm scales that loss by hubert_weight, and knows 1 or none.")
+    spectrogram, whole, stop = take("dec_weight", 1.0), take("hubert_weight", 1.0), take("bce_loss_lambda", 1.0)
+    attention, ctc = take("ce_weight", 1.0), take("ctc_weight", 0.0)
+    units = whole if spectrogram else 1.0  # a loss that stands alone is not weighed
     return LossConfig(
-        units=take("hubert_weight", 1.0) if masked else 0.0,
+        units=units if masked or visible else 0.0,
+        hidden=masked if masked or visible else 1.0,
         visible=visible,
-        # The list serves speech from its head and text from its tail; a single weight serves all.
+        # The list serves speech from its head and text from behind that; a single weight serves all.
         feature_penalty=float(extra[0]),
-        diversity=float(extra[-1]),
-        spectrogram=take("dec_weight", 1.0),
+        diversity=float(extra[1] if len(extra) > 1 else extra[0]),
+        spectrogram=spectrogram,
         reconstruction=ReconstructionConfig(
             absolute=1.0 if "L1" in kind else 0.0,
             squared=1.0 if "L2" in kind else 0.0,
-            stop_weight=take("bce_loss_lambda", 1.0),
+            stop_weight=1.0 if pretrains else stop,
             stop_positive=take("bce_pos_weight", 5.0),
             guided_weight=1.0 if take("use_guided_attn_loss", False) else 0.0,  # its weight and width are read and not used there
             guided_heads=take("num_heads_applied_guided_attn", 2),
         ),
         text=take("bart_weight", 1.0),
-        attention=take("ce_weight", 1.0),
-        ctc=take("ctc_weight", 0.0),
+        attention=attention if ctc > 0 else float(attention > 0),
+        ctc=ctc if attention > 0 else float(ctc > 0),
         label_smoothing=take("label_smoothing", 0.0),
     )
 
@@ -245,6 +268,7 @@ CLASSES: dict[Kind, str] = {
     "t2s": "SpeechT5ForTextToSpeech",
     "s2s": "SpeechT5ForSpeechToSpeech",
 }
+_HF_ACTIVATIONS = {**ACTIVATIONS, "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh"}
 _READS: dict[str, Any] = {"s": "speech", "t": "text"}
 
 
@@ -266,9 +290,9 @@ def hugging_face(options: Options, kind: Kind, official: bool = True) -> SpeechT
         "attention_dropout": take("attention_dropout", 0.1),
         "activation_dropout": take("activation_dropout", 0.1),
     }
-    activation = options.choose("hidden_act", "gelu", ACTIVATIONS)
+    activation = options.choose("hidden_act", "gelu", _HF_ACTIVATIONS)
+    heard = options.choose("feat_extract_activation", "gelu", _HF_ACTIVATIONS)
     positional = take("positional_dropout", 0.1)
-    options.require("scale_embedding", False)
     options.require("layer_norm_eps", 1e-5)
     guided, scale = take("use_guided_attention_loss", True), float(take("guided_attention_loss_scale", 10.0))
     writes_text = kind.endswith("t")
@@ -280,7 +304,7 @@ def hugging_face(options: Options, kind: Kind, official: bool = True) -> SpeechT
             tuple(take("conv_stride", (5, 2, 2, 2, 2, 2, 2))),
             norm=options.choose("feat_extract_norm", "group", {"group": "group", "layer": "layer"}),
             bias=take("conv_bias", False),
-            activation=options.choose("feat_extract_activation", "gelu", ACTIVATIONS),
+            activation=heard,
             compute_padding=official,
             dropout=take("feat_proj_dropout", 0.0),
         ),
@@ -293,6 +317,7 @@ def hugging_face(options: Options, kind: Kind, official: bool = True) -> SpeechT
             norm_first=False,
             layer_drop=take("encoder_layerdrop", 0.1),
             position_kernel=0,
+            position_activation=heard,
             key_distance=take("encoder_max_relative_position", 160),
             **dropouts,
         ),
@@ -310,6 +335,7 @@ def hugging_face(options: Options, kind: Kind, official: bool = True) -> SpeechT
             activation=activation,
             norm_first=False,
             layer_drop=take("decoder_layerdrop", 0.1),
+            scale_embedding=take("scale_embedding", False),
             max_positions=take("max_text_positions", 450),
             **dropouts,
         ),
