@@ -42,9 +42,10 @@ class CAVMAEConfig:
     Attributes:
         picture: pixels a side; ``frames`` of the spectrogram at 100 Hz; ``patch`` pixels, or frames and bands, a side of a square.
         encoder: layers of each modality; the joint ones are like them.
-        removed: share of each modality; ``structure`` of what is removed of sound, ``unstructured`` as in the released models.
+        learned_positions: places are learned from sinusoids on (``tr_pos``), instead of fixed.
+        removed_audio, removed_video: shares; ``structure`` of what is removed of sound, ``unstructured`` as in the released models.
         normalise_targets: each square has mean 0 and variance 1.
-        contrast_weight: beside the reconstruction; ``both_ways`` see paired_contrastive_loss.
+        reconstruction_weight, contrast_weight: of both losses; ``both_ways`` see paired_contrastive_loss.
         same_input: see the module's docstring.
     """
 
@@ -54,9 +55,12 @@ class CAVMAEConfig:
     encoder: EncoderConfig = field(default_factory=lambda: _layers(768, 11, 12))
     joint_layers: int = 1
     decoder: EncoderConfig = field(default_factory=lambda: _layers(512, 8, 16))
-    removed: float = 0.75
+    learned_positions: bool = False
+    removed_audio: float = 0.75
+    removed_video: float = 0.75
     structure: Literal["unstructured"] | Structure = "unstructured"
     normalise_targets: bool = True
+    reconstruction_weight: float = 1.0
     contrast_weight: float = 0.01
     both_ways: bool = False
     same_input: bool = True
@@ -126,7 +130,8 @@ class CAVMAE(nn.Module):
 
     audio_grid: Tensor
     video_grid: Tensor
-    decoder_grid: Tensor
+    decoder_audio_grid: Tensor
+    decoder_video_grid: Tensor
 
     def __init__(self, config: CAVMAEConfig) -> None:
         super().__init__()
@@ -143,10 +148,13 @@ class CAVMAE(nn.Module):
         self.joint = JointLayers(config.encoder, config.joint_layers)
         self.norm = LayerNorm(dim, config.encoder.norm_epsilon)
         self.decoder = Reconstructor(dim, config.decoder, (square, COLOURS * square))
-        self.register_buffer("audio_grid", grid_positions(dim, self.rows, columns), persistent=False)
-        self.register_buffer("video_grid", grid_positions(dim, side, side), persistent=False)
-        grids = [grid_positions(config.decoder.dim, self.rows, columns), grid_positions(config.decoder.dim, side, side)]
-        self.register_buffer("decoder_grid", torch.cat(grids), persistent=False)
+        for prefix, width in (("", dim), ("decoder_", config.decoder.dim)):
+            for name, grid in (("audio_grid", (self.rows, columns)), ("video_grid", (side, side))):
+                places = grid_positions(width, *grid)
+                if config.learned_positions:
+                    self.register_parameter(f"{prefix}{name}", nn.Parameter(places))
+                else:
+                    self.register_buffer(f"{prefix}{name}", places, persistent=False)
 
     def squares(self, audio: Tensor, pictures: Tensor) -> tuple[Tensor, Tensor]:
         """Spectrograms (batch, frames, 128) and pictures (batch, 3, height, width) as squares; those of sound row by row of bands.
@@ -161,8 +169,12 @@ class CAVMAE(nn.Module):
         config = self.config
         if config.structure != "unstructured":
             assert generator is not None, "a structured removal is drawn"
-            noise = structured_noise(noise, self.rows, config.removed, config.structure, generator)
-        return keep_smallest(noise, config.removed)
+            noise = structured_noise(noise, self.rows, config.removed_audio, config.structure, generator)
+        return keep_smallest(noise, config.removed_audio)
+
+    def remove_pictures(self, noise: Tensor) -> Kept:
+        """Which squares of pictures stay."""
+        return keep_smallest(noise, self.config.removed_video)
 
     def encode(self, audio: Tensor, video: Tensor, kept_audio: Kept, kept_video: Kept) -> Encoded:
         """Squares (batch, squares, values) of both, of which some are kept."""
@@ -181,7 +193,8 @@ class CAVMAE(nn.Module):
         """Values of all squares, of sound and of pictures."""
         sound, sight = encoded.kept_audio, encoded.kept_video
         both = Kept(torch.cat([sound.index, sight.index + sound.width], 1), sound.counts + sight.counts, sound.width + sight.width)
-        return self.decoder(encoded.joint, both, self.decoder_grid, (sound.width, sight.width))
+        places = torch.cat([self.decoder_audio_grid, self.decoder_video_grid])
+        return self.decoder(encoded.joint, both, places, (sound.width, sight.width))
 
     def losses(self, audio: Tensor, video: Tensor, encoded: Encoded, predicted: list[Tensor]) -> dict[str, Tensor]:
         """Means over removed squares of each modality, over clips of the contrast, and their weighted sum (``total``)."""
@@ -194,5 +207,5 @@ class CAVMAE(nn.Module):
             found[name] = loss.value / loss.count
         contrast = paired_contrastive_loss(encoded.audio.mean(1), encoded.video.mean(1), TEMPERATURE, config.both_ways)
         found["contrast"] = contrast.value / contrast.count
-        found["total"] = found["audio"] + found["video"] + config.contrast_weight * found["contrast"]
+        found["total"] = config.reconstruction_weight * (found["audio"] + found["video"]) + config.contrast_weight * found["contrast"]
         return found
