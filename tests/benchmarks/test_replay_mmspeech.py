@@ -1,4 +1,5 @@
-"""Cases of MMSpeech are replayed, and notice what differs; searches without the rule against repeats are told by their hypotheses."""
+"""Cases of MMSpeech are replayed, of its model with every option against the official code written out, and notice what differs; searches
+without the rule against repeats are told by their hypotheses."""
 
 import json
 from pathlib import Path
@@ -10,6 +11,7 @@ from safetensors.torch import save_file
 
 from benchmarks.replay import replay
 from benchmarks.replay.mmspeech import repeats
+from tests.benchmarks.mmspeech_written_out import made_case
 
 LEXICON = [["我", "w o3"], ["我们", "w o3 m e5 n"], ["行", "h a2 ng"], ["行", "x i2 ng"], ["零", "l i2 ng"]]
 TEXTS = [
@@ -45,3 +47,36 @@ def test_buckets_of_distances_are_compared(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("size", "expected"), [(0, False), (2, True), (3, False), (9, False)])
 def test_hypotheses_that_repeat_themselves_are_told(size: int, expected: bool) -> None:
     assert repeats([4, 5, 6, 4, 5, 2], size) is expected
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"layer_norm_first": False, "decoder_normalize_before": False},
+        {"layer_norm_first": False, "pos_conv_depth": 1, "conv_pos": 8},
+        {"pos_conv_depth": 1, "conv_pos": 9, "decoder_normalize_before": False},
+        {"pos_conv_depth": 4, "conv_pos": 16},
+        {"pos_conv_depth": 5, "conv_pos": 10},  # kernels of 3 all the same
+        {"scale_attn": False, "scale_fc": False, "scale_heads": False, "layernorm_embedding": False, "no_scale_embedding": True},
+        {"attn_scale_factor": 1, "share_decoder_input_output_embed": False, "token_bucket_size": 6},
+        {"activation_fn": "relu", "disable_entangle": True, "phone_dict_size": 14},
+        {"stage": 1},
+        {"stage": 3},
+        {"constrained": False},
+    ],
+)
+def test_every_option_of_the_model_is_matched(tmp_path: Path, options: dict[str, Any]) -> None:
+    report = replay(made_case(tmp_path / "case", **options), "case")
+    assert report.failure is None
+    assert report.skipped == {}
+    assert [(each.name, each.error) for each in report.comparisons if not each.passed] == []
+
+
+def test_options_that_are_computed_with_are_not_passed_over(tmp_path: Path) -> None:
+    folder = made_case(tmp_path / "case", stage=3)
+    told = json.loads((folder / "case.json").read_text())
+    for name, value in {"layer_norm_first": False, "attn_scale_factor": 1, "no_scale_embedding": True, "layer_type": "conformer"}.items():
+        changed = {**told, "config": {**told["config"], "model": {**told["config"]["model"], name: value}}}
+        (folder / "case.json").write_text(json.dumps(changed))
+        assert not replay(folder, name).passed

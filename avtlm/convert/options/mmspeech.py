@@ -12,16 +12,17 @@ from avtlm.systems.mmspeech import MMSpeechConfig
 from avtlm.text.vocabulary import SPECIALS, UNKNOWN
 
 CONTEXT_LAYER = 6  # from which on phonemes are read; no option there
+LEAST_KERNEL = 3  # of each of several positional convolutions, however small conv_pos is
 # What belongs to wav2vec 2.0's convolutions, quantiser and losses, to pictures and prompts, to how a model is run, or is said twice.
 WITHOUT_EFFECT = frozenset(
     (
-        *("extractor_mode", "layer_type", "final_dim", "conv_feature_layers", "conv_bias", "logit_temp", "quantize_targets"),
+        *("extractor_mode", "final_dim", "conv_feature_layers", "conv_bias", "logit_temp", "quantize_targets"),
         *("quantize_input", "same_quantizer", "target_glu", "feature_grad_mult", "quantizer_depth", "quantizer_factor", "latent_vars"),
         *("latent_groups", "latent_dim", "mask_length", "mask_prob", "num_negatives", "negatives_from_everywhere"),
         *("cross_sample_negatives", "codebook_negatives", "latent_temp", "max_positions", "checkpoint_activations"),
         *("offload_activations", "required_seq_len_multiple", "crop_seq_to_multiple", "depthwise_conv_kernel_size", "attn_type"),
         *("pos_enc_type", "fp16", "adp_num", "adp_dim", "adp_act_fn", "adp_trf_idx", "dropout_features", "no_emb_update_unsup"),
-        *("decoder_learned_pos", "no_token_positional_embeddings", "decoder_dropout", "decoder_attention_dropout"),
+        *("decoder_learned_pos", "no_token_positional_embeddings", "decoder_dropout", "decoder_attention_dropout", "decoder_input_dim"),
         *("decoder_activation_dropout", "max_phone_positions", "decoder_prompt_type", "decoder_prompt_length"),
         *("decoder_prompt_projection", "decoder_prompt_dim", "quant_noise_pq_block_size", "quant_noise_scalar", "image_bucket_size"),
         *("adaptive_softmax_dropout", "share_all_embeddings", "tie_adaptive_weights", "max_source_positions", "pooler_activation_fn"),
@@ -66,7 +67,7 @@ def official(options: Options, tables: Tables) -> MMSpeechConfig:
     """
     take = options.take
     dim = take("encoder_embed_dim", 768)
-    for name in ("decoder_embed_dim", "decoder_output_dim", "decoder_input_dim"):
+    for name in ("decoder_embed_dim", "decoder_output_dim"):
         options.require(name, dim)
     for name, value in (
         ("decoder_prompt", False),
@@ -78,8 +79,10 @@ def official(options: Options, tables: Tables) -> MMSpeechConfig:
         options.require(name, value)
     for name in ("decoder_prompt", "scale_resids", "adapter", "no_cross_attention", "cross_self_attention", "adaptive_input"):
         options.require(name, False)
+    options.require("layer_type", "transformer")
     options.require("dropout_input", 0.0)
     options.require("mask_channel_prob", 0.0)
+    blocks = take("pos_conv_depth", 5)
     ends = take("phone_dict_size", tables.phones + len(SPECIALS))
     activation = options.choose("activation_fn", "gelu", ACTIVATIONS)
     dropout, attention, inner = take("dropout", 0.1), take("attention_dropout", 0.0), take("activation_dropout", 0.0)
@@ -133,9 +136,9 @@ def official(options: Options, tables: Tables) -> MMSpeechConfig:
                 drop_path=take("decoder_drop_path_rate", 0.0),
             ),
             speech_layers=CONTEXT_LAYER,
-            position_kernel=take("conv_pos", 95),
+            position_kernel=max(take("conv_pos", 95), LEAST_KERNEL * blocks if blocks > 1 else 0),
             position_groups=take("conv_pos_groups", 16),
-            position_blocks=take("pos_conv_depth", 5),
+            position_blocks=blocks,
             compute_padding=True,
             vocabulary=tables.text,
             codes=tables.codes,
