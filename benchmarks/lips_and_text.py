@@ -11,7 +11,6 @@ of lips and sound, so that it takes longer. Finished stages are kept, a stopped 
 import argparse
 import dataclasses
 import functools
-import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,10 +22,10 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.over_seeds import cell, command, draw_rates, make_talking_heads, stages_over_seeds
+from benchmarks.over_seeds import Seeds, cell, command, draw_rates, earlier_seeds, make_talking_heads, stages_over_seeds
 from demos.parallel import Job, train_together
 from demos.quickstart import train_and_score
-from demos.stages import machine, write_json
+from demos.stages import machine
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "vatlm"
 SCRATCH = "scratch"
@@ -69,23 +68,35 @@ class Comparison:
         out: folder for everything that is made.
         corpus: folder of the quickstart, whose corpus and lips are used; None makes them.
         changes: to all trainings, as ``key=value``.
+        known: what some seeds came to by earlier results.
     """
 
-    def __init__(self, out: Path, plan: Plan, console: Console, changes: tuple[str, ...] = (), corpus: Path | None = None) -> None:
+    def __init__(
+        self,
+        out: Path,
+        plan: Plan,
+        console: Console,
+        changes: tuple[str, ...] = (),
+        corpus: Path | None = None,
+        known: Mapping[int, Any] | None = None,
+    ) -> None:
         self.out, self.plan, self.console, self.changes = out, plan, console, changes
+        self.seeds = Seeds(out / "results", plan.seeds, known)
         self.made = corpus or out
         made = None if corpus is None else str(corpus)
-        self.stages = stages_over_seeds(out, plan, console, changes, ("pretrain", "finetune"), {"units": ("units",)}, made=made)
+        self.stages = stages_over_seeds(out, self.seeds, plan, console, changes, ("pretrain", "finetune"), {"units": ("units",)}, made=made)
         self.lips = self.made / "lips" / "manifest.jsonl"
         self.audio_only = self.made / "corpus" / "audio_only" / "manifest.jsonl"
         self.text_only = self.made / "corpus" / "text_only" / "manifest.jsonl"
 
     def run(self) -> dict[str, Any]:
-        """All stages; returns the report."""
+        """All stages of the seeds that are left; returns the report."""
+        if not self.seeds.left:
+            return self.report()
         stage = self.stages.run
         stage("corpus", "draw and voice talking heads, cut their lips", self.make_corpus)
         stage("units", "one inventory of units for lips, sound and text", self.label)
-        for seed in range(1, self.plan.seeds + 1):
+        for seed in self.seeds.left:
             stage(f"pretrain_{seed}", f"seed {seed}: with and without text and further sound", lambda seed=seed: self.pretrain(seed))
             stage(f"finetune_{seed}", f"seed {seed}: recognition of unseen speakers", lambda seed=seed: self.finetune(seed))
         return self.report()
@@ -150,13 +161,13 @@ class Comparison:
             jobs.append(Job(CONFIGS / "tiny_finetune.yaml", changes, self.out / f"finetune_{seed}" / start))
         score = functools.partial(train_and_score, manifest=self.lips)
         found = train_together("fine-tuning", jobs, steps * len(jobs), score)
-        write_json(self.out / "results" / f"{seed}.json", dict(zip(TITLES, found, strict=True)))
+        self.seeds.write(seed, dict(zip(TITLES, found, strict=True)))
 
     # Report --------------------------------------------------------------------------------------------------------------------------
 
     def report(self) -> dict[str, Any]:
         """Word errors of every start and seed by input and noise, and their means."""
-        each = [json.loads((self.out / "results" / f"{seed}.json").read_text()) for seed in range(1, self.plan.seeds + 1)]
+        each = self.seeds.read()
         results: dict[str, Any] = {}
         for start in TITLES:
             for path in MEASURES:
@@ -165,7 +176,7 @@ class Comparison:
                 results.setdefault(start, {}).setdefault(given, {})[noise] = {"mean": round(float(np.mean(row)), 3), "seeds": row}
         seconds = self.stages.seconds | {"total": round(sum(self.stages.seconds.values()), 1)}
         plan = dataclasses.asdict(self.plan) | {"changes": list(self.changes)}
-        return {"results": results, "plan": plan, "seconds": seconds, "machine": machine()}
+        return {"results": results, "plan": plan, "by_seed": each, "seconds": seconds, "machine": machine()}
 
 
 def _cells(report: Mapping[str, Any], start: str) -> list[Mapping[str, Any]]:
@@ -193,7 +204,8 @@ def draw(report: Mapping[str, Any], path: Path) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     def compare(options: argparse.Namespace, plan: Plan, console: Console) -> dict[str, Any]:
-        return Comparison(options.out, plan, console, tuple(options.changes), options.corpus).run()
+        known = earlier_seeds(options.json, plan, options.changes)
+        return Comparison(options.out, plan, console, tuple(options.changes), options.corpus, known).run()
 
     def further(parser: argparse.ArgumentParser) -> None:
         use = "use corpus and lips of a finished quickstart in place of making them: runs/quickstart"

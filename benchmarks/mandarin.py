@@ -11,7 +11,6 @@ on: give the same command again.
 
 import argparse
 import dataclasses
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,9 +21,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.over_seeds import cell, command, draw_rates, stages_over_seeds
+from benchmarks.over_seeds import Seeds, cell, command, draw_rates, earlier_seeds, stages_over_seeds
 from demos.parallel import Job, measure_together, train_together
-from demos.stages import machine, write_json
+from demos.stages import machine
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "mmspeech"
 SCRATCH, TEXT = "scratch", "p2t"
@@ -87,20 +86,26 @@ class Ablation:
     Args:
         out: folder for everything that is made.
         changes: to all trainings, as ``key=value``.
+        known: what some seeds came to by earlier results.
     """
 
-    def __init__(self, out: Path, plan: Plan, console: Console, changes: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, out: Path, plan: Plan, console: Console, changes: tuple[str, ...] = (), known: Mapping[int, Any] | None = None
+    ) -> None:
         self.out, self.plan, self.console, self.changes = out, plan, console, changes
+        self.seeds = Seeds(out / "results", plan.seeds, known)
         kinds = ("text", "pretrain", "finetune", "evaluate")
-        self.stages = stages_over_seeds(out, plan, console, changes, kinds, {"units": ("units",)})
+        self.stages = stages_over_seeds(out, self.seeds, plan, console, changes, kinds, {"units": ("units",)})
         self.corpus = out / "corpus"
 
     def run(self) -> dict[str, Any]:
-        """All stages; returns the report."""
+        """All stages of the seeds that are left; returns the report."""
+        if not self.seeds.left:
+            return self.report()
         stage = self.stages.run
         stage("corpus", "have sentences read aloud", self.make_corpus)
         stage("units", "cluster the sound into units", self.label)
-        for seed in range(1, self.plan.seeds + 1):
+        for seed in self.seeds.left:
             stage(f"text_{seed}", f"seed {seed}: texts alone; and what never sees any", lambda seed=seed: self.read_texts(seed))
             stage(f"pretrain_{seed}", f"seed {seed}: all five tasks, and without one", lambda seed=seed: self.pretrain(seed))
             stage(f"finetune_{seed}", f"seed {seed}: recognition", lambda seed=seed: self.finetune(seed))
@@ -202,20 +207,19 @@ class Ablation:
         for part in TESTS:
             found[part] = {"said": [row.transcript for row in read_manifest(self._part(part)).split("test")]}
             found[part] |= {start: next(written) for start in TITLES}
-        write_json(self.out / "results" / f"{seed}.json", found)
+        self.seeds.write(seed, found)
 
     # Report --------------------------------------------------------------------------------------------------------------------------
 
     def report(self) -> dict[str, Any]:
         """Error rates of every start and seed, their means and intervals, and some sentences."""
-        seeds = range(1, self.plan.seeds + 1)
-        each = [json.loads((self.out / "results" / f"{seed}.json").read_text()) for seed in seeds]
+        each = self.seeds.read()
         results = {start: {part: rates([(one[part]["said"], one[part][start]) for one in each]) for part in TESTS} for start in TITLES}
         first = each[0]["labelled"]
         samples = [dict(zip(("said", "understood"), pair, strict=True)) for pair in zip(first["said"], first["whole"], strict=True)]
         seconds = self.stages.seconds | {"total": round(sum(self.stages.seconds.values()), 1)}
         plan = dataclasses.asdict(self.plan) | {"changes": list(self.changes)}
-        return {"results": results, "samples": samples[:SAMPLES], "plan": plan, "seconds": seconds, "machine": machine()}
+        return {"results": results, "samples": samples[:SAMPLES], "plan": plan, "by_seed": each, "seconds": seconds, "machine": machine()}
 
 
 def rates(seeds: Sequence[tuple[Sequence[str], Sequence[str]]]) -> dict[str, Any]:
@@ -261,7 +265,8 @@ def draw(report: Mapping[str, Any], path: Path) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     def compare(options: argparse.Namespace, plan: Plan, console: Console) -> dict[str, Any]:
-        return Ablation(options.out, plan, console, tuple(options.changes)).run()
+        known = earlier_seeds(options.json, plan, options.changes)
+        return Ablation(options.out, plan, console, tuple(options.changes), known).run()
 
     return command("mandarin", __doc__.splitlines()[0], PLANS, compare, table, draw, arguments)
 

@@ -21,10 +21,10 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.over_seeds import cell, command, draw_rates, make_talking_heads, stages_over_seeds
+from benchmarks.over_seeds import Seeds, cell, command, draw_rates, earlier_seeds, make_talking_heads, stages_over_seeds
 from benchmarks.toy_languages import LANGUAGES, add_translations
 from demos.parallel import Job, measure_together, train_together
-from demos.stages import machine, write_json
+from demos.stages import machine
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "multistage" / "tiny"
 SCRATCH, NONE = "random", "none"
@@ -84,23 +84,35 @@ class Grid:
         out: folder for everything that is made.
         corpus: folder of the quickstart, whose corpus and lips are used; None makes them.
         changes: to all trainings, as ``key=value``.
+        known: what some seeds came to by earlier results.
     """
 
-    def __init__(self, out: Path, plan: Plan, console: Console, changes: tuple[str, ...] = (), corpus: Path | None = None) -> None:
+    def __init__(
+        self,
+        out: Path,
+        plan: Plan,
+        console: Console,
+        changes: tuple[str, ...] = (),
+        corpus: Path | None = None,
+        known: Mapping[int, Any] | None = None,
+    ) -> None:
         self.out, self.plan, self.console, self.changes = out, plan, console, changes
+        self.seeds = Seeds(out / "results", plan.seeds, known)
         self.made = corpus or out
         made = None if corpus is None else str(corpus)
         kinds = ("pretrain", "translate", "finetune", "evaluate")
-        self.stages = stages_over_seeds(out, plan, console, changes, kinds, {}, made=made)
+        self.stages = stages_over_seeds(out, self.seeds, plan, console, changes, kinds, {}, made=made)
         self.lips = self.made / "lips" / "manifest.jsonl"
         self.translations = out / "translations.jsonl"
 
     def run(self) -> dict[str, Any]:
-        """All stages; returns the report."""
+        """All stages of the seeds that are left; returns the report."""
+        if not self.seeds.left:
+            return self.report()
         stage = self.stages.run
         stage("corpus", "draw and voice talking heads, cut their lips", self.make_corpus)
         stage("translations", "translate commands into toy languages", self.translate_corpus)
-        for seed in range(1, self.plan.seeds + 1):
+        for seed in self.seeds.left:
             stage(f"pretrain_{seed}", f"seed {seed}: sound alone, sound and lips", lambda seed=seed: self.pretrain(seed))
             stage(f"translate_{seed}", f"seed {seed}: mid-training by translation", lambda seed=seed: self.translate(seed))
             stage(f"finetune_{seed}", f"seed {seed}: recognition", lambda seed=seed: self.finetune(seed))
@@ -180,13 +192,13 @@ class Grid:
                 journal = self.out / f"translate_{seed}" / f"{start}_{middle}" / "log.jsonl"
                 cells["token_accuracy"] = round(100 * json.loads(journal.read_text().splitlines()[-1])["token_accuracy"], 2)
             found.setdefault(start, {})[middle] = cells
-        write_json(self.out / "results" / f"{seed}.json", found)
+        self.seeds.write(seed, found)
 
     # Report --------------------------------------------------------------------------------------------------------------------------
 
     def report(self) -> dict[str, Any]:
         """Figures of every start, mid-training and seed, their means, and how they change against two baselines that each row names."""
-        each = [json.loads((self.out / "results" / f"{seed}.json").read_text()) for seed in range(1, self.plan.seeds + 1)]
+        each = self.seeds.read()
         results: dict[str, Any] = {}
         for start in STARTS:
             for middle in MIDDLES:
@@ -198,7 +210,7 @@ class Grid:
                 row["baselines"] = baselines(results, start, middle)
         seconds = self.stages.seconds | {"total": round(sum(self.stages.seconds.values()), 1)}
         plan = dataclasses.asdict(self.plan) | {"changes": list(self.changes)}
-        return {"results": results, "plan": plan, "seconds": seconds, "machine": machine()}
+        return {"results": results, "plan": plan, "by_seed": each, "seconds": seconds, "machine": machine()}
 
 
 def _mean(seeds: list[float]) -> dict[str, Any]:
@@ -256,7 +268,8 @@ def draw(report: Mapping[str, Any], path: Path) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     def compare(options: argparse.Namespace, plan: Plan, console: Console) -> dict[str, Any]:
-        return Grid(options.out, plan, console, tuple(options.changes), options.corpus).run()
+        known = earlier_seeds(options.json, plan, options.changes)
+        return Grid(options.out, plan, console, tuple(options.changes), options.corpus, known).run()
 
     def further(parser: argparse.ArgumentParser) -> None:
         use = "use corpus and lips of a finished quickstart in place of making them: runs/quickstart"

@@ -234,7 +234,7 @@ def main(arguments: list[str] | None = None) -> int:
     def compare(options: argparse.Namespace, plan: Plan, console: Console) -> dict[str, Any]:
         return Comparison(options.digits, options.noise, options.out, plan, console, options.changes).run()
 
-    return command("one_encoder", __doc__.splitlines()[0], PLANS, compare, table, draw, arguments, 110, add_folders)
+    return command("one_encoder", __doc__.splitlines()[0], PLANS, compare, table, draw, arguments, 110, add_folders, keeps_seeds=False)
 
 
 if __name__ == "__main__":

@@ -54,21 +54,73 @@ def draw_rates(panels: Mapping[str, Sequence[Mapping[str, Any]]], rows: Sequence
         figure.savefig(temporary, format="png", metadata={"Software": None})
 
 
+class Seeds:
+    """What the seeds of a comparison came to, in a folder with a file for each; those of earlier results need not be run again.
+
+    Args:
+        folder: where the files are.
+        count: how many seeds there are to be, from 1.
+        known: what some of them came to elsewhere, by seed.
+    """
+
+    def __init__(self, folder: Path, count: int, known: Mapping[int, Any] | None = None) -> None:
+        self.folder, self.count = folder, count
+        self.known = {seed: found for seed, found in (known or {}).items() if seed <= count}
+
+    @property
+    def left(self) -> list[int]:
+        """Seeds that have to be run."""
+        return [seed for seed in range(1, self.count + 1) if seed not in self.known]
+
+    def write(self, seed: int, found: Any) -> None:
+        write_json(self.folder / f"{seed}.json", found)
+
+    def read(self) -> list[Any]:
+        """What all seeds came to, from the first to the last."""
+        fresh = {seed: json.loads((self.folder / f"{seed}.json").read_text()) for seed in self.left}
+        return [(self.known | fresh)[seed] for seed in range(1, self.count + 1)]
+
+
+def earlier_seeds(path: Path | None, plan: Any, changes: Sequence[str]) -> dict[int, Any]:
+    """What the seeds came to whose results are in a file already, by seed; none if there is no such file, or its plan is another.
+
+    Raises:
+        ValueError: the file holds no results.
+    """
+    if path is None or not path.exists():
+        return {}
+    try:
+        report = json.loads(path.read_text())
+        asked, found = dict(report["plan"]), list(report.get("by_seed", []))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} holds no results of a comparison; move it away, or give another file.") from error
+    wanted = json.loads(json.dumps(dataclasses.asdict(plan) | {"changes": list(changes)}))
+    same = {key: value for key, value in asked.items() if key != "seeds"} == {key: value for key, value in wanted.items() if key != "seeds"}
+    return dict(enumerate(found, 1)) if same else {}
+
+
 def stages_over_seeds(
-    out: Path, plan: Any, console: Console, changes: Sequence[str], kinds: Sequence[str], once: Mapping[str, tuple[str, ...]], **asked: Any
+    out: Path,
+    seeds: Seeds,
+    plan: Any,
+    console: Console,
+    changes: Sequence[str],
+    kinds: Sequence[str],
+    once: Mapping[str, tuple[str, ...]],
+    **asked: Any,
 ) -> Stages:
     """Stages of a comparison: two that all seeds share, and some for each of them.
 
     Args:
+        seeds: those that have stages are the ones that are left.
         plan: a dataclass; a finished stage is kept only while it says the same, but for ``seeds``: more of them leave what is there.
         kinds: stages of each seed, ``pretrain`` for pretrain_1, whose folder of that name is made afresh when they start.
         once: the same for shared stages, by the folders that each makes.
         asked: what else has to be the same.
     """
-    seeds = range(1, plan.seeds + 1)
-    afresh = {f"{kind}_{seed}": (f"{kind}_{seed}",) for kind in kinds for seed in seeds} | dict(once)
+    afresh = {f"{kind}_{seed}": (f"{kind}_{seed}",) for kind in kinds for seed in seeds.left} | dict(once)
     settings = {key: value for key, value in dataclasses.asdict(plan).items() if key != "seeds"} | {"changes": list(changes)} | asked
-    return Stages(out, console, 2 + len(kinds) * plan.seeds, afresh, **json.loads(json.dumps(settings)))
+    return Stages(out, console, 2 + len(kinds) * len(seeds.left), afresh, **json.loads(json.dumps(settings)))
 
 
 def make_talking_heads(out: Path, made: Path, size: str) -> None:
@@ -99,6 +151,7 @@ def command(
     arguments: Sequence[str] | None,
     width: int = 110,
     further: Callable[[argparse.ArgumentParser], None] = lambda parser: None,
+    keeps_seeds: bool = True,
 ) -> int:
     """Read the arguments, compare, print the table, write what is asked for; returns the exit code.
 
@@ -109,11 +162,13 @@ def command(
         arguments: None for those of the process.
         width: of the table.
         further: adds arguments.
+        keeps_seeds: ``compare`` takes seeds from earlier results, see `earlier_seeds`.
     """
     parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}", description=summary)
     further(parser)
     parser.add_argument("--out", type=Path, default=f"runs/{name}", metavar="DIR", help="folder for everything that is made")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results to this file")
+    about = "write the results to this file" + ("; seeds that it holds by the same plan are not run again" if keeps_seeds else "")
+    parser.add_argument("--json", type=Path, metavar="FILE", help=about)
     parser.add_argument("--plot", type=Path, metavar="PNG", help="draw them (default: comparison.png in the folder of the run)")
     parser.add_argument("--size", choices=list(plans), default="small", help="smoke: minutes, to see that all works (default: small)")
     parser.add_argument("--seeds", type=int, metavar="N", help="how many (default: 3)")

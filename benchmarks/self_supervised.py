@@ -321,7 +321,7 @@ def main(arguments: list[str] | None = None) -> int:
     def compare(options: argparse.Namespace, plan: Plan, console: Console) -> dict[str, Any]:
         return Comparison(options.speech, options.out, plan, console, tuple(options.changes)).run()
 
-    return command("self_supervised", __doc__.splitlines()[0], PLANS, compare, table, draw, arguments, 150, add_speech)
+    return command("self_supervised", __doc__.splitlines()[0], PLANS, compare, table, draw, arguments, 150, add_speech, keeps_seeds=False)
 
 
 if __name__ == "__main__":

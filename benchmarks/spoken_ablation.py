@@ -10,7 +10,6 @@ same command again.
 
 import argparse
 import dataclasses
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,9 +20,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.over_seeds import cell, command, draw_rates, stages_over_seeds
+from benchmarks.over_seeds import Seeds, cell, command, draw_rates, earlier_seeds, stages_over_seeds
 from demos.parallel import Job, measure_together, train_together
-from demos.stages import machine, write_json
+from demos.stages import machine
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "speecht5"
 SCRATCH = "scratch"
@@ -99,19 +98,27 @@ class Ablation:
     Args:
         out: folder for everything that is made.
         changes: to all trainings, as ``key=value``.
+        known: what some seeds came to by earlier results.
     """
 
-    def __init__(self, out: Path, plan: Plan, console: Console, changes: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, out: Path, plan: Plan, console: Console, changes: tuple[str, ...] = (), known: Mapping[int, Any] | None = None
+    ) -> None:
         self.out, self.plan, self.console, self.changes = out, plan, console, changes
-        self.stages = stages_over_seeds(out, plan, console, changes, ("pretrain", "finetune", "evaluate"), {"units": ("units",)})
+        self.seeds = Seeds(out / "results", plan.seeds, known)
+        self.stages = stages_over_seeds(
+            out, self.seeds, plan, console, changes, ("pretrain", "finetune", "evaluate"), {"units": ("units",)}
+        )
         self.corpus = out / "corpus"
 
     def run(self) -> dict[str, Any]:
-        """All stages; returns the report."""
+        """All stages of the seeds that are left; returns the report."""
+        if not self.seeds.left:
+            return self.report()
         stage = self.stages.run
         stage("corpus", "have sentences read aloud", self.make_corpus)
         stage("units", "cluster the sound into units", self.label)
-        for seed in range(1, self.plan.seeds + 1):
+        for seed in self.seeds.left:
             stage(f"pretrain_{seed}", f"seed {seed}: pre-train, whole and in part", lambda seed=seed: self.pretrain(seed))
             stage(f"finetune_{seed}", f"seed {seed}: recognition, conversion, speakers", lambda seed=seed: self.finetune(seed))
             stage(f"evaluate_{seed}", f"seed {seed}: what was held out", lambda seed=seed: self.evaluate(seed))
@@ -183,21 +190,20 @@ class Ablation:
             for task in TASKS
         ]
         figures = iter(measure_together("measuring", measured, cells))
-        write_json(self.out / "results" / f"{seed}.json", {start: {task: next(figures) for task in TASKS} for start in starts})
+        self.seeds.write(seed, {start: {task: next(figures) for task in TASKS} for start in starts})
 
     # Report --------------------------------------------------------------------------------------------------------------------------
 
     def report(self) -> dict[str, Any]:
         """Figures of every start and seed, and their means."""
-        seeds = range(1, self.plan.seeds + 1)
-        each = [json.loads((self.out / "results" / f"{seed}.json").read_text()) for seed in seeds]
+        each = self.seeds.read()
         results: dict[str, Any] = {}
         for start in (*VARIANTS, SCRATCH):
             rows = {task: [one[start][task] for one in each] for task in TASKS}
             results[start] = {task: {"mean": round(float(np.mean(row)), 3), "seeds": row} for task, row in rows.items()}
         seconds = self.stages.seconds | {"total": round(sum(self.stages.seconds.values()), 1)}
         plan = dataclasses.asdict(self.plan) | {"changes": list(self.changes)}
-        return {"results": results, "plan": plan, "seconds": seconds, "machine": machine()}
+        return {"results": results, "plan": plan, "by_seed": each, "seconds": seconds, "machine": machine()}
 
 
 def table(report: Mapping[str, Any]) -> Table:
@@ -221,7 +227,8 @@ def draw(report: Mapping[str, Any], path: Path) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     def compare(options: argparse.Namespace, plan: Plan, console: Console) -> dict[str, Any]:
-        return Ablation(options.out, plan, console, tuple(options.changes)).run()
+        known = earlier_seeds(options.json, plan, options.changes)
+        return Ablation(options.out, plan, console, tuple(options.changes), known).run()
 
     return command("spoken_ablation", __doc__.splitlines()[0], PLANS, compare, table, draw, arguments)
 

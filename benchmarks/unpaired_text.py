@@ -11,7 +11,6 @@ goes on: give the same command again.
 
 import argparse
 import dataclasses
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,9 +21,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.over_seeds import cell, command, draw_rates, stages_over_seeds
+from benchmarks.over_seeds import Seeds, cell, command, draw_rates, earlier_seeds, stages_over_seeds
 from demos.parallel import Job, measure_together, train_together
-from demos.stages import machine, write_json
+from demos.stages import machine
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 # The sources of each system that hold text.
@@ -81,20 +80,26 @@ class Comparison:
     Args:
         out: folder for everything that is made.
         changes: to the trainings of both systems, as ``key=value``.
+        known: what some seeds came to by earlier results.
     """
 
-    def __init__(self, out: Path, plan: Plan, console: Console, changes: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, out: Path, plan: Plan, console: Console, changes: tuple[str, ...] = (), known: Mapping[int, Any] | None = None
+    ) -> None:
         self.out, self.plan, self.console, self.changes = out, plan, console, changes
+        self.seeds = Seeds(out / "results", plan.seeds, known)
         kinds = ("generator", "text", "pretrain", "finetune", "evaluate")
-        self.stages = stages_over_seeds(out, plan, console, changes, kinds, {"units": ("units", "reader_units")})
+        self.stages = stages_over_seeds(out, self.seeds, plan, console, changes, kinds, {"units": ("units", "reader_units")})
         self.corpus = out / "corpus"
 
     def run(self) -> dict[str, Any]:
-        """All stages; returns the report."""
+        """All stages of the seeds that are left; returns the report."""
+        if not self.seeds.left:
+            return self.report()
         stage = self.stages.run
         stage("corpus", "have sentences read aloud", self.make_corpus)
         stage("units", "cluster the sound into units", self.label)
-        for seed in range(1, self.plan.seeds + 1):
+        for seed in self.seeds.left:
             stage(f"generator_{seed}", f"seed {seed}: text to units, from few transcripts", lambda seed=seed: self.generator(seed))
             stage(f"text_{seed}", f"seed {seed}: units of sentences that nobody reads", lambda seed=seed: self.label_text(seed))
             stage(f"pretrain_{seed}", f"seed {seed}: pre-train with and without text", lambda seed=seed: self.pretrain(seed))
@@ -216,13 +221,13 @@ class Comparison:
         found: dict[str, dict[str, dict[str, float]]] = {}
         for system, start in rows:
             found.setdefault(system, {})[start] = {task: next(figures) for task in TASKS}
-        write_json(self.out / "results" / f"{seed}.json", found)
+        self.seeds.write(seed, found)
 
     # Report --------------------------------------------------------------------------------------------------------------------------
 
     def report(self) -> dict[str, Any]:
         """Figures of every system, start and seed, and their means."""
-        each = [json.loads((self.out / "results" / f"{seed}.json").read_text()) for seed in range(1, self.plan.seeds + 1)]
+        each = self.seeds.read()
         results: dict[str, Any] = {}
         for system in SYSTEMS:
             for start in STARTS:
@@ -231,7 +236,7 @@ class Comparison:
                 results.setdefault(system, {})[start] = cells
         seconds = self.stages.seconds | {"total": round(sum(self.stages.seconds.values()), 1)}
         plan = dataclasses.asdict(self.plan) | {"changes": list(self.changes)}
-        return {"results": results, "plan": plan, "seconds": seconds, "machine": machine()}
+        return {"results": results, "plan": plan, "by_seed": each, "seconds": seconds, "machine": machine()}
 
 
 def table(report: Mapping[str, Any]) -> Table:
@@ -258,7 +263,8 @@ def draw(report: Mapping[str, Any], path: Path) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     def compare(options: argparse.Namespace, plan: Plan, console: Console) -> dict[str, Any]:
-        return Comparison(options.out, plan, console, tuple(options.changes)).run()
+        known = earlier_seeds(options.json, plan, options.changes)
+        return Comparison(options.out, plan, console, tuple(options.changes), known).run()
 
     return command("unpaired_text", __doc__.splitlines()[0], PLANS, compare, table, draw, arguments)
 
