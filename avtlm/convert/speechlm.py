@@ -185,7 +185,8 @@ def _fine_tuned(
     criterion = group(file.cfg, "criterion", file.path)
     options = Options(file.model, "cfg.model", fine_tuning_spare())
     with options.blamed():
-        settings = fine_tuning(options, settings, kind, float(criterion.get("label_smoothing") or 0.0))
+        smoothing, written = criterion.get("label_smoothing") or 0.0, criterion.get("dec_weight")
+        settings = fine_tuning(options, settings, kind, float(smoothing), 0.5 if written is None else float(written))
     options.finish()
     tokens = _text_vocabulary(file, vocabulary, rows, origin)
     if tokens is None:
@@ -260,16 +261,21 @@ def _empty(settings: BridgeConfig, system: str) -> nn.Module:
     return build_empty(lambda: build(settings))
 
 
+def normed_distances(settings: BridgeConfig) -> dict[str, bool]:
+    """Whether the layers of a stack, by its official name, norm vectors of distances."""
+    return {
+        "encoder": settings.encoder.norm_first,
+        "unit_encoder": settings.unit_encoder.norm_first,
+        "decoder": settings.decoder is not None and settings.decoder.norm_first,
+    }
+
+
 def ours(
     weights: Mapping[str, Stored], settings: BridgeConfig, system: Bridge, keep_heads: bool = True
 ) -> tuple[dict[str, Stored], list[str], list[str]]:
     """Tensors by our names, keys that have none, and keys that only pre-training uses, where those are not kept."""
     rules = bridge_rules(system, settings.waveform.norm)
-    used = {
-        "encoder": settings.encoder.norm_first,
-        "unit_encoder": settings.unit_encoder.norm_first,
-        "decoder": settings.decoder is not None and settings.decoder.norm_first,
-    }
+    used = normed_distances(settings)
     tied = settings.decoder is not None and settings.decoder.tie_embeddings
     stored: dict[str, Stored] = {}
     unknown, left = [], []

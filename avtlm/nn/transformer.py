@@ -120,7 +120,7 @@ class DecoderConfig:
     """Sizes and regularisation of the decoder; the defaults are AV-HuBERT's and VATLM's base fine-tuning.
 
     ``max_positions`` bounds the length of the text: it is the size of a table of ``learned`` positions, and search stops there.
-    ``key_distance`` is that of EncoderConfig, for self-attention (Speech2C's).
+    ``key_distance`` is that of EncoderConfig, for self-attention (Speech2C's). ``embedding_norm`` norms what enters the layers.
     """
 
     dim: int = 768
@@ -138,6 +138,7 @@ class DecoderConfig:
     positions: Literal["sinusoidal", "learned", "none"] = "sinusoidal"
     max_positions: int = 2048
     key_distance: int = 0
+    embedding_norm: bool = False
 
     def __post_init__(self) -> None:
         _check_heads(self.dim, self.heads)
@@ -505,6 +506,7 @@ class DecoderStack(nn.Module):
 
     def _build(self, config: DecoderConfig, memory_dim: int | None) -> None:
         self.config = config
+        self.embedding_norm = LayerNorm(config.dim) if config.embedding_norm else nn.Identity()
         self.layers = nn.ModuleList(DecoderLayer(config, memory_dim or config.dim) for _ in range(config.layers))
         self.norm = LayerNorm(config.dim) if config.norm_first else nn.Identity()
         self.distances = KeyPositions(config.dim // config.heads, config.key_distance) if config.key_distance else None
@@ -605,7 +607,7 @@ class Decoder(DecoderStack):
         x = self.embedding(tokens) * scale
         if self.positions is not None:
             x = x + self.place(tokens, first).to(x.dtype)
-        out: Tensor = self.dropout(x)
+        out: Tensor = self.dropout(self.embedding_norm(x))
         return out
 
     def predict(self, x: Tensor) -> Tensor:

@@ -232,7 +232,13 @@ def pretrained_file(folder: Path, system: Bridge, model: UnitBridge, **changes: 
 
 
 def fine_tuned_file(
-    folder: Path, name: str, model: UnitBridge, origin: dict[str, Any] | None = None, target: list[str] | None = None, **changes: Any
+    folder: Path,
+    name: str,
+    model: UnitBridge,
+    origin: dict[str, Any] | None = None,
+    target: list[str] | None = None,
+    criterion: dict[str, Any] | None = None,
+    **changes: Any,
 ) -> Path:
     """Of one of the official fine-tuned models by its name; ``origin``: what it tells of the pre-trained one."""
     system: Bridge = "speechlm" if name.startswith("speechlm") else "speechut"
@@ -245,7 +251,7 @@ def fine_tuned_file(
         "_name": None,
         "task": {"_name": "joint_sc2t_pretraining", "fine_tuning": True, "normalize": False},
         "model": options,
-        "criterion": {"_name": "ctc", "label_smoothing": 0.1, "zero_infinity": True},
+        "criterion": {"_name": "ctc", "label_smoothing": 0.1, "zero_infinity": True, **(criterion or {})},
     }
     states = {} if target is None else {"target_dictionary": dictionary(target)}
     return save(container(cfg, official_state(model, system, prefix), states), folder / f"{name}.pt")

@@ -173,6 +173,36 @@ def test_speechut_translates_with_the_symbols_of_its_pre_training(tmp_path: Path
     assert back.model.config.losses.divisor == "tokens"
 
 
+def test_a_decoder_may_keep_the_embedding_settings_of_the_unit_encoder(tmp_path: Path) -> None:
+    """Without reset_decoder_embedding_config it norms its embeddings and does not scale them."""
+    model = made("speechut", decoder=replace(WRITER, embedding_norm=True, scale_embedding=False))
+    file = pretrained_file(tmp_path, "speechut", model, reset_decoder_embedding_config=False)
+    back, _ = systems.load_encoder(convert(file, None, tmp_path / "model"))
+    same(back, model)
+    assert isinstance(back, UnitBridge)
+    assert back.config.decoder == model.config.decoder
+    tokens = torch.tensor([[2, 5, 4]])
+    plain = model.decoder.embedding(tokens) + model.decoder.place(tokens)
+    torch.testing.assert_close(model.decoder.embed(tokens), model.decoder.embedding_norm(plain))
+
+
+def test_what_ctc_and_the_decoder_count_in_fine_tuning_comes_from_the_criterion(tmp_path: Path) -> None:
+    pretraining = made("speechut")
+    file = fine_tuned_file(tmp_path, "speechut_asr", pretraining, pretrained_cfg("speechut"), target=LETTERS, criterion={"dec_weight": 0.3})
+    losses = systems.load(convert(file, None, tmp_path / "model")).model.config.losses
+    assert (losses.ctc, losses.attention) == (0.7, 0.3)
+
+
+def test_a_translator_has_no_ctc_whatever_it_was_pre_trained_with(tmp_path: Path) -> None:
+    pretraining = made("speechut")
+    model = made("speechut", ctc_head="none", **TUNED)
+    model.load_state_dict({name: tensor for name, tensor in pretraining.state_dict().items() if name in model.state_dict()})
+    origin = pretrained_file(tmp_path, "speechut", pretraining)
+    back = systems.load(convert(fine_tuned_file(tmp_path, "speechut_st_legacy", pretraining), None, tmp_path / "model", pretrained=origin))
+    same(back.model, model)
+    assert list(back.model.recognition_losses(speech())) == ["attention"]
+
+
 # What cannot be converted -------------------------------------------------------------------------------------------------------------
 
 

@@ -29,9 +29,11 @@ _TRANSFORMER_SPARE = frozenset(
     {
         *("quant_noise", "adaptive_softmax_cutoff", "adaptive_softmax_dropout", "adaptive_softmax_factor", "tie_adaptive_weights"),
         *("tie_adaptive_proj", "checkpoint_activations", "offload_activations", "min_params_to_wrap", "relu_dropout", "base_layers"),
-        *("base_sublayers", "base_shuffle", "export", "share_all_embeddings", "no_decoder_final_norm"),
+        *("base_sublayers", "base_shuffle", "export", "share_all_embeddings"),
     }
 )
+# Options of the decoder that stand among those of both halves.
+OF_DECODER = ("share_decoder_input_output_embed", "max_target_positions", "no_decoder_final_norm")
 _HALF_SPARE = ("embed_path", "layers_to_keep", "input_dim", "output_dim")
 # Options of fine-tuning that say where things were, or repeat the task's.
 _FINE_TUNING_SPARE = frozenset(
@@ -107,7 +109,7 @@ def bridge(
     if system == "speechlm":
         weights["ctc"] = float(take("text_ctc_weight", 0.1)) * ctc
         options.require("text_mum_weight", 0.0, 0)
-        for key in ("share_decoder_input_output_embed", "max_target_positions"):  # of the decoder that there is none of
+        for key in OF_DECODER:  # there is none
             texts.take(key, 0)
         texts.finish()
         return SpeechLMConfig(**shared, losses=BridgeLosses(**weights))
@@ -118,6 +120,8 @@ def bridge(
         "label_smoothing": float(take("label_smoothing", 0.0)),
     }
     decoder = _text_decoder(texts, halves["decoder"], encoder, relative, bool(reset)) if decodes else None
+    for key in OF_DECODER:
+        texts.take(key, 0)
     texts.finish()
     return SpeechUTConfig(**shared, decoder=decoder, hide_units=bool(hides), losses=SpeechUTLosses(**weights))
 
@@ -183,8 +187,6 @@ def _unit_encoder(texts: Options, half: Options, relative: bool, official: bool)
 
 def _text_decoder(texts: Options, half: Options, encoder: UnitEncoderConfig, relative: bool, reset: bool) -> DecoderConfig:
     """SpeechUT's: with the activation and dropout of the unit encoder, and its embedding's settings unless they are reset."""
-    if encoder.embedding_norm and not reset:
-        raise OptionError(f"{texts.where}: layernorm_embedding of the decoder; avtlm knows only reset_decoder_embedding_config True.")
     made = DecoderConfig(
         **_half(half),
         activation=encoder.activation,
@@ -196,7 +198,10 @@ def _text_decoder(texts: Options, half: Options, encoder: UnitEncoderConfig, rel
         positions=cast(Any, _positions(half, encoder.positions == "none" and not reset)),
         max_positions=texts.take("max_target_positions", 1024),
         key_distance=DECODER_DISTANCE if relative else 0,
+        embedding_norm=encoder.embedding_norm and not reset,
     )
+    if made.norm_first:
+        texts.require("no_decoder_final_norm", False)
     half.finish()
     return made
 
@@ -204,13 +209,14 @@ def _text_decoder(texts: Options, half: Options, encoder: UnitEncoderConfig, rel
 # Fine-tuning --------------------------------------------------------------------------------------------------------------------------
 
 
-def fine_tuning(options: Options, settings: BridgeConfig, kind: str, smoothing: float = 0.0) -> BridgeConfig:
+def fine_tuning(options: Options, settings: BridgeConfig, kind: str, smoothing: float = 0.0, written: float = 0.5) -> BridgeConfig:
     """What fine-tuning changes of a pre-trained model's settings.
 
     Args:
         options: of the fine-tuned model.
         kind: ``ctc`` (SpeechLM), ``joint`` (SpeechUT) or ``translation`` (both).
         smoothing: of the criterion.
+        written: the share of the decoder's loss in that of ``joint``, CTC's being the rest (``dec_weight``).
 
     Raises:
         OptionError: an option that cannot be honoured.
@@ -222,10 +228,10 @@ def fine_tuning(options: Options, settings: BridgeConfig, kind: str, smoothing: 
     options.require("final_dropout", 0.0, 0)
     dropout = {key: take(key, 0.0) for key in ("dropout", "attention_dropout", "activation_dropout")}
     encoder = replace(settings.encoder, layer_drop=take("layerdrop", 0.0), **dropout)
-    weights = {"ctc": 1.0, "attention": 1.0} if kind != "joint" else {"ctc": 0.5, "attention": 0.5}
-    decoder, head = settings.decoder, settings.ctc_head
+    weights = {"ctc": 1.0, "attention": 1.0} if kind != "joint" else {"ctc": 1.0 - written, "attention": written}
+    decoder, head = settings.decoder, settings.ctc_head if kind != "translation" else "none"
     if kind == "translation" and isinstance(settings, SpeechLMConfig):
-        decoder, head = translator(options, dropout), "none"
+        decoder = translator(options, dropout)
     if kind == "joint" and not take("add_decoder", True):
         decoder = None
     common: dict[str, Any] = {
@@ -350,5 +356,6 @@ def released_options(system: Bridge, shapes: Mapping[str, Sequence[int]]) -> dic
     }
     if "decoder" in halves:
         texts["decoder"] = halves["decoder"]
-        values |= {"add_decoder": True, "reset_decoder_embedding_config": True, "mask_u2t": False}
+        reset = "decoder.layernorm_embedding.weight" not in shapes
+        values |= {"add_decoder": True, "reset_decoder_embedding_config": reset, "mask_u2t": False}
     return values
