@@ -25,6 +25,7 @@ class UnitPredictor(nn.Module):
         similarity: ``cosine`` or ``dot``.
         separate: every inventory has a projection of its own (HuBERT's ``untie_final_proj``).
         glu: units pass a gated linear layer before they are compared (``target_glu``).
+        floor: of the norms that vectors are divided by.
     """
 
     def __init__(
@@ -36,6 +37,7 @@ class UnitPredictor(nn.Module):
         similarity: str = "cosine",
         separate: bool = False,
         glu: bool = False,
+        floor: float = 1e-6,
     ) -> None:
         super().__init__()
         if similarity not in ("cosine", "dot"):
@@ -49,6 +51,7 @@ class UnitPredictor(nn.Module):
         self.glu = nn.Linear(final_dim, 2 * final_dim) if glu else None
         self.temperature = temperature
         self.similarity = similarity
+        self.floor = floor
 
     def forward(self, frames: Tensor, inventory: int = 0) -> Tensor:
         """(n, dim) -> logits (n, units) over one of the inventories, float32."""
@@ -61,7 +64,7 @@ class UnitPredictor(nn.Module):
             units = F.glu(self.glu(units)).float()
         if self.similarity == "cosine":
             # The official form puts the floor under the product of the norms; with learned vectors neither is near it.
-            x, units = F.normalize(x, dim=-1, eps=1e-6), F.normalize(units, dim=-1, eps=1e-6)
+            x, units = F.normalize(x, dim=-1, eps=self.floor), F.normalize(units, dim=-1, eps=self.floor)
         return x.float() @ units.float().t() / self.temperature
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from avtlm.data.batching import Batch
 from avtlm.objectives.loss import Loss
 from avtlm.objectives.masked_prediction import UnitPredictor
-from avtlm.systems.unit_bridge import BridgeConfig, Crossing, Drawn, UnitBridge
+from avtlm.systems.unit_bridge import NORM_FLOOR, BridgeConfig, Crossing, Drawn, UnitBridge
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,8 @@ class SpeechLM(UnitBridge):
         self.shared_predictor: UnitPredictor | None = None
         if self.predictor is not None:
             classes = (config.units, *config.further_units)[-1]
-            self.shared_predictor = UnitPredictor(config.encoder.dim, classes, config.width, config.temperature, glu=config.unit_glu)
+            shape = (config.encoder.dim, classes, config.width, config.temperature)
+            self.shared_predictor = UnitPredictor(*shape, glu=config.unit_glu, floor=NORM_FLOOR)
             self.shared_predictor.glu = self.predictor.glu  # one for both
 
     def drop_heads(self) -> None:

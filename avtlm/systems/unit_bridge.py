@@ -35,6 +35,8 @@ from avtlm.objectives.seq2seq import seq2seq_loss, shift_right
 from avtlm.systems.speech_encoder import Heard, SpeechEncoder, SpeechEncoderConfig
 from avtlm.text.vocabulary import BLANK, EOS, PAD, SPECIALS
 
+NORM_FLOOR = 1e-12  # of norms in the official cosine; embeddings that frames are compared with may hold a row of zeros, that of padding
+
 
 @dataclass(frozen=True)
 class BridgeLosses:
@@ -247,7 +249,7 @@ class UnitBridge(SpeechEncoder):
             self.unit_embedding = nn.Embedding(config.units, dim, padding_idx=PAD)
             nn.init.normal_(self.unit_embedding.weight, 0.0, dim**-0.5)
             nn.init.zeros_(self.unit_embedding.weight[PAD])
-            self.predictor = UnitPredictor(dim, config.units, config.width, config.temperature, glu=config.unit_glu)
+            self.predictor = UnitPredictor(dim, config.units, config.width, config.temperature, glu=config.unit_glu, floor=NORM_FLOOR)
             if self.entrance is not None:
                 self.predictor.project = self.entrance
                 nn.init.uniform_(self.unit_embedding.weight)
@@ -309,6 +311,8 @@ class UnitBridge(SpeechEncoder):
             entered = self.enter(self.encoder(seen, heard.lengths), heard.padding)
             layer = None if output_layer is None else output_layer - first
             encoded = self.unit_encoder(entered, heard.lengths, layer)
+            if self.config.ctc_kernel > 2 and self.config.unit_encoder.compute_padding:
+                return encoded, heard.lengths  # CTC looks at the first frame of padding in official training
             return encoded.masked_fill(heard.padding[..., None], 0.0), heard.lengths  # padding is to CTC as the end of a clip
 
     def hidden_states(self, batch: Batch) -> tuple[list[Tensor], Tensor]:

@@ -145,6 +145,23 @@ def test_equal_widths_share_embeddings_and_project_frames() -> None:
     assert speechlm(final_dim=0).config.projects
 
 
+def test_a_row_of_zeros_among_shared_embeddings_learns_as_in_the_official_code() -> None:
+    """That of padding is one; it is divided by the floor of norms of torch, which the official code has."""
+    model = speechlm(final_dim=16)
+    assert model.predictor is not None
+    units = model.predictor.units
+    with torch.no_grad():
+        units[PAD] = 0.0
+    frames = torch.randn(3, 16, generator=generator())
+    normed = torch.nn.functional.normalize(model.predictor.project(frames), dim=-1)
+    logits = normed @ torch.nn.functional.normalize(units, dim=-1).t() / SPEECHLM.temperature
+    expected = torch.autograd.grad(logits.square().sum() + logits.sum(), units)[0]
+    found = model.predictor(frames)
+    gradient = torch.autograd.grad(found.square().sum() + found.sum(), units)[0]
+    assert gradient[PAD].abs().max() > 1e9
+    torch.testing.assert_close(gradient, expected, rtol=1e-4, atol=1e-4)
+
+
 def test_the_distance_between_frames_and_units_is_a_loss_of_its_own() -> None:
     model, batch = speechlm(losses=replace(SPEECHLM.losses, distance=2.0)), speech()
     crossing = model.cross(batch, drawn(20))
@@ -247,6 +264,21 @@ def test_ctc_leaves_out_the_frame_that_is_one_too_many() -> None:
         log_probs = logits[:, :-1].log_softmax(-1).transpose(0, 1)
         expected = torch.nn.functional.ctc_loss(log_probs, tokens, lengths, counts, reduction="sum")
         torch.testing.assert_close(model.letter_loss(encoded, lengths, tokens, counts).value, expected)
+
+
+def test_a_wider_kernel_of_ctc_sees_the_padding_that_official_training_saw() -> None:
+    """Two frames are the end of a clip whatever lies behind it; a third one is what the unit encoder makes of padding there."""
+    official = replace(SPEECHLM.unit_encoder, compute_padding=True)
+    for kernel, unit_encoder, seen in ((3, official, True), (2, official, False), (3, SPEECHLM.unit_encoder, False)):
+        model, batch = speechlm(ctc_kernel=kernel, unit_encoder=unit_encoder), speech()
+        with torch.no_grad():
+            encoded, lengths = model.encode(batch)
+            heard = model.hear(batch)
+            entered = model.enter(model.encoder(heard.projected, heard.lengths), heard.padding)
+            behind = model.unit_encoder(entered, lengths)[1, lengths[1] :]
+        assert encoded[1, lengths[1] :].any() == seen
+        if seen:
+            torch.testing.assert_close(encoded[1, lengths[1] :], behind)
 
 
 def test_encoders_may_wait_until_the_head_has_learned_something() -> None:
