@@ -10,10 +10,10 @@ from torch import Tensor
 
 from avtlm.convert.model import Stored
 from avtlm.convert.names.transformer import find_name
-from avtlm.convert.names.unit_bridge import Bridge, bridge_rules, plain_key
+from avtlm.convert.names.unit_bridge import DISTANCE_NORM, UNITS, Bridge, bridge_rules, plain_key
 from avtlm.convert.options import Options
 from avtlm.convert.options.unit_bridge import bridge, fine_tuning, fine_tuning_spare, pretraining_spare
-from avtlm.convert.speechlm import ours
+from avtlm.convert.speechlm import PRETRAINING, normed_distances, ours
 from avtlm.data.batching import Batch
 from avtlm.decoding.beam import BeamOptions, attention_beam
 from avtlm.decoding.greedy import ctc_greedy
@@ -56,11 +56,26 @@ def weights_of(state: Mapping[str, Tensor], settings: BridgeConfig, system: Brid
     return cast(dict[str, Tensor], stored)
 
 
-def our_name(settings: BridgeConfig, system: Bridge, key: str) -> str:
-    """Our name of an official tensor; of a tied output that of the embedding."""
+def our_name(settings: BridgeConfig, system: Bridge, key: str) -> str | None:
+    """Our name of an official tensor, of two names of one tensor the first; None for one that the official code keeps and never uses.
+
+    Those are SpeechUT's table of units in models that compare frames with the embeddings, norms of distances in post-norm layers, and
+    after fine-tuning what only pre-training uses, and CTC's head in translation.
+    """
     name = find_name(bridge_rules(system, settings.waveform.norm), plain_key(key), system)
     tied = settings.decoder is not None and settings.decoder.tie_embeddings
-    return "decoder.embedding.weight" if tied and name == "decoder.output.weight" else name
+    if tied and name == "decoder.output.weight":
+        return "decoder.embedding.weight"
+    if settings.projects and name.startswith("predictor.project."):
+        return name.replace("predictor.project.", "entrance.")
+    distance = DISTANCE_NORM.fullmatch(plain_key(key))
+    if (distance and not normed_distances(settings)[distance[1]]) or (settings.task != "pretrain" and name.startswith(PRETRAINING)):
+        return None
+    if name.startswith("ctc.") and settings.ctc_head == "none":
+        return None
+    if settings.projects and name == "predictor.units":
+        return None if system == "speechut" else UNITS
+    return name
 
 
 def labels_of(case: Case) -> dict[str, Tensor]:
@@ -143,13 +158,17 @@ def extracted(case: Case, check: Check, model: UnitBridge) -> None:
 # Pre-training ---------------------------------------------------------------------------------------------------------------------------
 
 
-def drawn_of(case: Case) -> Drawn:
+def drawn_of(case: Case, settings: BridgeConfig) -> Drawn:
+    """What a case holds in place of chance; of models that swap nothing it may hold the draws of swaps all the same."""
     inputs = case.inputs
-    return Drawn(InputMask(fused=inputs["mask.speech"]), inputs.get("mask.mix_selected"), int(inputs.get("label_offset", torch.tensor(0))))
+    swap = inputs.get("mask.mix_selected") if settings.swap.prob else None
+    return Drawn(InputMask(fused=inputs["mask.speech"]), swap, int(inputs.get("label_offset", torch.tensor(0))))
 
 
-def text_of(case: Case) -> Batch:
-    """Units of a text, and its letters."""
+def text_of(case: Case) -> Batch | None:
+    """Units of a text, and its letters; None for a case of speech alone."""
+    if "text.src_tokens" not in case.inputs:
+        return None
     tokens, letters = case.inputs["text.src_tokens"], case.inputs["text.target"]
     plain = letters.masked_fill(letters == EOS, PAD)[:, : int(((letters != PAD) & (letters != EOS)).sum(1).max())]
     return Batch(
@@ -187,11 +206,11 @@ def unit_logits(check: Check, crossing: Crossing, heads: list[Any]) -> None:
             check.equal(f"log.count_{letter}_{depth}", float(len(target)))
 
 
-def totals(check: Check, model: UnitBridge, groups: list[tuple[Batch, dict[str, Loss]]], sentences: int | None = None) -> Tensor:
+def totals(check: Check, model: UnitBridge, groups: list[tuple[Batch, dict[str, Loss]]], sentences: int) -> Tensor:
     """Compare the loss of a step and what it is divided by; returns the loss.
 
     Args:
-        sentences: that the official code counts; None for those of all batches.
+        sentences: that the official code counts.
     """
     combined = model.combine([batch for batch, _ in groups], [losses for _, losses in groups])
     total = torch.stack([loss.value for losses in combined for loss in losses.values()]).sum()
@@ -205,7 +224,7 @@ def totals(check: Check, model: UnitBridge, groups: list[tuple[Batch, dict[str, 
     check.loss("loss", total)
     for name in ("sample_size", "log.sample_size", "log.ntokens"):
         check.equal(name, count)
-    check.equal("log.nsentences", sum(len(batch) for batch, _ in groups) if sentences is None else sentences)
+    check.equal("log.nsentences", sentences)
     return total
 
 
@@ -219,18 +238,19 @@ def pretraining_case(case: Case, check: Check) -> None:
     load(model, weights_of(state, settings, "speechlm"))
     inputs = case.inputs
     batch, text = batch_of(inputs["source"], inputs.get("padding_mask"), labels_of(case)), text_of(case)
-    crossing = crossing_of(check, model, batch, drawn_of(case))
+    crossing = crossing_of(check, model, batch, drawn_of(case, settings))
     unit_logits(check, crossing, [model.predictor, model.shared_predictor])
-    assert text.text_units is not None
-    hidden = inputs["mask.text"]
-    text_stages(check, model, text.text_units, hidden)
     groups = [(batch, model.speech_losses(crossing))]
-    if model.ctc is not None and settings.losses.ctc:
-        groups.append((text, model.text_losses(text, hidden)))
-        loss = groups[1][1]["letters"]
-        check.loss("log.text_ctc_loss", loss.logs["ctc_loss"][0])
-        check.equal("log.text_sample_size", loss.count)
-    total = totals(check, model, groups, len(batch) + len(text))
+    if text is not None:
+        assert text.text_units is not None
+        hidden = inputs["mask.text"]
+        text_stages(check, model, text.text_units, hidden)
+        if model.ctc is not None and settings.losses.ctc:
+            groups.append((text, model.text_losses(text, hidden)))
+            loss = groups[1][1]["letters"]
+            check.loss("log.text_ctc_loss", loss.logs["ctc_loss"][0])
+            check.equal("log.text_sample_size", loss.count)
+    total = totals(check, model, groups, len(batch) + (len(text) if text is not None else 0))
     gradients(check, model, total, lambda key: our_name(settings, "speechlm", key))
     extracted(case, check, model)
 
@@ -239,14 +259,18 @@ def pretraining_case(case: Case, check: Check) -> None:
 
 
 def fine_tuned(case: Case, system: Bridge, kind: str, rows: int, smoothing: float = 0.0) -> tuple[BridgeConfig, dict[str, Tensor]]:
-    """Our configuration of a case's fine-tuned model, and its weights by our names; ``smoothing`` of labels where the case states none."""
+    """Our configuration of a case's fine-tuned model, and its weights by our names; ``smoothing`` of labels where the case states none.
+
+    A case may say apart what its criterion weighs, or among the other settings.
+    """
     state = {plain_key(key): tensor for key, tensor in case.state.items() if not key.startswith("lm.")}
     given = case.config["pretrain"]
     given = {**given, "model": case.description.get("pretrained_model_cfg") or given["model"]}
     settings = pretrained_settings(case, system, state, given, rows)
     values = case.description.get("full_model_cfg") or case.config["ft"]
     options = Options(values, "case.json: config.ft", fine_tuning_spare())
-    settings = fine_tuning(options, settings, kind, float(case.config.get("label_smoothing", smoothing)))
+    criterion = {"label_smoothing": smoothing, "dec_weight": 0.5, **case.config, **case.config.get("criterion", {})}
+    settings = fine_tuning(options, settings, kind, float(criterion["label_smoothing"]), float(criterion["dec_weight"]))
     options.finish()
     return settings, weights_of(state, settings, system, keep_heads=False)
 
@@ -254,6 +278,7 @@ def fine_tuned(case: Case, system: Bridge, kind: str, rows: int, smoothing: floa
 def heard_case(case: Case, check: Check, model: UnitBridge) -> tuple[Batch, Tensor, Tensor, InputMask]:
     """Compare the encoders of a fine-tuned model; returns the batch, what they say with lengths, and the masks of training."""
     inputs = case.inputs
+    model.start_step(0, 1)  # where encoders may be frozen
     batch = batch_of(inputs["source"], inputs.get("padding_mask"))
     target = inputs["target"]
     batch = Batch(

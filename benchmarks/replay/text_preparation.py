@@ -111,9 +111,8 @@ def text2unit_case(case: Case, check: Check) -> None:
     lengths = inputs["target_lengths"]
     silent = padding_mask(lengths, inputs["target"].shape[1])
     target = inputs["target"].masked_fill(silent, NO_UNIT)
-    batch = Batch(
-        ("0", "1"), "text_to_units", text=text, targets={"units": target, "durations": durations}, target_lengths={"units": lengths}
-    )
+    names, targets = tuple(map(str, range(len(text)))), {"units": target, "durations": durations}
+    batch = Batch(names, "text_to_units", text=text, targets=targets, target_lengths={"units": lengths})
     losses = model.losses(batch, torch.Generator())
     entropy, error = (losses[name].value / losses["units"].count for name in ("units", "durations"))
     check.close("loss", entropy + error, LOSS * float((entropy + error).detach()))
