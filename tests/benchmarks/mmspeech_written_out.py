@@ -50,7 +50,7 @@ MODEL: dict[str, Any] = {
     "activation_dropout": 0.0,
 }
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"gelu": F.gelu, "relu": F.relu}
-LEARNED = (  # whose gradients a case holds
+LEARNED = (  # whose gradients a case holds, zeros where there is none
     "decoder.cross_pos_k_linear.weight",
     "decoder.embed_tokens.weight",
     "decoder.layers.0.encoder_attn.q_proj.weight",
@@ -58,6 +58,7 @@ LEARNED = (  # whose gradients a case holds
     "encoder.encoder.layers.0.fc1.weight",
     "encoder.encoder.layers.7.self_attn.k_proj.weight",
     "encoder.encoder.layer_norm.weight",
+    "encoder.final_proj.weight",
     "encoder.mask_emb",
     "encoder.phone_item_embedding.weight",
     "encoder.subsample.conv.0.weight",
@@ -348,8 +349,9 @@ def made_case(folder: Path, stage: int = 2, constrained: bool = True, **options:
     # The first stage leaves the division to the optimiser.
     losses["combined"] = found["combined.loss"] = torch.stack(list(losses.values())).sum() / (1 if stage == 1 else sizes.sum())
     for prefix, loss in losses.items():
-        gradients = torch.autograd.grad(loss, [state[name] for name in LEARNED], retain_graph=True, allow_unused=True)
-        found |= {f"{prefix}.grad.{name}": each for name, each in zip(LEARNED, gradients, strict=True) if each is not None}
+        learned = [state[name] for name in LEARNED]
+        gradients = torch.autograd.grad(loss, learned, retain_graph=True, allow_unused=True, materialize_grads=True)
+        found |= {f"{prefix}.grad.{name}": each for name, each in zip(LEARNED, gradients, strict=True)}
     folder.mkdir()
     weights = {**state, "decoder.output_projection.weight": official.output}
     for name, tensors in (("state", weights), ("inputs", inputs), ("outputs", found)):

@@ -203,11 +203,13 @@ def test_learned_places_are_weights_with_gradients(tmp_path: Path) -> None:
 
 
 def test_norms_that_the_shortcut_of_joint_blocks_passes_by_have_no_gradients(tmp_path: Path) -> None:
-    parts = made(("blocks_u.0.norm1_a.weight", "blocks_u.0.norm2_v.bias"))
+    parts = made(("blocks_u.0.norm1_a.weight", "blocks_u.0.norm2_v.bias", "blocks_a.0.norm1_v.weight"))
+    parts[2]["grad.pos_embed_a"] = torch.zeros(1, 16, DIM)
     assert not parts[2]["grad.blocks_u.0.norm1_a.weight"].any()
     assert matched(case(tmp_path / "case", parts)) >= set(parts[2])
-    wrong = {**parts[2], "grad.blocks_u.0.norm1_a.weight": torch.ones(DIM)}
-    assert not replay(case(tmp_path / "wrong", (*parts[:2], wrong)), "case").passed
+    for name in ("blocks_u.0.norm1_a.weight", "blocks_a.0.norm1_v.weight"):
+        wrong = {**parts[2], f"grad.{name}": torch.ones(DIM)}
+        assert not replay(case(tmp_path / name, (*parts[:2], wrong)), "case").passed
 
 
 def test_a_structured_removal_is_read_from_the_case(tmp_path: Path) -> None:
