@@ -31,7 +31,13 @@ class TranslationScore:
 
 
 def corpus_bleu(
-    hypotheses: Sequence[str], references: Sequence[Sequence[str]], tokenize: str = "13a", lowercase: bool = False
+    hypotheses: Sequence[str],
+    references: Sequence[Sequence[str]],
+    tokenize: str = "13a",
+    lowercase: bool = False,
+    smooth_method: str = "exp",
+    smooth_value: float | None = None,
+    effective_order: bool = False,
 ) -> TranslationScore:
     """Score detokenised translations.
 
@@ -40,6 +46,9 @@ def corpus_bleu(
         references: one or more streams, each as long as ``hypotheses``.
         tokenize: sacreBLEU's tokenizer: ``13a``, ``zh`` for Chinese, ``ja-mecab`` or ``char`` for Japanese.
         lowercase: ignore case; published tables do not.
+        smooth_method, smooth_value: what stands for n-grams that never match: ``exp`` in published tables, or ``floor``, ``add-k`` with a
+            value, ``none``.
+        effective_order: leave out lengths of n-grams that a hypothesis is too short for, as scores of single sentences do.
 
     Raises:
         ValueError: nothing to score, or a stream of another length.
@@ -55,7 +64,9 @@ def corpus_bleu(
         if len(stream) != len(hypotheses):
             raise ValueError(f"references {number + 1}: {len(stream)} sentences for {len(hypotheses)} translations; give one for each.")
     streams: Any = [list(stream) for stream in references]
-    metric = BLEU(tokenize=tokenize, lowercase=lowercase)
+    metric = BLEU(
+        lowercase=lowercase, tokenize=tokenize, smooth_method=smooth_method, smooth_value=smooth_value, effective_order=effective_order
+    )
     score: Any = metric.corpus_score(list(hypotheses), streams)
     return TranslationScore(
         bleu=score.score,

@@ -1,5 +1,6 @@
 """Cases of evaluation: word and character errors, mixing at a signal-to-noise ratio."""
 
+import numpy as np
 import torch
 
 from avtlm.data.noise import mean_babble, mix_at_snr
@@ -34,8 +35,9 @@ def mixing_case(case: Case, check: Check) -> None:
     for name in case.outputs:
         first, _, rest = name.partition(".")
         if first == "float":
-            ours = mix_at_snr(inputs["speech_float"][0].numpy(), inputs["noise_float"][0].numpy(), float(rest.removeprefix("snr")))
-            check.close(name, torch.from_numpy(ours)[None], case.bound("float"))
+            rows = zip(inputs["speech_float"].numpy(), inputs["noise_float"].numpy(), strict=True)
+            ours = [mix_at_snr(speech, noise, float(rest.removeprefix("snr"))) for speech, noise in rows]
+            check.close(name, torch.from_numpy(np.stack(ours)), case.bound("float"))
         elif ".snr" in rest:
             noise, snr = rest.split(".snr", 1)
             # One unit of int16: the tolerance says so in words.

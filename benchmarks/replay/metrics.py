@@ -15,11 +15,13 @@ from avtlm.evaluation.speech_quality import cepstral_distances, mel_cepstral_dis
 from avtlm.evaluation.tagging import tagging
 from benchmarks.replay.case import Case, CaseError, Check
 
+BLEU_OPTIONS = {"tokenize", "lowercase", "smooth_method", "smooth_value", "effective_order"}
+
 
 def translation_case(case: Case, check: Check) -> None:
     bound = case.bound()
     for item in case.description["cases"]:
-        unknown = set(item["args"]) - {"tokenize", "lowercase"}
+        unknown = set(item["args"]) - BLEU_OPTIONS
         if unknown:
             raise CaseError(f"cases.{item['name']}: sacreBLEU's options {', '.join(sorted(unknown))} are not among those of corpus_bleu.")
         score = corpus_bleu(item["hyps"], item["refs"], **item["args"])

@@ -1,11 +1,16 @@
-"""Cases of searches with other options than the stored ones: what the adapters make of them."""
+"""Cases of searches and metrics with other options than the stored ones: what the adapters make of them."""
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from avtlm.decoding.result import Hypothesis
+from benchmarks.parity import CASES
+from benchmarks.replay import replay
 from benchmarks.replay.beam_search import frames_of
 from benchmarks.replay.decoding import of_float32, of_rank
 from tests.benchmarks.test_replay import derived, failed
@@ -41,3 +46,39 @@ def test_of_equal_scores_the_hypothesis_of_the_case_is_compared() -> None:
 def test_long_sums_may_be_rounded_more_but_never_more_than_a_case_allows() -> None:
     assert [of_float32(1e-3, score) for score in (-1.0, -100.0, -1e6)] == pytest.approx([1e-5, 2e-4, 1e-3])
     assert of_float32(1e-6, -100.0) == 1e-6
+
+
+def test_the_blank_of_a_transducer_may_be_any_symbol(tmp_path: Path) -> None:
+    case = golden("decoding/transducer_a")
+    turned = {"logits": case.inputs["logits"].roll((-1, -1), (1, 2))}  # symbol 1 is 0 now, and the blank is the last one
+    sequences = torch.where(case.outputs["sequences"] > 0, case.outputs["sequences"] - 1, -1)
+    folder = tmp_path / "case"
+    report = derived(folder, "decoding/transducer_a", {"blank": case.config["V"] - 1}, turned, {**case.outputs, "sequences": sequences})
+    assert {each.name for each in report.comparisons if not each.passed} == {
+        *(f"nbest {rank}: tokens differ" for rank, found in enumerate(case.description["nbest"]) if found["tokens"]),
+        "greedy: tokens differ",
+    }  # the description still has the old symbols
+
+
+def test_translations_may_be_smoothed_otherwise(tmp_path: Path) -> None:
+    folder = tmp_path / "case"
+    shutil.copytree(CASES / "evaluation/bleu", folder)
+    description = json.loads((folder / "case.json").read_text())
+    item = next(item for item in description["cases"] if item["name"] == "two_refs")  # every sequence of words matches
+    item["args"] = {"smooth_method": "none", "effective_order": True}
+    item["signature"] = item["signature"].replace("eff:no", "eff:yes").replace("smooth:exp", "smooth:none")
+    (folder / "case.json").write_text(json.dumps(description | {"cases": [item]}))
+    report = replay(folder, "case")
+    assert report.passed, failed(report)
+
+
+def test_several_clips_of_floats_are_mixed_each_with_its_own_noise(tmp_path: Path) -> None:
+    case = golden("evaluation/snr_mixing")
+    twice = {name: torch.cat([case.inputs[name], case.inputs[name].flip(1)]) for name in ("speech_float", "noise_float")}
+    mixed = {name: torch.cat([tensor, tensor.flip(1)]) for name, tensor in case.outputs.items() if name.startswith("float.")}
+    folder = tmp_path / "case"
+    shutil.copytree(CASES / "evaluation/snr_mixing", folder)
+    save_file(twice, folder / "inputs.safetensors")
+    save_file(mixed, folder / "outputs.safetensors")
+    report = replay(folder, "case")
+    assert report.passed, failed(report)

@@ -14,6 +14,18 @@ def test_equal_translations_score_100_and_the_signature_says_how() -> None:
     assert str(score).startswith("100.0 (nrefs:1|")
 
 
+def test_other_ways_of_smoothing_are_counted_and_said_in_the_signature() -> None:
+    words = (["a b c d e"], [["a b c x y"]])
+    plain, floored = corpus_bleu(*words), corpus_bleu(*words, smooth_method="floor", smooth_value=0.5)
+    assert plain.precisions == pytest.approx((60.0, 50.0, 100 / 3, 25.0))  # none of the two sequences of four: 1 / 2 of one
+    assert floored.precisions[3] == pytest.approx(25.0)
+    assert corpus_bleu(*words, smooth_method="none").bleu == 0.0
+    assert "smooth:floor[0.50]" in floored.signature
+    short = corpus_bleu(["a b c"], [["a b c"]], effective_order=True)
+    assert short.bleu == pytest.approx(100.0)
+    assert "eff:yes" in short.signature
+
+
 def test_a_stream_of_another_length_and_an_empty_corpus_are_refused() -> None:
     with pytest.raises(ValueError, match="references 2: 2 sentences for 1 translations"):
         corpus_bleu(["a"], [["a"], ["a", "b"]])
