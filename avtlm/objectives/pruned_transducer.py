@@ -192,10 +192,10 @@ def prune_ranges(summed: Summed, lengths: Tensor, token_lengths: Tensor, width: 
     """Places that each frame may be at, int (batch, frames, at most width).
 
     They are the windows in which most of the paths end a frame that have not come into their first place within it (section 3.3), moved so
-    that they begin at place 0, never go back, overlap, and reach the text's end.
+    that they begin at place 0, never go back, overlap, and reach the text's end. Texts that fit into a window are not pruned.
     """
     places, frames = summed.blanks.shape[1:]
-    width = max(1, min(width, places - 1))
+    width = min(width, places)
     ended = F.pad(summed.blanks, (0, 0, 1, 0)).cumsum(1)  # frames that end at a place before this one
     entered = F.pad(summed.labels[:, :, :frames], (0, 0, 1, 0))  # by saying a symbol in the frame
     inside = ended[:, width:] - ended[:, :-width]

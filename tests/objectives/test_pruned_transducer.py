@@ -96,7 +96,7 @@ def test_windows_begin_at_the_start_never_go_back_overlap_and_reach_the_end() ->
         ranges = prune_ranges(sum_paths(full_lattice(logits, tokens, lengths), lengths, counts), lengths, counts, width)[0]
         start = ranges[:, 0]
         steps = start.diff()
-        assert ranges.shape == (frames, min(width, symbols))
+        assert ranges.shape == (frames, min(width, symbols + 1))
         assert int(start[0]) == 0
         assert bool((steps >= 0).all())
         assert bool((steps < ranges.shape[1]).all())
@@ -119,6 +119,13 @@ def test_pruning_leaves_paths_out() -> None:
     pruned = sum_paths(pruned_lattice(chosen, tokens, ranges, LENGTHS), LENGTHS, COUNTS).total
     assert bool((pruned < whole.total).all())
     assert bool((pruned > -100).all())
+
+
+def test_texts_that_fit_into_the_window_are_not_pruned() -> None:
+    logits, tokens = joint()
+    whole = sum_paths(full_lattice(logits, tokens, LENGTHS), LENGTHS, COUNTS)
+    ranges = prune_ranges(whole, LENGTHS, COUNTS, 5)
+    assert torch.equal(ranges, torch.arange(4).expand(2, 6, 4))
 
 
 def test_texts_without_symbols_have_one_path() -> None:
