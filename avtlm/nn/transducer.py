@@ -21,7 +21,7 @@ class TransducerConfig:
     """Sizes of the prediction network and the joiner, and the transducer's share of the loss; the rest is for CTC and attention.
 
     Attributes:
-        context: labels that the prediction network sees.
+        context: labels that the prediction network sees; with one, it is their embeddings and nothing behind them, as in icefall.
         joint_dim: width in which frames and predictions are added.
         empty_start: before a text stands one blank, and before that nothing, a vector of zeros, as in the models of icefall; else blanks.
     """
@@ -56,7 +56,8 @@ class TransducerHead(nn.Module):
         super().__init__()
         self.config, self.blank = config, blank
         self.embedding = nn.Embedding(vocabulary, config.dim)
-        self.convolution = nn.Conv1d(config.dim, config.dim, config.context, groups=config.dim // GROUP, bias=False)
+        groups = config.dim // GROUP
+        self.convolution = nn.Conv1d(config.dim, config.dim, config.context, groups=groups, bias=False) if config.context > 1 else None
         self.project_predicted = nn.Linear(config.dim, config.joint_dim)
         self.project_encoded = nn.Linear(encoder_dim, config.joint_dim)
         self.output = nn.Linear(config.joint_dim, vocabulary)
@@ -115,4 +116,7 @@ class TransducerHead(nn.Module):
         embedded = self.embedding(labels.clamp(min=0))
         if self.config.empty_start:
             embedded = embedded * (labels >= 0)[..., None]
-        return F.relu(self.convolution(self.dropout(embedded).transpose(1, 2)).transpose(1, 2))
+        embedded = self.dropout(embedded)
+        if self.convolution is None:
+            return embedded
+        return F.relu(self.convolution(embedded.transpose(1, 2)).transpose(1, 2))

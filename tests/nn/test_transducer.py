@@ -44,6 +44,12 @@ def test_one_label_at_a_time_gives_the_logits_of_the_whole(context: int) -> None
             assert torch.allclose(model.join(encoded[:, frame], said), whole[:, frame, place], atol=1e-6)
 
 
+def test_of_one_label_its_embedding_is_all_there_is() -> None:
+    model, tokens = head(1), torch.tensor([[4, 5], [1, 2]])
+    assert not [name for name, _ in model.named_parameters() if name.startswith("convolution")]
+    assert torch.equal(model.read(tokens), model.embedding(torch.tensor([[0, 4, 5], [0, 1, 2]])))
+
+
 @pytest.mark.parametrize("sizes", [(3, 0, 2), (0, 0, 0)])
 def test_the_loss_is_the_probability_of_the_texts(sizes: tuple[int, ...]) -> None:
     model, encoded = head(), torch.randn(3, 6, 5)
