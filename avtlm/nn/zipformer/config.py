@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 STACK_TUPLES = ("layers", "downsampling", "dims", "feed_forward", "heads", "kernels", "unmasked_dims")
+HEAD_DIMS = ("query_head_dim", "value_head_dim", "position_head_dim")
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,7 @@ class ZipformerConfig:
         heads: of attention.
         kernels: taps of its convolutions, odd.
         unmasked_dims: channels that training never hides.
-        query_head_dim, value_head_dim, position_head_dim: of one head.
+        query_head_dim, value_head_dim, position_head_dim: of one head, in all stacks or one number for each.
         position_dim: of the vectors of distances.
         output_downsampling: of what comes out, on top of the 50 Hz.
         causal: see chunks of frames at a time, for streams.
@@ -37,9 +38,9 @@ class ZipformerConfig:
     heads: tuple[int, ...] = (4, 4, 4, 8, 4, 4)
     kernels: tuple[int, ...] = (31, 31, 15, 15, 15, 31)
     unmasked_dims: tuple[int, ...] = (192, 192, 256, 256, 256, 192)
-    query_head_dim: int = 32
-    value_head_dim: int = 12
-    position_head_dim: int = 4
+    query_head_dim: int | tuple[int, ...] = 32
+    value_head_dim: int | tuple[int, ...] = 12
+    position_head_dim: int | tuple[int, ...] = 4
     position_dim: int = 48
     output_downsampling: int = 2
     causal: bool = False
@@ -55,18 +56,29 @@ class ZipformerConfig:
             raise ValueError(f"stacks: {told} values; give one for every stack in each of them.")
         if self.features < 7 or min(self.layers + self.downsampling + self.heads) < 1 or self.output_downsampling < 1:
             raise ValueError("features, layers, downsampling, heads, output_downsampling: give at least 7 bands, and 1 of everything else.")
-        if any(dim % 4 or width % 4 or dim < 4 or width < 4 for dim, width in zip(self.dims, self.feed_forward, strict=True)):
-            raise ValueError(f"dims: {self.dims}, feed_forward: {self.feed_forward}; give multiples of 4, of which parts have 3/4 and 5/4.")
+        if min(self.dims + self.feed_forward) < 4:
+            raise ValueError(f"dims: {self.dims}, feed_forward: {self.feed_forward}; give at least 4, of which parts have 3/4 and 5/4.")
         if any(taps % 2 == 0 or taps < 1 for taps in self.kernels):
             raise ValueError(f"kernels: {self.kernels}; give odd numbers, so that a frame has as many on either side.")
         if any(not 0 < kept <= dim for kept, dim in zip(self.unmasked_dims, self.dims, strict=True)):
             raise ValueError(f"unmasked_dims: {self.unmasked_dims} of dims {self.dims}; give at least 1, and at most all of a stack.")
-        if min(self.query_head_dim, self.value_head_dim, self.position_head_dim) < 1 or self.position_dim < 2 or self.position_dim % 2:
+        for name in HEAD_DIMS:
+            given = getattr(self, name)
+            if not isinstance(given, int) and len(given) != len(self.layers):
+                raise ValueError(f"{name}: {given}; give one number for all stacks, or one for each of the {len(self.layers)}.")
+        smallest = min(dim for number in range(len(self.layers)) for dim in self.head_dims(number))
+        if smallest < 1 or self.position_dim < 2 or self.position_dim % 2:
             raise ValueError("query_head_dim, value_head_dim, position_head_dim, position_dim: give at least 1, the last one even.")
         for chunk in self.chunk_sizes if self.causal else ():
             self.check_chunk(chunk)
         if self.causal and (not self.chunk_sizes or not self.left_context or any(left < -1 or left == 0 for left in self.left_context)):
             raise ValueError(f"left_context: {self.left_context}, chunk_sizes: {self.chunk_sizes}; give frames, or -1 for everything.")
+
+    def head_dims(self, number: int) -> tuple[int, int, int]:
+        """query_head_dim, value_head_dim and position_head_dim of a stack."""
+        given = (self.query_head_dim, self.value_head_dim, self.position_head_dim)
+        query, value, position = (each if isinstance(each, int) else each[number] for each in given)
+        return query, value, position
 
     def check_chunk(self, chunk: int) -> None:
         """Whether a model can work in chunks of so many frames at 50 Hz; -1 for all at once.

@@ -1,11 +1,14 @@
 """Published sizes have the published numbers of parameters, and impossible ones are refused."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 
+from avtlm.config import load, to_dict
 from avtlm.nn.zipformer import LARGE, MEDIUM, SMALL, Zipformer, ZipformerConfig
+from tests.nn.zipformer.made_zipformer import TINY, features
 
 
 def count(module: torch.nn.Module) -> int:
@@ -41,7 +44,9 @@ def test_the_other_published_sizes_are_built(config: ZipformerConfig, millions: 
     [
         ({"layers": (2, 2)}, "layers 2, downsampling 6.* give one for every stack"),
         ({"features": 6}, "at least 7 bands"),
-        ({"dims": (192, 256, 384, 510, 384, 256)}, "give multiples of 4"),
+        ({"dims": (192, 256, 384, 3, 384, 256)}, "give at least 4"),
+        ({"query_head_dim": (32, 32)}, "query_head_dim: .* or one for each of the 6"),
+        ({"value_head_dim": (12, 12, 0, 12, 12, 12)}, "give at least 1, the last one even"),
         ({"kernels": (31, 30, 15, 15, 15, 31)}, "give odd numbers"),
         ({"unmasked_dims": (200, 192, 256, 256, 256, 192)}, "at most all of a stack"),
         ({"position_dim": 47}, "the last one even"),
@@ -52,3 +57,16 @@ def test_the_other_published_sizes_are_built(config: ZipformerConfig, millions: 
 def test_impossible_sizes_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ZipformerConfig(**changes)
+
+
+def test_stacks_may_have_heads_of_their_own_widths_and_parts_are_rounded_down() -> None:
+    config = replace(TINY, dims=(9, 14, 16), feed_forward=(10, 16, 16), query_head_dim=(4, 5, 6), value_head_dim=(3, 2, 4))
+    model = Zipformer(config).eval()
+    found = [
+        (layer.attention_weights.project.out_features, layer.attention1.value.out_features, layer.nonlinear_attention.width)
+        for layer in (stack.layers[0] for stack in model.stacks)  # type: ignore[union-attr, index]
+    ]
+    assert found == [(2 * (2 * 4 + 2), 2 * 3, 6), (2 * (2 * 5 + 2), 2 * 2, 10), (4 * (2 * 6 + 2), 4 * 4, 12)]
+    assert [model.stacks[0].layers[0].get_submodule(f"feed_forward{n}.expand").out_features for n in (1, 2, 3)] == [7, 10, 12]  # type: ignore[union-attr, index]
+    assert model(features(1, 40), torch.tensor([40])).frames.shape == (1, 8, 16)
+    assert load(ZipformerConfig, to_dict(config)) == config
