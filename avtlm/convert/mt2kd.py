@@ -12,7 +12,7 @@ What is unusual here:
 
 import re
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -184,7 +184,6 @@ def model_config(shapes: Mapping[str, tuple[int, ...]]) -> MT2KDConfig:
         encoder = encoder_config(shapes)
         voice = shapes.get("ecapa_linear.weight")
         width = voice[1] // 2 if voice else 0
-        stack = next((place for place, dim in enumerate(encoder.dims) if dim == width), None) if width != encoder.dim else None
         tags = next((shapes[key][0] for key in ("beats_decoder.1.weight", "classifier.1.weight") if key in shapes), 1)
         speech = shapes.get("whisper_projection.weight", (0,))[0]
         rows = shapes.get("decoder.embedding.weight", shapes.get("ctc_output.1.weight", (0,)))[0]
@@ -200,6 +199,10 @@ def model_config(shapes: Mapping[str, tuple[int, ...]]) -> MT2KDConfig:
             )
         else:
             read = encoder.dim
+        projected = 0 < speech != encoder.dim and read == speech
+        # The output, as it is or as the transducer reads it, or the first stack of that width.
+        output = width == (speech if projected else encoder.dim)
+        stack = None if output else next((place for place, dim in enumerate(encoder.dims) if dim == width), None)
     except KeyError as error:
         raise OptionError(f"it lacks {error}, which every model of its kind has.") from error
     return MT2KDConfig(
@@ -210,7 +213,7 @@ def model_config(shapes: Mapping[str, tuple[int, ...]]) -> MT2KDConfig:
         speakers=shapes.get("speaker_classifier.weight", (0,))[0],
         voice_dim=voice[0] if voice else 192,
         speech_width=speech,
-        project_speech=0 < speech != encoder.dim and read == speech,
+        project_speech=projected,
         speaker_stack=stack if width else (2 if len(encoder.dims) > 2 else None),
         transducer=joiner,
         weights=WeightConfig(ctc=0.2 if "ctc_output.1.weight" in shapes else 0.0),
@@ -222,7 +225,7 @@ def encoder_config(shapes: Mapping[str, tuple[int, ...]]) -> ZipformerConfig:
     """Of the Zipformer. Raises KeyError: a tensor that tells its sizes is missing."""
     stacks = 1 + max(int(match[1]) for key in shapes if (match := re.match(r"encoder\.encoders\.(\d+)\.", key)))
     found: dict[str, list[int]] = {name: [] for name in ("layers", "downsampling", "dims", "feed_forward", "heads", "kernels")}
-    query, value, position = 0, 0, 0
+    queries, values, position = list[int](), list[int](), 0
     causal = any("chunkwise_conv_scale" in key for key in shapes)
     for number in range(stacks):
         plain = f"encoder.encoders.{number}"
@@ -232,8 +235,9 @@ def encoder_config(shapes: Mapping[str, tuple[int, ...]]) -> ZipformerConfig:
         projected, width = shapes[f"{layer}.self_attn_weights.in_proj.weight"]
         heads = shapes[f"{layer}.self_attn_weights.linear_pos.weight"][0] // POSITION_HEAD
         conv = f"{layer}.conv_module1.depthwise_conv" + (".chunkwise_conv" if causal else "")
-        query, position = (projected // heads - POSITION_HEAD) // 2, shapes[f"{layer}.self_attn_weights.linear_pos.weight"][1]
-        value = shapes[f"{layer}.self_attn1.in_proj.weight"][0] // heads
+        position = shapes[f"{layer}.self_attn_weights.linear_pos.weight"][1]
+        queries.append((projected // heads - POSITION_HEAD) // 2)
+        values.append(shapes[f"{layer}.self_attn1.in_proj.weight"][0] // heads)
         found["layers"].append(1 + max(layers))
         found["downsampling"].append(shapes.get(f"{plain}.downsample.bias", (1,))[0])
         found["dims"].append(width)
@@ -249,14 +253,19 @@ def encoder_config(shapes: Mapping[str, tuple[int, ...]]) -> ZipformerConfig:
         features=80 if bands == PUBLISHED_BANDS else 4 * bands + 3,
         **sizes,
         unmasked_dims=known,
-        query_head_dim=query,
-        value_head_dim=value,
+        query_head_dim=one_or_each(queries),
+        value_head_dim=one_or_each(values),
         position_head_dim=POSITION_HEAD,
         position_dim=position,
         output_downsampling=shapes["encoder.downsample_output.bias"][0],
         causal=causal,
         compute_padding=True,
     )
+
+
+def one_or_each(values: Sequence[int]) -> int | tuple[int, ...]:
+    """What all stacks have, or what each has."""
+    return values[0] if len(set(values)) == 1 else tuple(values)
 
 
 # The way back -----------------------------------------------------------------------------------------------------------------------------

@@ -115,7 +115,7 @@ class MT2KDConfig:
         voice_dim: width of the vector of a speaker.
         speech_width: values of the teacher of speech that one frame learns, those of successive frames side by side; 0 for no such head.
         project_speech: the transducer reads what that head makes of frames (without its ReLU), in place of the frames.
-        speaker_stack: whose layers a speaker is heard in, from 0; null for the encoder's output.
+        speaker_stack: whose layers a speaker is heard in, from 0; null for what the transducer reads.
         delay: frames of 40 ms by which a causal model answers the teacher of speech late.
         dropout: before the classes of sounds.
         freeze_encoder_steps: train the heads alone for so many steps. freeze_heads: and of these the transducer and CTC alone.
@@ -241,9 +241,9 @@ class MT2KD(nn.Module):
         dim, stack = self.encoder.dim, config.speaker_stack
         self.tagging = nn.Linear(dim, config.tags)
         self.dropout = nn.Dropout(config.dropout)
-        self.voice = SpeakerHead(dim if stack is None else config.encoder.dims[stack], config.voice_dim)
-        self.speech_projection = nn.Linear(dim, config.speech_width) if config.speech_width else None
         read, written = config.speech_width if config.project_speech else dim, config.transducer
+        self.voice = SpeakerHead(read if stack is None else config.encoder.dims[stack], config.voice_dim)
+        self.speech_projection = nn.Linear(dim, config.speech_width) if config.speech_width else None
         self.transducer: TransducerHead | None = None
         self.simple_heard: nn.Linear | None = None
         self.simple_said: nn.Linear | None = None
@@ -339,8 +339,9 @@ class MT2KD(nn.Module):
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self._frozen):
             out: ZipformerOutput = self.encoder(features, lengths, *self._chunk)
         if config.speaker_stack is None:
-            return Heard(out.frames, out.lengths, out.frames, out.lengths, out.penalty)
-        voice, lengths = _mean(out.stacks[config.speaker_stack]), out.stack_lengths[config.speaker_stack]
+            voice, lengths = self.read(out.frames), out.lengths
+        else:
+            voice, lengths = _mean(out.stacks[config.speaker_stack]), out.stack_lengths[config.speaker_stack]
         if config.relative_lengths:
             lengths = relative_lengths(out.lengths / out.lengths.max(), voice.shape[1])
         return Heard(out.frames, out.lengths, voice, lengths, out.penalty)
@@ -375,18 +376,20 @@ class MT2KD(nn.Module):
     def remember(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """What the transducer and CTC read of a batch, and its valid frames."""
         heard = self.hear(batch)
-        return self._to_write(heard), heard.lengths
+        return self.read(heard.frames), heard.lengths
 
     def encode_features(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """What `remember` gives, from features."""
         heard = self.listen(features, lengths)
-        return self._to_write(heard), heard.lengths
+        return self.read(heard.frames), heard.lengths
 
-    def _to_write(self, heard: Heard) -> Tensor:
+    def read(self, frames: Tensor) -> Tensor:
+        """What the transducer reads of the encoder's output; the projection counts as the encoder's last layer, and waits with it."""
         if not self.config.project_speech:
-            return heard.frames
+            return frames
         assert self.speech_projection is not None
-        out: Tensor = self.speech_projection(heard.frames)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self._frozen):
+            out: Tensor = self.speech_projection(frames)
         return out
 
     def ctc_logits(self, encoded: Tensor) -> Tensor:
@@ -479,7 +482,7 @@ class MT2KD(nn.Module):
         """Stage 2: the transcripts, tokens (batch, labels), by the transducer and CTC."""
         if self.transducer is None:
             raise ValueError("vocabulary: 0, so that this model writes nothing; give a source with transcripts, or leave recognition out.")
-        settings, weights, read = self.config.transducer, self.config.weights, self._to_write(heard)
+        settings, weights, read = self.config.transducer, self.config.weights, self.read(heard.frames)
         tokens = tokens.clamp(min=0)
         found: dict[str, Loss] = {}
         if settings.loss == "full":

@@ -2,6 +2,7 @@
 
 import io
 from collections import OrderedDict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -167,6 +168,23 @@ def test_what_does_not_fit_is_said_in_one_sentence(tmp_path: Path, bpe: Path) ->
     other = save_tiny_recognizer(tmp_path / "other")
     with pytest.raises(ConversionError, match="only those of mt2kd are written for icefall"):
         to_icefall(other, tmp_path / "back.pt")
+
+
+def test_where_speakers_are_heard_is_told_by_what_the_transducer_reads(tmp_path: Path) -> None:
+    for stack, width in ((None, 10), (1, 10), (1, 20)):
+        settings = second_stage(speech_width=width, project_speech=True, speaker_stack=stack)
+        _, state = official(settings)
+        found = model_config({key: tuple(tensor.shape) for key, tensor in state.items() if not key.startswith(tuple(COPIES))})
+        assert found.project_speech
+        assert (found.speaker_stack, found.speech_width) == (stack, width)
+
+
+def test_stacks_whose_heads_differ_are_read_off_their_shapes() -> None:
+    settings = tiny_config(vocabulary=0, tags=5)
+    encoder = replace(settings.encoder, query_head_dim=(4, 6), value_head_dim=(4, 3))
+    _, state = official(replace(settings, encoder=encoder))
+    found = model_config({key: tuple(tensor.shape) for key, tensor in state.items()}).encoder
+    assert (found.query_head_dim, found.value_head_dim, found.heads) == ((4, 6), (4, 3), encoder.heads)
 
 
 def test_sizes_of_the_m_model_are_read_off_its_shapes() -> None:

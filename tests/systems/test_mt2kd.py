@@ -130,7 +130,7 @@ def test_every_task_has_its_loss(loss: Any) -> None:
 
 
 def test_the_pruned_loss_lies_a_little_above_the_full_one_where_windows_hold_nearly_all_places() -> None:
-    wide = tiny_model(transducer=JoinerConfig(dim=8, joint_dim=8, prune_range=4))
+    wide = tiny_model(transducer=JoinerConfig(dim=8, joint_dim=8, prune_range=3))
     full = tiny_model(transducer=JoinerConfig(dim=8, joint_dim=8, loss="full"))
     full.load_state_dict({name: tensor for name, tensor in wide.state_dict().items() if not name.startswith("simple")})
     pruned = wide.losses(recognition(1), torch.Generator())["transducer"].logs["transducer_loss"][0]
@@ -172,6 +172,35 @@ def test_the_transducer_may_read_projected_frames() -> None:
     written, lengths = model.remember(sounds(0.8))
     assert written.shape[2] == 10
     assert lengths.tolist() == model.encode(sounds(0.8))[1].tolist()
+
+
+def test_a_speaker_is_heard_in_what_the_transducer_reads_where_no_stack_is_named() -> None:
+    model = tiny_model(speech_width=10, project_speech=True, speaker_stack=None).eval()
+    assert model.voice.project.in_features == 2 * 10
+    heard = model.hear(sounds(0.8))
+    assert heard.frames.shape[2] == model.encoder.dim
+    assert torch.equal(heard.voice, model.remember(sounds(0.8))[0])
+
+
+def test_the_projection_waits_with_the_encoder() -> None:
+    model = tiny_model(speech_width=10, project_speech=True, freeze_encoder_steps=2)
+    projection, transducer = model.speech_projection, model.transducer
+    assert projection is not None
+    assert transducer is not None
+    for step, learns in ((0, False), (2, True)):
+        model.zero_grad()
+        model.start_step(step, 4)
+        sum(loss.value for loss in model.losses(recognition(), torch.Generator()).values()).backward()  # type: ignore[union-attr]
+        assert (projection.weight.grad is not None) == learns
+        assert transducer.output.weight.grad is not None
+
+
+def test_released_pooling_counts_frames_by_the_longest_clip_of_the_output_too() -> None:
+    model = tiny_model(speaker_stack=None, relative_lengths=True).eval()
+    features, lengths = torch.randn(2, 180, 80), torch.tensor([180, 149])
+    heard = model.listen(features, lengths)
+    assert heard.lengths.tolist() == [43, 36]
+    assert heard.voice_lengths.tolist() == [43, int((heard.lengths / 43 * 43).ceil()[1])]
 
 
 @pytest.mark.parametrize(
