@@ -1,6 +1,7 @@
 """Cases of MT2KD: the student with its teachers' answers, the three tasks of fine-tuning, and audio tagging alone."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -12,12 +13,13 @@ from avtlm.convert.names.zipformer import UNUSED
 from avtlm.data.batching import Batch
 from avtlm.decoding.transducer import transducer_greedy
 from avtlm.nn.attention import padding_mask
+from avtlm.objectives.ctc import ctc_loss
 from avtlm.objectives.distillation import joined_frames, sound_losses, speaker_distances
 from avtlm.objectives.pruned_transducer import full_lattice, loss_scales, sum_paths
-from avtlm.systems.mt2kd import MT2KD, Heard, JoinerConfig, MT2KDConfig, WeightConfig
+from avtlm.systems.mt2kd import BLANK, MT2KD, Heard, JoinerConfig, MT2KDConfig, WeightConfig
 from benchmarks.replay.case import Case, Check
 from benchmarks.replay.speech_encoders import load
-from benchmarks.replay.zipformer import config_of, frames_first
+from benchmarks.replay.zipformer import config_of, frames_first, seen_at_once
 
 RECOGNITION, SPEAKER, TAGGING = 0, 1, 2  # task ids
 
@@ -44,6 +46,19 @@ def gradients(case: Case, check: Check, model: MT2KD, loss: Tensor) -> None:
         check.gradient(f"grad.{key}", found[find_name(rules, plain_key(key), "MT2KD")].grad)
 
 
+def encoder_of(case: Case) -> dict[str, Any]:
+    """Options that say what is heard, and how much at once."""
+    encoder = config_of(case)
+    chunk, left = seen_at_once(encoder)
+    return {"encoder": encoder, "chunk": chunk, "left_context": left}
+
+
+def speaker_stack(case: Case) -> int | None:
+    """Official indices count from the end, too, of which the last one means the output."""
+    stack = case.config["speaker_input_idx"]
+    return None if stack == -1 else stack % len(case.config["encoder"]["downsampling_factor"])
+
+
 def heard_by(check: Check, model: MT2KD, case: Case) -> Heard:
     """The encoder's output, compared."""
     features, lengths = case.inputs["x"], case.inputs["x_lens"]
@@ -59,22 +74,22 @@ def heard_by(check: Check, model: MT2KD, case: Case) -> Heard:
 def first_stage(case: Case, check: Check) -> None:
     config = case.config
     scales = WeightConfig(speech=config["whisper_loss_scale"], sound=config["beats_loss_scale"], speaker=config["ecapa_loss_scale"])
-    width = 2 * config["whisper_dim"]
-    encoder = config_of(case)
+    width, delay = 2 * config["whisper_dim"], config["delta_t"]
     settings = MT2KDConfig(
-        encoder=encoder,
+        **encoder_of(case),
         vocabulary=0,
         tags=case.inputs["teacher_beats"].shape[2],
         voice_dim=case.inputs["teacher_ecapa"].shape[2],
         speech_width=width,
-        speaker_stack=config["speaker_input_idx"],
-        delay=config["delta_t"],
+        speaker_stack=speaker_stack(case),
         weights=scales,
         relative_lengths=True,
     )
+    object.__setattr__(settings, "delay", delay)  # officially a model need not be causal to be late
     model = model_of(case, settings)
     heard = heard_by(check, model, case)
-    for number, layers in enumerate(model.encoder(case.inputs["x"], case.inputs["x_lens"]).stacks):
+    seen = (settings.chunk, settings.left_context)
+    for number, layers in enumerate(model.encoder(case.inputs["x"], case.inputs["x_lens"], *seen).stacks):
         for layer, out in enumerate(layers):
             check.forward(f"middle.{number}.{layer}", frames_first(out))
     logits, embedded = model.tag_logits(heard), model.embed_speaker(heard)
@@ -88,13 +103,14 @@ def first_stage(case: Case, check: Check) -> None:
     check.forward("none.beats_loss", sound_losses(logits, case.inputs["teacher_beats"][:, 0]))
     check.forward("none.ecapa_loss", speaker_distances(embedded, case.inputs["teacher_ecapa"][:, 0])[:, None])
     padding = padding_mask(heard.lengths, predicted.shape[1])[..., None]
-    check.forward("none.whisper_loss", (predicted - joined).abs().masked_fill(padding, 0.0) / width)
+    apart = (predicted[:, delay:] - joined[:, : predicted.shape[1] - delay]).abs()
+    check.forward("none.whisper_loss", apart.masked_fill(padding[:, delay:], 0.0) / width)
 
     everyone = torch.ones(len(case.inputs["x"]), 3, dtype=torch.bool)
     for name, value in distances(model, heard, case, everyone).items():
         check.loss(f"sum.{name}_loss", value)
     task = case.inputs["task_id"]
-    for_speaker = (task == SPEAKER) | (task == RECOGNITION) & config["share_asr"]
+    for_speaker = task != TAGGING if config["share_asr"] else task == SPEAKER
     learned = torch.stack([task == RECOGNITION, task == TAGGING, for_speaker], 1)
     for name, value in distances(model, heard, case, learned).items():
         check.loss(f"task_masked.{name}", value)
@@ -104,15 +120,16 @@ def first_stage(case: Case, check: Check) -> None:
 
 
 def taught(case: Case, learned: Tensor) -> Batch:
-    """The answers of a case's teachers."""
+    """The answers of a case's teachers. The official code looks at the lengths of the student's frames alone."""
+    speech = case.inputs["teacher_whisper"]
     targets = {
         "learned": learned,
-        "speech": case.inputs["teacher_whisper"],
+        "speech": speech,
         "sound": case.inputs["teacher_beats"][:, 0],
         "speaker": case.inputs["teacher_ecapa"][:, 0],
     }
     ids = tuple(map(str, range(len(learned))))
-    return Batch(ids, "distillation", targets=targets, target_lengths={"speech": case.inputs["teacher_whisper_lens"]})
+    return Batch(ids, "distillation", targets=targets, target_lengths={"speech": torch.full((len(learned),), speech.shape[1])})
 
 
 def distances(model: MT2KD, heard: Heard, case: Case, learned: Tensor) -> Mapping[str, Tensor]:
@@ -140,14 +157,14 @@ def second_stage(case: Case, check: Check) -> None:
     )
     projected = config["use_encoder_projection"]
     settings = MT2KDConfig(
-        encoder=config_of(case),
+        **encoder_of(case),
         task="transcription",
         vocabulary=config["vocab_size"],
         tags=given["events"].shape[1],
         speakers=config["num_spkrs"],
         speech_width=config["encoder_projection_dim"] if projected else 0,
         project_speech=projected,
-        speaker_stack=config["speaker_input_idx"],
+        speaker_stack=speaker_stack(case),
         transducer=joiner,
         weights=WeightConfig(tagging=config["audio_tagging_loss_scale"], naming=config["sv_loss_scale"], ctc=0.2 * config["use_ctc"]),
         relative_lengths=True,
@@ -158,22 +175,24 @@ def second_stage(case: Case, check: Check) -> None:
     model.start_step(config["batch_idx"], config["batch_idx"] + 1)
     model.eval()
     heard = heard_by(check, model, case)
-    tokens, counts = given["y"], given["y_lens"]
+    read, tokens, counts = model.read(heard.frames), given["y"], given["y_lens"]
     logits, embedded = model.tag_logits(heard), model.embed_speaker(heard)
     check.forward("at_logits", logits)
     check.forward("speaker_embedding", embedded[:, None])
     check.forward("decoder_out", model.transducer.read(tokens))
-    joint = model.transducer(heard.frames, tokens)
+    joint = model.transducer(read, tokens)
     check.forward("joint_logits_first", joint[:1])
     check.forward("full_rnnt_loss", -sum_paths(full_lattice(joint, tokens, heard.lengths), heard.lengths, counts).total)
-    found = model.pruned_losses(heard.frames, heard.lengths, tokens, counts)
+    found = model.pruned_losses(read, heard.lengths, tokens, counts)
     check.equal("prune_ranges", found.ranges)
     check.forward("none.simple_loss", found.simple)
     check.forward("none.pruned_loss", found.pruned)
     check.forward("none.at_loss", sound_losses(logits, given["events"]))
     check.forward("none.sv_loss", F.cross_entropy(model.speaker(embedded), given["speaker"], reduction="none"))
-    for row, best in enumerate(transducer_greedy(model.transducer, heard.frames, heard.lengths, max_symbols=1)):
-        check.equal(f"greedy_ids_{row}", torch.tensor(best.tokens))
+    for row, best in enumerate(transducer_greedy(model.transducer, read, heard.lengths, max_symbols=1)):
+        check.equal(f"greedy_ids_{row}", torch.tensor(best.tokens, dtype=torch.long))
+    if model.ctc is not None:  # which the official model has, but whose loss its forward leaves out
+        check.loss("ctc_loss", ctc_loss(model.ctc_logits(read), heard.lengths, tokens, counts, BLANK).value)
 
     # The official code hears all clips at once and counts each for its own task; here every task has its batch.
     total, scales = torch.zeros(()), loss_scales(config["batch_idx"], joiner.warmup, joiner.simple_scale)
@@ -202,7 +221,7 @@ def of_rows(heard: Heard, rows: Tensor) -> Heard:
 
 def tagging_alone(case: Case, check: Check) -> None:
     settings = MT2KDConfig(
-        encoder=config_of(case),
+        **encoder_of(case),
         task="transcription",
         vocabulary=0,
         tags=case.config["num_events"],

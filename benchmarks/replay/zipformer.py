@@ -3,8 +3,10 @@
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from avtlm.convert.mt2kd import one_or_each
 from avtlm.convert.names.inverse import find_key
 from avtlm.convert.names.transformer import find_name
 from avtlm.convert.names.zipformer import UNUSED, zipformer_names
@@ -12,12 +14,15 @@ from avtlm.nn.gradient import ScaleGradient
 from avtlm.nn.zipformer import Zipformer, ZipformerConfig, ZipformerStream
 from avtlm.nn.zipformer.activations import SWOOSH_L, SWOOSH_R
 from avtlm.nn.zipformer.balancing import Balancer, Whitener, bound, whiteness
+from avtlm.nn.zipformer.encoder import chunks_before
 from avtlm.nn.zipformer.layer import ZipformerLayer
 from avtlm.nn.zipformer.norm import BiasNorm
 from avtlm.nn.zipformer.positions import distance_vectors
 from avtlm.nn.zipformer.schedules import Schedule
-from avtlm.nn.zipformer.stack import Stack, beyond_chunks
+from avtlm.nn.zipformer.stack import Stack, beyond_chunks, downsampled
+from avtlm.nn.zipformer.subsampling import frames_of
 from avtlm.training.optim import OptimConfig, make_optimizer, schedule, set_lr
+from avtlm.training.scaled_adam import ScaledAdam
 from benchmarks.replay.case import Case, CaseError, Check
 from benchmarks.replay.speech_encoders import load
 
@@ -40,6 +45,22 @@ SHARED = {
     "causal": "causal",
 }
 DRAWN = {"chunk_size": "chunk_sizes", "left_context_frames": "left_context"}
+# What official models have where a case does not say, and what has no effect outside of training.
+OFFICIAL = {
+    "output_downsampling_factor": 2,
+    "num_encoder_layers": 4,
+    "query_head_dim": 24,
+    "value_head_dim": 12,
+    "pos_head_dim": 4,
+    "num_heads": 8,
+    "feedforward_dim": 1536,
+    "cnn_module_kernel": 31,
+    "pos_dim": 192,
+    "causal": False,
+    "chunk_size": [-1],
+    "left_context_frames": [-1],
+}
+WITHOUT_EFFECT = ("dropout", "warmup_batches")
 # Our parts of a layer, by the names of the official ones whose outputs cases hold; with what is first in a pair.
 PARTS = {
     "feed_forward1": "feed_forward1",
@@ -60,9 +81,9 @@ def config_of(case: Case) -> ZipformerConfig:
     """Our configuration of a case's model, with the official treatment of padding.
 
     Raises:
-        CaseError: an option that we do not know, or one that differs from stack to stack where ours do not.
+        CaseError: an option that we do not know.
     """
-    options: dict[str, Any] = dict(case.config["encoder"])
+    options: dict[str, Any] = {name: value for name, value in (OFFICIAL | case.config["encoder"]).items() if name not in WITHOUT_EFFECT}
     stacks = len(options["downsampling_factor"])
     settings: dict[str, Any] = {"features": case.config["feature_dim"], "compute_padding": True}
     for theirs, ours in STACKS.items():
@@ -71,15 +92,19 @@ def config_of(case: Case) -> ZipformerConfig:
         settings[ours] = tuple(values * stacks if len(values) == 1 else values)
     for theirs, ours in SHARED.items():
         value = options.pop(theirs)
-        if isinstance(value, list):
-            if len(set(value)) != 1:
-                raise CaseError(f"case.json: config.encoder.{theirs} is {value}, but all stacks have the same here.")
-            value = value[0]
-        settings[ours] = value
+        settings[ours] = one_or_each(value) if isinstance(value, list) else value
     settings |= {ours: tuple(options.pop(theirs)) for theirs, ours in DRAWN.items()}
     if options:
         raise CaseError(f"case.json: config.encoder has {', '.join(sorted(options))}, which are not known here.")
     return ZipformerConfig(**settings)
+
+
+def seen_at_once(config: ZipformerConfig) -> tuple[int, int]:
+    """Frames of a chunk and of the left context, where a causal model has but one choice; -1 for all."""
+    chunk, left = ({*choices} if config.causal else {-1} for choices in (config.chunk_sizes, config.left_context))
+    if len(chunk) > 1 or len(left) > 1:
+        raise CaseError("case.json: config.encoder has several values of chunk_size or left_context_frames, one of which was drawn.")
+    return chunk.pop(), left.pop()
 
 
 def model_of(case: Case, config: ZipformerConfig) -> Zipformer:
@@ -134,10 +159,11 @@ def encoder_case(case: Case, check: Check) -> None:
     embedded, embedded_lengths = model.embed(features, lengths)
     check.forward("embed.out", embedded)
     check.equal("embed.lens", embedded_lengths)
-    frames = embedded.shape[1]
+    frames = downsampled(embedded.shape[1], config.downsampling[0])
     check.forward("pos_emb_stack0", distance_vectors(frames, frames, config.position_dim)[None])
     handles = watch(check, model)
-    out = model(features, lengths)
+    chunk, left = seen_at_once(config)
+    out = model(features, lengths, chunk, left)
     for handle in handles:
         handle.remove()
     check.forward("encoder_out", out.frames)
@@ -150,11 +176,11 @@ def encoder_case(case: Case, check: Check) -> None:
     for name, parameter in model.named_parameters():
         check.gradient(f"grad.{find_key(rules, name)}", parameter.grad)
     # A clip that fills the batch has nothing to do with padding.
-    full = lengths == features.shape[1]
+    full = frames_of(lengths) == embedded.shape[1]
     alone = Zipformer(ZipformerConfig(**{**config.__dict__, "compute_padding": False})).eval()
     alone.load_state_dict(model.state_dict())
     with torch.no_grad():
-        same = alone(features, lengths).frames[full]
+        same = alone(features, lengths, chunk, left).frames[full]
     check.value("encoder_out without padding", float((same - case.outputs["encoder_out"][full]).abs().max()), 0.0, case.bound("forward"))
 
 
@@ -167,15 +193,19 @@ def causal_case(case: Case, check: Check) -> None:
     chunked = model(features, lengths, chunk, left)
     check.forward("chunked.encoder_out", chunked.frames)
     check.equal("chunked.lens", chunked.lengths)
-    check.equal("attn_mask", beyond_chunks(int((features.shape[1] - 7) // 2), 1, chunk, left // chunk))
+    check.equal("attn_mask", beyond_chunks(int(frames_of(torch.tensor(features.shape[1]))), 1, chunk, chunks_before(chunk, left)))
     check.forward("full.encoder_out", model(features, lengths, -1).frames)
     given = case.inputs["x_stream"]
+    if left < 0:
+        return  # officially a stream keeps as many frames as it is told
     stream = ZipformerStream(model, chunk, left, len(given))
+    stream.left_context = left  # which need not be whole chunks there
     found = stream.accept(given)
     check.forward("stream.encoder_out", found)
     check.equal("stream.n_chunks", found.shape[1] * config.output_downsampling // chunk)
     memory = stream.memories[0][0]
     for place, kept in enumerate((memory.keys, memory.nonlinear, memory.values1, memory.values2)):
+        kept = F.pad(kept, (0, 0, left // config.downsampling[0] - kept.shape[1], 0))  # what was never there is zeros
         check.forward(f"stream.final_state_{place}", kept[None] if place == 1 else frames_first(kept))
     for place, kept in ((4, memory.convolution1), (5, memory.convolution2)):
         check.forward(f"stream.final_state_{place}", kept.transpose(1, 2))
@@ -230,11 +260,10 @@ def scale_of_gradient(case: Case) -> float:
 
 def optimizer_case(case: Case, check: Check) -> None:
     config, bound_of_case = case.config, case.bound("parameters")
-    if config.get("groups"):
-        raise CaseError("case.json: config.groups is set, but groups of parameters are not described.")
     names = [f"p{number}" for number in range(config["n_params"])]
     parameters = {name: nn.Parameter(case.inputs[f"{name}_init"].clone()) for name in names}
     steps = config["steps"]
+    whole = max(steps, 2 * config["warmup_batches"])  # a case may end before the warm-up does
     settings = OptimConfig(
         optimizer="scaled_adam",
         lr=config["lr"],
@@ -244,15 +273,19 @@ def optimizer_case(case: Case, check: Check) -> None:
         clipping_scale=config["clipping_scale"],
         clipping_period=config["clipping_update_period"],
         schedule="eden",
-        warmup=config["warmup_batches"] / steps,
+        warmup=config["warmup_batches"] / whole,
         lr_batches=config["lr_batches"],
         lr_epochs=config["lr_epochs"],
     )
     optimizer = make_optimizer(settings, parameters.items())
+    if config.get("groups"):
+        groups = [group_of(group, list(parameters.values()), config["lr"]) for group in config["groups"]]
+        optimizer = ScaledAdam(groups, settings.lr, settings.betas, settings.eps, settings.clipping_scale, settings.clipping_period)
     rates = []
     for step in range(steps):
         # The case asks the schedule after its first step only; the released recipe does so before it.
-        rates.append(set_lr(optimizer, schedule(settings, step, steps, step // config["epoch_every"]) if step else 1.0))
+        set_lr(optimizer, schedule(settings, step, whole, step // config["epoch_every"]) if step else 1.0)
+        rates.append(optimizer.param_groups[0]["lr"])
         for number, parameter in enumerate(parameters.values()):
             parameter.grad = case.inputs[f"g{number}"][step] + config["pull"] * parameter.detach()
         optimizer.step()
@@ -261,9 +294,15 @@ def optimizer_case(case: Case, check: Check) -> None:
     check.close("lrs", torch.tensor(rates), bound_of_case)
 
 
+def group_of(group: list[int] | dict[str, Any], parameters: list[nn.Parameter], lr: float) -> dict[str, Any]:
+    """A group of parameters by their numbers, alone or beside a learning rate of their own."""
+    numbers, own = (group["params"], group.get("lr", lr)) if isinstance(group, dict) else (group, lr)
+    return {"params": [parameters[number] for number in numbers], "lr": own, "base_lr": own}
+
+
 ADAPTERS = [
-    (lambda case: "Zipformer2" in case.official and case.config.get("encoder", {}).get("causal") is False, encoder_case),
-    (lambda case: "Zipformer2" in case.official and case.config.get("encoder", {}).get("causal") is True, causal_case),
+    (lambda case: "Zipformer2" in case.official and "chunk" not in case.config, encoder_case),
+    (lambda case: "Zipformer2" in case.official and "chunk" in case.config, causal_case),
     (lambda case: "Balancer, Whiten" in case.official, training_parts_case),
     (lambda case: "ScaledAdam" in case.official, optimizer_case),
 ]
