@@ -13,11 +13,11 @@ SLOT = re.compile(r"B-(\S+) (.+?) E-\1")
 MARK = re.compile(r"B-\S+ | E-\S+")
 
 
-def slots(text: str) -> dict[str, list[str]]:
-    """Values by slot type; marks of other slots inside a value are left out."""
+def slots(text: str, marks: bool = False) -> dict[str, list[str]]:
+    """Values by slot type; marks of other slots inside a value are left out unless they are to be kept."""
     found: dict[str, list[str]] = {}
     for kind, value in SLOT.findall(re.sub(" +", " ", text)):
-        found.setdefault(kind, []).append(MARK.sub("", value))
+        found.setdefault(kind, []).append(value if marks else MARK.sub("", value))
     return found
 
 
@@ -50,11 +50,12 @@ def slot_value_wer(pairs: Iterable[tuple[str, str]]) -> ErrorRate:
 
 
 def _values(pairs: Iterable[tuple[str, str]], errors: Callable[[str, str], tuple[int, int]]) -> list[tuple[str, str]]:
-    """Each value of the references with the nearest of its type, the first of several, or nothing."""
+    """Each value of the references with the nearest of its type, the first of several, or nothing. SUPERB's code leaves marks inside a
+    value out of hypotheses only."""
     found = []
     for reference, hypothesis in pairs:
         given = slots(hypothesis)
-        for kind, values in slots(reference).items():
+        for kind, values in slots(reference, marks=True).items():
             for value in values:
                 found.append((value, min(given.get(kind, [""]), key=lambda other: errors(value, other)[0])))
     if not found:

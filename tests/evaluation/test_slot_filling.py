@@ -22,6 +22,13 @@ def test_values_are_compared_with_the_nearest_of_their_type() -> None:
     assert (slot_value_wer(pairs).errors, slot_value_wer(pairs).words) == (2, 3)
 
 
+def test_marks_inside_a_value_count_in_references_only() -> None:
+    """As in SUPERB's code; well-formed transcripts have none."""
+    text = "B-a x B-b y E-b E-a"
+    assert (slot_value_wer([(text, text)]).errors, slot_value_wer([(text, text)]).words) == (2, 4)
+    assert slot_value_wer([(text, "")]).errors == 4
+
+
 def test_a_corpus_without_slots_or_sentences_is_refused() -> None:
     with pytest.raises(ValueError, match="no reference holds a slot"):
         slot_value_cer([("nothing", "B-a x E-a")])
