@@ -361,5 +361,5 @@ def fits(*lengths: int, most: int) -> bool:
 
 
 def letters(text: str) -> str:
-    """A text as letters: in upper case, divided by spaces, ``|`` behind every word."""
-    return " ".join(" ".join([*word, "|"]) for word in text.upper().split())
+    """A text as letters: in upper case, divided by spaces, ``|`` behind every word, and without the mark ``<unk>`` of unknown words."""
+    return " ".join(" ".join([*word, "|"]) for word in text.replace("<unk>", "").upper().split())

@@ -30,7 +30,7 @@ def preparation_case(case: Case, check: Check) -> None:
     told = case.description
     seeds, lines = told["seeds"], told["input_lines"]
 
-    def phones(words: str, unknown: Any, silence: str, seed: int) -> list[list[str]]:
+    def phones(words: str, unknown: Any, silence: str, seed: int, lines: Sequence[str]) -> list[list[str]]:
         lexicon = Lexicon({word: tuple(found) for word, found in told[words].items()})
         phonemizer = Phonemizer(PronunciationConfig(unknown=unknown, silence=silence), lexicon)
         rng = np.random.RandomState(seed)
@@ -41,7 +41,9 @@ def preparation_case(case: Case, check: Check) -> None:
         check.value(name, wrong, 0.0, 0.0)
 
     same("letters", [letters(line) for line in lines], told["letters"])
-    spoken = phones("lexicon_word_position", "spn", "SIL", seeds["silence_word_position_phones"])
+    # Kaldi's phones are those of the letters, which hold no mark of unknown words.
+    marked = [line.replace("<unk>", "") for line in lines]
+    spoken = phones("lexicon_word_position", "spn", "SIL", seeds["silence_word_position_phones"], marked)
     same("phones_with_silence", [" ".join(line) for line in spoken], told["phones_with_silence"])
     rng = np.random.RandomState(seeds["upsample"])
     lasting = [upsample(line, rng) for line in spoken]
@@ -54,13 +56,14 @@ def preparation_case(case: Case, check: Check) -> None:
     ):
         dictionary = Vocabulary([*SPECIALS, *symbols], "tokens")
         same(name, [[*dictionary.encode(line), EOS] for line in written], told[name])
-    mono = phones("lexicon_mono", "drop", "<SIL>", seeds["silence_mono_phones"])
+    mono = phones("lexicon_mono", "drop", "<SIL>", seeds["silence_mono_phones"], lines)
     same("mono_phones_with_silence", [" ".join(line) for line in mono], told["mono_phones_with_silence"])
 
 
 def text2unit_case(case: Case, check: Check) -> None:
     """The text-to-unit model with true durations, with its own, and in training."""
-    options = Options({**case.config["args"], "label_smoothing": 0.1}, "config.args")
+    weights = {"label_smoothing": 0.1, **case.config.get("criterion", {})}  # what cases without a criterion were made with
+    options = Options({**weights, **case.config["args"]}, "config.args")
     settings = official_settings(options, {key: tuple(tensor.shape) for key, tensor in case.state.items()})
     # Generation chooses among all outputs there, those that no unit belongs to as well.
     settings = replace(settings, units=settings.units + settings.spare_outputs, spare_outputs=0)
@@ -111,8 +114,8 @@ def text2unit_case(case: Case, check: Check) -> None:
     lengths = inputs["target_lengths"]
     silent = padding_mask(lengths, inputs["target"].shape[1])
     target = inputs["target"].masked_fill(silent, NO_UNIT)
-    names, targets = tuple(map(str, range(len(text)))), {"units": target, "durations": durations}
-    batch = Batch(names, "text_to_units", text=text, targets=targets, target_lengths={"units": lengths})
+    rows, targets = tuple(map(str, range(len(text)))), {"units": target, "durations": durations}
+    batch = Batch(rows, "text_to_units", text=text, targets=targets, target_lengths={"units": lengths})
     losses = model.losses(batch, torch.Generator())
     entropy, error = (losses[name].value / losses["units"].count for name in ("units", "durations"))
     check.close("loss", entropy + error, LOSS * float((entropy + error).detach()))

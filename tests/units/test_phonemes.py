@@ -215,6 +215,7 @@ def test_pairs_are_kept_by_the_length_of_both_sides() -> None:
 
 def test_letters_have_a_bar_behind_every_word() -> None:
     assert letters("i don't") == "I | D O N ' T |"
+    assert letters("the <unk> cat<unk>") == "T H E | C A T |"
 
 
 def test_positions_mark_where_a_phone_stands_in_its_word() -> None:
