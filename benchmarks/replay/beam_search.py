@@ -35,6 +35,7 @@ KNOWN = {
     "penalty",
     "maxlenratio",
     "nbest",
+    "pre_beam_key",
     "pre_beam_score_key",
     "pre_beam_ratio",
 }
@@ -52,7 +53,7 @@ def joint_case(case: Case, check: Check) -> None:
         ctc_weight=config["ctc_weight"],
         lm_weight=config["lm_weight"],
         length_bonus=config["penalty"],
-        pre_beam=config.get("pre_beam_score_key", "decoder"),
+        pre_beam=config.get("pre_beam_key", config.get("pre_beam_score_key", "decoder")),
         pre_beam_ratio=config.get("pre_beam_ratio", 1.5),
         max_len_ratio=config["maxlenratio"],
         start=end,

@@ -36,6 +36,14 @@ def test_hypotheses_that_ctc_finds_impossible_are_not_counted(tmp_path: Path) ->
     assert [frames_of(tokens) for tokens in ((), (3,), (3, 4, 3), (3, 3, 3, 4))] == [0, 1, 3, 6]
 
 
+def test_a_case_may_name_the_scores_that_choose_what_ctc_scores(tmp_path: Path) -> None:
+    report = derived(tmp_path / "decoder", "decoding/joint_beam_a", {"pre_beam_key": "decoder"})
+    assert report.passed, failed(report)
+    other = derived(tmp_path / "other", "decoding/joint_beam_a", {"pre_beam_key": "ctc"})
+    assert other.failure is not None
+    assert "pre_beam ctc" in other.failure
+
+
 def test_of_equal_scores_the_hypothesis_of_the_case_is_compared() -> None:
     found = [Hypothesis((4, 5), -1.0, {}), Hypothesis((5, 4), -1.0, {}), Hypothesis((6,), -2.0, {})]
     assert of_rank(found, 0, torch.tensor([5, 4, 2]), 2, 1e-6) is found[1]
