@@ -42,9 +42,20 @@ _BEATS_OPTIONS = {
     "predictor_class": "tags",
     "conv_bias": "patch_bias",
     "deep_norm": "deep_norm",
+    "layer_norm_first": "norm_first",
+    "relative_position_embedding": "relative",
+    "gru_rel_pos": "gated",
 }
-# What our BEATs is made for.
-_BEATS_FIXED = {"activation_fn": "gelu", "layer_norm_first": False, "relative_position_embedding": True, "gru_rel_pos": True}
+# What these are where a file does not say, and is not what ours are; the published ones say.
+_BEATS_DEFAULTS = {"deep_norm": False, "relative_position_embedding": False, "gru_rel_pos": False, "max_distance": 1280}
+_BEATS_ACTIVATIONS = {
+    "gelu": "gelu",
+    "relu": "relu",
+    "tanh": "tanh",
+    "linear": "linear",
+    "gelu_fast": "gelu_tanh",
+    "gelu_accurate": "gelu_tanh",
+}
 
 
 # Whisper ----------------------------------------------------------------------------------------------------------------------------------
@@ -126,11 +137,17 @@ def beats_config(cfg: Mapping[str, Any], where: str) -> BeatsConfig:
     Raises:
         ConversionError: an option that our model has not got.
     """
-    odd = [f"{key} {cfg[key]!r}" for key, value in _BEATS_FIXED.items() if cfg.get(key, value) != value]
-    odd += sorted(set(cfg) - {*_BEATS_FIXED, *_BEATS_OPTIONS, *_WITHOUT_EFFECT})
+    activation = cfg.get("activation_fn", "gelu")
+    odd = [] if activation in _BEATS_ACTIVATIONS else [f"activation_fn {activation!r}"]
+    odd += sorted(set(cfg) - {"activation_fn", *_BEATS_OPTIONS, *_WITHOUT_EFFECT})
     if odd:
         raise ConversionError(f"{where}: options of BEATs that avtlm does not know: {', '.join(odd)}.")
-    return BeatsConfig(**{ours: cfg[theirs] for theirs, ours in _BEATS_OPTIONS.items() if theirs in cfg})
+    given = {**_BEATS_DEFAULTS, **cfg}
+    named = {ours: given[theirs] for theirs, ours in _BEATS_OPTIONS.items() if theirs in given}
+    try:
+        return BeatsConfig(**named, activation=_BEATS_ACTIVATIONS[activation])
+    except ValueError as error:
+        raise ConversionError(f"{where}: {error}") from error
 
 
 def beats(config: BeatsConfig, stored: Mapping[str, Stored], where: str) -> Beats:
@@ -192,6 +209,7 @@ def ecapa_config(stored: Mapping[str, Stored], dilations: tuple[int, ...], where
         squeezed=squeezed,
         scale=scale + 1,
         dim=shapes["fc.conv"][0],
+        global_context=shapes["asp.tdnn.conv.conv"][1] != shapes["mfa.conv.conv"][0],
     )
 
 

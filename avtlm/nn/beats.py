@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from avtlm.nn.attention import attend, padding_mask
-from avtlm.nn.feed_forward import FeedForward
+from avtlm.nn.feed_forward import ACTIVATIONS, FeedForward
 from avtlm.nn.positions import PositionalConvolution, RelativePositions
 from avtlm.nn.transformer import Attention
 
@@ -30,6 +30,8 @@ class BeatsConfig:
         tags: classes.
         patch_bias: patches have one.
         deep_norm: residuals are scaled.
+        norm_first: norms stand before the parts of a layer, and one behind all layers; not with deep_norm.
+        relative: attention knows relative positions. gated: by as much as a gate of each query says.
     """
 
     dim: int = 768
@@ -45,28 +47,45 @@ class BeatsConfig:
     tags: int = 527
     patch_bias: bool = False
     deep_norm: bool = True
+    norm_first: bool = False
+    relative: bool = True
+    gated: bool = True
+    activation: str = "gelu"
+
+    def __post_init__(self) -> None:
+        if self.norm_first and self.deep_norm:
+            raise ValueError("norm_first, deep_norm: a model has one of them, or none.")
+        if self.activation not in ACTIVATIONS:
+            raise ValueError(f"activation: {self.activation!r}; give one of {', '.join(ACTIVATIONS)}.")
 
 
 class BeatsLayer(nn.Module):
-    """Self-attention and feed-forward, normed behind scaled residuals."""
+    """Self-attention and feed-forward, normed behind scaled residuals, or before them."""
 
     def __init__(self, config: BeatsConfig) -> None:
         super().__init__()
+        self.norm_first = config.norm_first
         self.scale = (2.0 * config.layers) ** 0.25 if config.deep_norm else 1.0
-        self.self_attention = Attention(config.dim, config.heads, gated=True)
+        self.self_attention = Attention(config.dim, config.heads, gated=config.gated)
         self.self_attention_norm = nn.LayerNorm(config.dim)
-        self.feed_forward = FeedForward(config.dim, config.feed_forward_dim, "gelu", 0.0)
+        self.feed_forward = FeedForward(config.dim, config.feed_forward_dim, config.activation, 0.0)
         self.feed_forward_norm = nn.LayerNorm(config.dim)
 
-    def forward(self, x: Tensor, lengths: Tensor, bias: Tensor) -> Tensor:
+    def forward(self, x: Tensor, lengths: Tensor, bias: Tensor | None) -> Tensor:
         """(batch, patches, dim) of which so many are valid, with the bias of their distances (heads, patches, patches) -> the same."""
-        attention = self.self_attention
-        assert attention.gate is not None
-        query, key, value = (attention.split(project(x)) for project in (attention.query, attention.key, attention.value))
-        seen = attend(query, key, value, lengths=lengths, bias=bias[None], bias_scale=attention.gate(query))
-        x = self.self_attention_norm(x * self.scale + attention.output(seen.flatten(-2)))
+        if self.norm_first:
+            x = x + self._attend(self.self_attention_norm(x), lengths, bias)
+            return x + self.feed_forward(self.feed_forward_norm(x))
+        x = self.self_attention_norm(x * self.scale + self._attend(x, lengths, bias))
         out: Tensor = self.feed_forward_norm(x * self.scale + self.feed_forward(x))
         return out
+
+    def _attend(self, x: Tensor, lengths: Tensor, bias: Tensor | None) -> Tensor:
+        attention = self.self_attention
+        query, key, value = (attention.split(project(x)) for project in (attention.query, attention.key, attention.value))
+        gate = None if bias is None or attention.gate is None else attention.gate(query)
+        seen = attend(query, key, value, lengths=lengths, bias=None if bias is None else bias[None], bias_scale=gate)
+        return attention.output(seen.flatten(-2))
 
 
 class Beats(nn.Module):
@@ -80,7 +99,7 @@ class Beats(nn.Module):
         self.project = nn.Linear(config.embedding_dim, config.dim) if config.embedding_dim != config.dim else nn.Identity()
         self.positions = PositionalConvolution(config.dim, config.position_kernel, config.position_groups)
         self.norm = nn.LayerNorm(config.dim)
-        self.relative = RelativePositions(config.heads, config.relative_buckets, config.relative_distance)
+        self.relative = RelativePositions(config.heads, config.relative_buckets, config.relative_distance) if config.relative else None
         self.layers = nn.ModuleList(BeatsLayer(config) for _ in range(config.layers))
         self.predictor = nn.Linear(config.dim, config.tags)
 
@@ -102,12 +121,14 @@ class Beats(nn.Module):
         valid = held(lengths, features.shape[1], x.shape[1])
         padding = padding_mask(valid, x.shape[1])
         x = x.masked_fill(padding[..., None], 0.0)
-        x = self.norm(x + self.positions(x))
-        bias = self.relative(x.shape[1])
+        x = x + self.positions(x)
+        x = x if self.config.norm_first else self.norm(x)
+        bias = None if self.relative is None else self.relative(x.shape[1])
         for layer in self.layers:
             x = layer(x, valid, bias)
             if kept is not None:
                 kept.append(x)
+        x = self.norm(x) if self.config.norm_first else x
         logits: Tensor = self.predictor(x).masked_fill(padding[..., None], 0.0)
         return logits.sum(1) / valid.clamp(min=1)[:, None]
 

@@ -25,6 +25,7 @@ class EcapaConfig:
         channels, kernels, dilations: of the first block, those between, and what brings these together.
         attention_dim: of the pooling. squeezed: of the gates of channels.
         scale: parts that a block divides its channels into.
+        global_context: attention of the pooling knows mean and deviation of the clip.
     """
 
     bands: int = 80
@@ -35,6 +36,7 @@ class EcapaConfig:
     squeezed: int = 128
     scale: int = 8
     dim: int = 192
+    global_context: bool = True
 
     def __post_init__(self) -> None:
         sizes = (len(self.channels), len(self.kernels), len(self.dilations))
@@ -86,19 +88,22 @@ class EcapaBlock(nn.Module):
 
 
 class AttentiveStatisticsPooling(nn.Module):
-    """Weighted mean and deviation of each channel (section 3.1, with global context)."""
+    """Weighted mean and deviation of each channel (section 3.1), with global context or without."""
 
-    def __init__(self, channels: int, attention_dim: int = 128) -> None:
+    def __init__(self, channels: int, attention_dim: int = 128, global_context: bool = True) -> None:
         super().__init__()
-        self.context = TimeDelay(3 * channels, attention_dim)
+        self.global_context = global_context
+        self.context = TimeDelay(3 * channels if global_context else channels, attention_dim)
         self.weights = nn.Conv1d(attention_dim, channels, 1)
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
         """(batch, channels, frames) of the given lengths -> (batch, 2 x channels)."""
         padding = padding_mask(lengths.clamp(min=1), x.shape[2])[:, None]
-        even = (~padding).to(x.dtype)
-        mean, deviation = _statistics(x, even / even.sum(2, keepdim=True))
-        seen = torch.cat([x, mean[..., None].expand_as(x), deviation[..., None].expand_as(x)], 1)
+        seen = x
+        if self.global_context:
+            even = (~padding).to(x.dtype)
+            mean, deviation = _statistics(x, even / even.sum(2, keepdim=True))
+            seen = torch.cat([x, mean[..., None].expand_as(x), deviation[..., None].expand_as(x)], 1)
         scores = self.weights(self.context(seen).tanh()).masked_fill(padding, float("-inf"))
         return torch.cat(_statistics(x, scores.softmax(2)), 1)
 
@@ -122,7 +127,7 @@ class Ecapa(nn.Module):
             for width, kernel, dilation in zip(channels[1:-1], kernels[1:-1], dilations[1:-1], strict=True)
         )
         self.gather = TimeDelay(sum(channels[1:-1]), channels[-1], kernels[-1], dilations[-1])
-        self.pooling = AttentiveStatisticsPooling(channels[-1], config.attention_dim)
+        self.pooling = AttentiveStatisticsPooling(channels[-1], config.attention_dim, config.global_context)
         self.norm = nn.BatchNorm1d(2 * channels[-1])
         self.output = nn.Conv1d(2 * channels[-1], config.dim, 1)
 

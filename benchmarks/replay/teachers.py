@@ -18,6 +18,17 @@ from avtlm.nn.whisper_encoder import WhisperConfig, WhisperEncoder
 from benchmarks.replay.case import Case, CaseError, Check
 from benchmarks.replay.speech_encoders import load
 
+# What SpeechBrain's model has where a case does not say.
+SPEECHBRAIN = {
+    "lin_neurons": 192,
+    "channels": [512, 512, 512, 512, 1536],
+    "kernel_sizes": [5, 3, 3, 3, 1],
+    "dilations": [1, 2, 3, 4, 1],
+    "attention_channels": 128,
+    "res2net_scale": 8,
+    "se_channels": 128,
+    "global_context": True,
+}
 KEPT_MEL, KEPT_FBANK = 3, 7  # of which frames cases keep every so-manieth
 HOP = 160
 
@@ -70,7 +81,7 @@ def beats_case(case: Case, check: Check) -> None:
 
 @torch.no_grad()
 def ecapa_case(case: Case, check: Check) -> None:
-    args = dict(case.config["args"])
+    args = {**SPEECHBRAIN, **case.config["args"]}
     config = EcapaConfig(
         bands=args.pop("input_size"),
         channels=tuple(args.pop("channels")),
@@ -80,7 +91,9 @@ def ecapa_case(case: Case, check: Check) -> None:
         squeezed=args.pop("se_channels"),
         scale=args.pop("res2net_scale"),
         dim=args.pop("lin_neurons"),
+        global_context=args.pop("global_context"),
     )
+    args = {name: value for name, value in args.items() if name not in ("device", "dropout") and not (name == "groups" and {*value} == {1})}
     if args:
         raise CaseError(f"case.json: config.args has {', '.join(sorted(args))}, which are not known here.")
     model = Ecapa(config).eval()

@@ -1,5 +1,6 @@
 """Cases of MT2KD with other options than the stored ones. Expectations follow by hand from stored cases, and from a model's own parts."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -74,3 +75,14 @@ def test_a_case_may_end_before_its_warm_up_does(tmp_path: Path) -> None:
     )
     assert report.failure is None
     assert {each.name for each in report.comparisons if not each.passed} == {"lrs"}
+
+
+def test_a_teacher_of_speakers_is_as_speechbrain_makes_it_where_its_case_does_not_say(tmp_path: Path) -> None:
+    source = "mt2kd/ecapa_tdnn"
+    same = {"args": {**json.loads((CASES / source / "case.json").read_text())["config"]["args"], "groups": [1] * 5, "dropout": 0.1}}
+    for name in ("kernel_sizes", "dilations"):  # which are the default's in this case
+        del same["args"][name]
+    report = derived(tmp_path / "same", source, same)
+    assert report.passed, failed(report)
+    report = derived(tmp_path / "grouped", source, {"args": {**same["args"], "groups": [1, 2, 2, 2, 1]}})
+    assert "groups" in str(report.failure)

@@ -1,6 +1,7 @@
 """Checkpoints of teachers in their public layouts: what is read, and what is refused."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from avtlm.convert.model import ConversionError
 from avtlm.convert.names.inverse import find_key
 from avtlm.convert.names.teachers import BEATS, WHISPER_HUGGING_FACE, WHISPER_OPENAI
 from avtlm.convert.pickles import TorchFileError
-from avtlm.convert.teachers import read_beats, read_ecapa, read_whisper
+from avtlm.convert.teachers import beats_config, ecapa_config, read_beats, read_ecapa, read_whisper
 from avtlm.nn.beats import Beats
 from avtlm.nn.ecapa import Ecapa, EcapaConfig
 from avtlm.nn.whisper_encoder import WhisperConfig, WhisperEncoder
@@ -131,6 +132,17 @@ def test_beats_is_read_with_the_identifiers_of_its_classes(tmp_path: Path) -> No
             read_beats(beats_file(tmp_path / "other.pt", model, **changes))
 
 
+def test_options_of_beats_are_read_and_what_a_file_does_not_say_is_as_officially() -> None:
+    said = {"input_patch_size": 16, "layer_norm_first": True, "relative_position_embedding": True, "activation_fn": "relu"}
+    found = beats_config(said, "beats.pt")
+    assert (found.norm_first, found.relative, found.gated, found.deep_norm, found.activation) == (True, True, False, False, "relu")
+    plain = beats_config({"input_patch_size": 16}, "beats.pt")
+    assert (plain.norm_first, plain.relative, plain.gated, plain.deep_norm, plain.activation) == (False, False, False, False, "gelu")
+    assert plain.relative_distance == 1280
+    with pytest.raises(ConversionError, match="norm_first, deep_norm: a model has one"):
+        beats_config({**said, "deep_norm": True}, "beats.pt")
+
+
 def official_ecapa(model: Ecapa) -> dict[str, Tensor]:
     """Names as SpeechBrain's, whose convolutions and norms are wrapped twice."""
     pairs = (
@@ -165,6 +177,11 @@ def official_ecapa(model: Ecapa) -> dict[str, Tensor]:
             ours, theirs = next(pair for pair in pairs if name.startswith(pair[0]))
             found[theirs + name.removeprefix(ours)] = tensor
     return found
+
+
+def test_pooling_without_the_context_of_the_clip_is_told_by_its_shapes() -> None:
+    model = Ecapa(replace(ECAPA, global_context=False)).eval()
+    assert ecapa_config(official_ecapa(model), ECAPA.dilations, "here") == model.config
 
 
 def test_ecapa_is_read_from_speechbrains_folder_with_the_dilations_of_its_recipe(tmp_path: Path) -> None:

@@ -1,9 +1,11 @@
 """Networks of MT2KD's teachers, beside what stored cases show."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
-from avtlm.nn.beats import Beats, BeatsConfig, held
+from avtlm.nn.beats import Beats, BeatsConfig, BeatsLayer, held
 from avtlm.nn.ecapa import AttentiveStatisticsPooling, Ecapa, EcapaConfig, relative_lengths
 from avtlm.nn.whisper_encoder import WhisperConfig, WhisperEncoder
 
@@ -32,6 +34,24 @@ def test_a_clip_alone_and_without_padding_gives_the_same_tags() -> None:
         assert not torch.allclose(model(features, torch.tensor([48, 20]))[1], both[1])
     with pytest.raises(ValueError, match="10 frames are less than one patch of 16"):
         model(features[:, :10], torch.tensor([10, 10]))
+
+
+def test_norms_before_parts_of_a_layer_and_attention_without_distances_are_written_out() -> None:
+    torch.manual_seed(0)
+    model = Beats(replace(SMALL_BEATS, layers=1, deep_norm=False, norm_first=True, relative=False, gated=False, activation="relu")).eval()
+    features, length = torch.randn(1, 32, 128), torch.tensor([32])
+    (layer,) = model.layers
+    assert isinstance(layer, BeatsLayer)
+    x = model.project(model.patch_norm(model.patches(features[:, None]).flatten(2).transpose(1, 2)))
+    x = x + model.positions(x)
+    normed, attention = layer.self_attention_norm(x), layer.self_attention
+    query, key, value = (
+        project(normed).unflatten(-1, (2, 8)).transpose(1, 2) for project in (attention.query, attention.key, attention.value)
+    )
+    seen = (query @ key.transpose(2, 3) / 8**0.5).softmax(-1) @ value
+    x = x + attention.output(seen.transpose(1, 2).flatten(2))
+    x = x + layer.feed_forward.contract(layer.feed_forward.expand(layer.feed_forward_norm(x)).relu())
+    torch.testing.assert_close(model(features, length), model.predictor(model.norm(x)).mean(1), atol=1e-5, rtol=1e-5)
 
 
 def test_places_hold_what_whole_steps_give_them() -> None:
