@@ -91,6 +91,7 @@ PORTED = {
     "encoder_conv_pos_groups": 4,
     "encoder_layerdrop": 0.05,
     "scale_embedding": True,
+    "entangle_position_embedding": True,
     "token_bucket_size": 8,
     "max_position_embeddings": 30,
     "decoder_drop_path_rate": 0.1,
@@ -162,6 +163,22 @@ def test_an_official_file_becomes_a_recogniser(tmp_path: Path) -> None:
 
 def test_a_folder_of_modelscope_becomes_the_same(tmp_path: Path) -> None:
     same(convert_folder(port(tmp_path), "mmspeech", tmp_path / "model"))
+
+
+@pytest.mark.parametrize(("entangled", "disabled"), [(None, False), (False, False), (True, True)])
+def test_the_port_adds_positions_to_embeddings_only_where_it_is_told_to(tmp_path: Path, entangled: bool | None, disabled: bool) -> None:
+    there = port(tmp_path, entangle_position_embedding=entangled, disable_entangle=disabled)
+    config = systems.load(convert_folder(there, "mmspeech", tmp_path / "model")).model.config
+    assert config == replace(OURS, decoder=replace(OURS.decoder, add_positions=False))
+
+
+def test_a_config_that_the_port_writes_today_is_read(tmp_path: Path) -> None:
+    """It names options of other models of its family, too."""
+    others = {"gamma": 1.0, "exclude_mlp": True, "mlp_dim": 512, "temperature_init_value": None, "remove_decoder_type_embedding": False}
+    same(convert_folder(port(tmp_path, use_gamma_feature=False, share_attn_bias=False, **others), "mmspeech", tmp_path / "model"))
+    (tmp_path / "other").mkdir()
+    with pytest.raises(ConversionError, match="use_gamma_feature is True"):
+        convert_folder(port(tmp_path / "other", use_gamma_feature=True), "mmspeech", tmp_path / "refused")
 
 
 def test_words_of_the_port_differ_in_the_layers_of_the_decoder() -> None:

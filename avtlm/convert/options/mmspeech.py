@@ -41,8 +41,9 @@ PORT_WITHOUT_EFFECT = frozenset(
         *("classifier_dropout", "pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id", "forced_eos_token_id"),
         *("forced_bos_token_id", "encoder_drop_path_rate", "patch_layernorm_embedding", "resnet_type", "resnet_model_path"),
         *("resnet_drop_path_rate", "image_bucket_size", "add_type_embedding", "code_layernorm_embedding", "code_image_size"),
-        *("entangle_position_embedding", "interpolate_position", "orig_patch_image_size", "share_attn_bias", "use_image_feature"),
+        *("interpolate_position", "orig_patch_image_size", "share_attn_bias", "use_image_feature", "exclude_mlp", "mlp_dim", "gamma"),
         *("vit_type", "vit_drop_path_rate", "required_seq_len_multiple", "encoder_max_positions", "encoder_dropout_features"),
+        *("temperature_init_value", "remove_decoder_type_embedding"),
         *("audio_mask_channel_selection", "audio_mask_channel_other", "audio_mask_channel_length", "audio_no_mask_channel_overlap"),
         *("audio_mask_channel_min_space", "audio_mask_channel_before", "num_hidden_layers", "attention_heads", "vocab_size"),
     )
@@ -190,6 +191,7 @@ PORT_DEFAULTS = {
     "phone_vocab_size": 141,
     "phone_dict_size": 124,
     "use_ofasys": False,
+    "entangle_position_embedding": False,
     "disable_entangle": False,
 }
 
@@ -206,6 +208,8 @@ def ported(values: dict[str, object], where: str, rows: int, text: int) -> MMSpe
     """
     given = {**PORT_DEFAULTS, **{key: value for key, value in values.items() if value is not None}}
     normed, scaled = bool(given.pop("normformer")), bool(given.pop("scale_embedding"))
+    entangled = given.pop("entangle_position_embedding")  # fairseq's code adds positions whatever this says
+    given["disable_entangle"] = bool(given["disable_entangle"] or not entangled)
     table, ends = given.pop("phone_vocab_size"), given["phone_dict_size"]
     assert isinstance(table, int)
     assert isinstance(ends, int)
@@ -213,7 +217,8 @@ def ported(values: dict[str, object], where: str, rows: int, text: int) -> MMSpe
     translated |= {"decoder_embed_dim": translated["encoder_embed_dim"], "scale_attn": normed, "scale_fc": normed}
     translated |= {"scale_heads": True, "no_scale_embedding": not scaled}  # heads are always scaled there
     options = Options(translated, where, PORT_WITHOUT_EFFECT | WITHOUT_EFFECT)
-    options.require("use_ofasys", False)
+    for name in ("use_ofasys", "use_gamma_feature"):
+        options.require(name, False)
     phones = ends - len(SPECIALS)
     settings = official(options, Tables(text, rows - text, phones, table - ends - 1))
     options.finish()
