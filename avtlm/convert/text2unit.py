@@ -80,8 +80,7 @@ def official_settings(options: Options, shapes: Mapping[str, tuple[int, ...]]) -
     for key, *known in (("use_pitch", False), ("use_energe", False), ("add_postnet", False), ("n_frames_per_step", 1)):
         options.require(key, *known)
     options.require("speaker_to_id", None)
-    heads = options.take("encoder_attention_heads", 2)
-    options.require("decoder_attention_heads", heads)
+    heads, unit_heads = options.take("encoder_attention_heads", 2), options.take("decoder_attention_heads", 2)
     first, duration = "encoder.encoder_fft_layers.0.ffn.ffn.0.weight", "encoder.var_adaptor.duration_predictor.conv1.0.weight"
     absent = next((key for key in (EMBEDDING, OUTPUT, first, duration) if key not in shapes), None)
     if absent is not None:
@@ -94,6 +93,7 @@ def official_settings(options: Options, shapes: Mapping[str, tuple[int, ...]]) -
         layers=_count(shapes, "encoder_fft_layers"),
         unit_layers=_count(shapes, "decoder_fft_layers"),
         heads=heads,
+        unit_heads=unit_heads if unit_heads != heads else 0,
         feed_forward_dim=shapes[first][0],
         kernel=shapes[first][2],
         dropout=options.take("dropout", 0.2),

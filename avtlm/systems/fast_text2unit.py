@@ -42,6 +42,7 @@ class FastText2UnitConfig:
         units: clusters, from 0.
         label_rate: units per second.
         layers: of the stack over phones; ``unit_layers`` of that over frames.
+        heads: of the stack over phones; ``unit_heads`` of that over frames, 0 for as many.
         kernel: of the convolutions in both.
         duration_dim, duration_kernel, duration_dropout: of what foretells durations.
         duration_weight: of the error of their logarithms.
@@ -58,6 +59,7 @@ class FastText2UnitConfig:
     layers: int = 4
     unit_layers: int = 4
     heads: int = 2
+    unit_heads: int = 0
     feed_forward_dim: int = 1024
     kernel: int = 9
     dropout: float = 0.1
@@ -73,8 +75,9 @@ class FastText2UnitConfig:
     pronunciation: PronunciationConfig = field(default_factory=PronunciationConfig)
 
     def __post_init__(self) -> None:
-        if self.heads < 1 or self.dim % self.heads or self.dim % 2:
-            raise ValueError(f"dim: {self.dim}, heads: {self.heads}; give an even dim that heads divide.")
+        if self.heads < 1 or self.unit_heads < 0 or self.dim % self.heads or self.dim % (self.unit_heads or 1) or self.dim % 2:
+            heads = f"heads: {self.heads}, unit_heads: {self.unit_heads}"
+            raise ValueError(f"dim: {self.dim}, {heads}; give an even dim that heads divide.")
         if self.layers < 1 or self.unit_layers < 1 or self.units < 1 or self.spare_outputs < 0 or self.label_rate <= 0:
             counts = f"layers: {self.layers}, unit_layers: {self.unit_layers}, units: {self.units}, spare_outputs: {self.spare_outputs}"
             raise ValueError(f"{counts}, label_rate: {self.label_rate}; give at least 1, 1, 1, 0, and a rate above 0.")
@@ -89,9 +92,9 @@ class FastText2UnitConfig:
 class FeedForwardTransformerLayer(nn.Module):
     """Self-attention, then two convolutions over time, each around a residual and normed behind it (FastSpeech's FFT block)."""
 
-    def __init__(self, config: FastText2UnitConfig) -> None:
+    def __init__(self, config: FastText2UnitConfig, heads: int) -> None:
         super().__init__()
-        self.self_attention = Attention(config.dim, config.heads, config.attention_dropout)
+        self.self_attention = Attention(config.dim, heads, config.attention_dropout)
         self.self_attention_norm = LayerNorm(config.dim)
         self.expand = _convolution(config.dim, config.feed_forward_dim, config.kernel)
         self.contract = _convolution(config.feed_forward_dim, config.dim, config.kernel)
@@ -140,10 +143,11 @@ class FastText2Unit(nn.Module):
         self.embedding = nn.Embedding(config.vocabulary, config.dim, padding_idx=PAD)
         self.positions = SinusoidalPositions(config.dim, offset=PAD + 1)
         self.position_scale = nn.Parameter(torch.ones(1))
-        self.encoder = nn.ModuleList(FeedForwardTransformerLayer(config) for _ in range(config.layers))
+        self.encoder = nn.ModuleList(FeedForwardTransformerLayer(config, config.heads) for _ in range(config.layers))
         self.durations = DurationPredictor(config)
         self.unit_position_scale = nn.Parameter(torch.ones(1))
-        self.unit_decoder = nn.ModuleList(FeedForwardTransformerLayer(config) for _ in range(config.unit_layers))
+        heads = config.unit_heads or config.heads
+        self.unit_decoder = nn.ModuleList(FeedForwardTransformerLayer(config, heads) for _ in range(config.unit_layers))
         self.output = nn.Linear(config.dim, config.units + config.spare_outputs)
         self.dropout = Dropout(config.dropout)
         for module in self.modules():

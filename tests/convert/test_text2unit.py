@@ -55,6 +55,12 @@ def test_a_file_becomes_the_model_with_its_phones_and_quirks(tmp_path: Path) -> 
     assert "text2units" in (folder / "README.md").read_text()
 
 
+def test_each_stack_has_heads_of_its_own(tmp_path: Path) -> None:
+    model, _ = systems.load_text2unit(convert(official(tmp_path, decoder_attention_heads=4), None, tmp_path / "model"))
+    assert isinstance(model, FastText2Unit)
+    assert [stack[0].self_attention.heads for stack in (model.encoder, model.unit_decoder)] == [2, 4]  # type: ignore[index, union-attr]
+
+
 def test_other_phones_are_named_beside_it(tmp_path: Path) -> None:
     file = official(tmp_path, FastText2UnitConfig(**{**vars(TINY), "vocabulary": 7}))
     with pytest.raises(ConversionError, match=r"the recipe's phones have 46 symbols with the special ones, but the model reads 7"):
@@ -68,7 +74,7 @@ def test_other_phones_are_named_beside_it(tmp_path: Path) -> None:
     ("options", "extra", "reason"),
     [
         ({"use_pitch": True}, {}, "use_pitch is True"),
-        ({"decoder_attention_heads": 4}, {}, "decoder_attention_heads is 4"),
+        ({"decoder_attention_heads": 3}, {}, "heads: 2, unit_heads: 3; give an even dim that heads divide"),
         ({}, {"encoder.other.weight": torch.zeros(1)}, "1 unknown .encoder.other.weight"),
     ],
 )
