@@ -26,6 +26,7 @@ from avtlm.convert.names.speecht5 import (
     EMBEDDING,
     EMBEDDINGS,
     POST_NORM_UNUSED,
+    READ_EMBEDDING,
     UNUSED,
     fairseq_rules,
     speech2c_rules,
@@ -94,7 +95,8 @@ def _speecht5(file: Container, vocabulary: str | Path | None) -> Converted:
 
 def rules_of(settings: SpeechT5Config) -> Rules:
     """The table of official names for a model."""
-    return fairseq_rules(settings.waveform.norm, 1 if settings.codebook is None else settings.codebook.depth)
+    depth = 1 if settings.codebook is None else settings.codebook.depth
+    return fairseq_rules(settings.waveform.norm, depth, settings.shared_embedding)
 
 
 def official_settings(file: Container, shapes: Mapping[str, tuple[int, ...]], vocabulary: int) -> SpeechT5Config:
@@ -248,10 +250,11 @@ def official_checkpoint(settings: SpeechT5Config, weights: Mapping[str, Tensor])
 def official_state(settings: SpeechT5Config, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Weights by official names, those that nothing uses among them."""
     rules = rules_of(settings)
-    state = {official_name(rules, name): tensor for name, tensor in weights.items() if name != EMBEDDING}
-    state |= dict.fromkeys(EMBEDDINGS, weights[EMBEDDING])
+    state = {official_name(rules, name): tensor for name, tensor in weights.items()}
+    if settings.shared_embedding:
+        state |= dict.fromkeys(EMBEDDINGS, weights[EMBEDDING])
     if settings.ctc_head == "tied":
-        state["encoder.proj.weight"] = weights[EMBEDDING]
+        state["encoder.proj.weight"] = weights[EMBEDDING if settings.shared_embedding else READ_EMBEDDING]
     width = settings.decoder.dim // settings.decoder.heads
     state |= {f"{part}.version": torch.full((1,), 3.0) for part in ("encoder", "decoder")}
     if settings.encoder.key_distance:

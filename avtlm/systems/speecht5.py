@@ -84,7 +84,8 @@ class SpeechT5Config(SpeechEncoderConfig):
         sinusoids: speech has sinusoidal positions, too.
         position_dropout: behind the positions of text.
         vocabulary: symbols of text, in the order of fairseq's dictionary: special symbols, text, ``<mask>``, CTC's blank.
-        ctc_head: a head of its own, the embedding (``tied``), or ``none``.
+        shared_embedding: text that is read has the embedding of text that is written. (``decoder.tie_embeddings`` is of the output.)
+        ctc_head: a head of its own, the embedding of text that is read (``tied``), or ``none``.
         units, further_units, separate_projections, final_dim, temperature, label_rate: of the head over units, see HubertConfig; 0 units
             for no head.
         memory_layer: in training, the decoder attends to what this layer of the encoder puts out (``unb_enc_layer``, counted from 1); null
@@ -112,6 +113,7 @@ class SpeechT5Config(SpeechEncoderConfig):
     sinusoids: bool = True
     position_dropout: float = 0.1
     vocabulary: int = 81
+    shared_embedding: bool = True
     ctc_head: Literal["own", "tied", "none"] = "own"
     units: int = 504
     further_units: tuple[int, ...] = ()
@@ -158,9 +160,9 @@ class SpeechT5Config(SpeechEncoderConfig):
 
     # How a run makes a model of this system; see avtlm.protocols.WholeConfig.
     further_symbols: ClassVar[tuple[str, ...]] = ("<mask>", "<ctc_blank>")
-    vocabulary_parts: ClassVar[tuple[str, ...]] = ("decoder.embedding", "decoder.output", "ctc")
+    vocabulary_parts: ClassVar[tuple[str, ...]] = ("decoder.embedding", "text_prenet.embedding", "decoder.output", "ctc")
     optional_parts: ClassVar[tuple[str, ...]] = ("ctc",)
-    speaker_parts: ClassVar[tuple[str, ...]] = ("speaker",)
+    speaker_parts: ClassVar[tuple[str, ...]] = ("speaker", "speaker_head")
 
     @classmethod
     def of_task(cls, task: str) -> dict[str, Any]:
@@ -202,10 +204,13 @@ class Drawn:
 
 
 class TextPrenet(nn.Module):
-    """Positions of text that is read; the embedding is the decoder's."""
+    """Positions of text that is read, and its embedding where that is not the decoder's, N(0, dim^-0.5)."""
 
-    def __init__(self, dim: int, dropout: float) -> None:
+    def __init__(self, dim: int, dropout: float, vocabulary: int = 0) -> None:
         super().__init__()
+        self.embedding = nn.Embedding(vocabulary, dim, padding_idx=PAD) if vocabulary else None
+        if self.embedding is not None:
+            nn.init.normal_(self.embedding.weight, 0.0, dim**-0.5)
         self.positions = ScaledPositions(dim)
         self.dropout = Dropout(dropout)
 
@@ -233,7 +238,8 @@ class SpeechT5(SpeechEncoder):
             self.numbers = SinusoidalPositions(dim)
         else:
             del self.frontend, self.feature_mask
-        self.text_prenet = TextPrenet(dim, config.position_dropout) if "text" in config.inputs else None
+        own = 0 if config.shared_embedding else config.vocabulary
+        self.text_prenet = TextPrenet(dim, config.position_dropout, own) if "text" in config.inputs else None
         self.decoder: DecoderStack = (
             Decoder(config.decoder, config.vocabulary, dim, PAD) if config.has_text else DecoderStack(config.decoder, dim)
         )
@@ -311,9 +317,16 @@ class SpeechT5(SpeechEncoder):
     def read_text(self, tokens: Tensor) -> Tensor:
         """What the encoder sees of text: ids (batch, length) -> (batch, length, dim)."""
         assert self.text_prenet is not None, "a model that reads no text was given some"
-        assert isinstance(self.decoder, Decoder)
-        out: Tensor = self.text_prenet(self.decoder.embedding(tokens))
+        out: Tensor = self.text_prenet(self.read_embedding(tokens))
         return out
+
+    @property
+    def read_embedding(self) -> nn.Embedding:
+        """Of text that is read."""
+        if self.text_prenet is not None and self.text_prenet.embedding is not None:
+            return self.text_prenet.embedding
+        assert isinstance(self.decoder, Decoder)
+        return self.decoder.embedding
 
     def encode(
         self, batch: Batch, output_layer: int | None = None, mask: InputMask | None = None, keep: dict[str, Tensor] | None = None
@@ -360,8 +373,7 @@ class SpeechT5(SpeechEncoder):
             out: Tensor = self.ctc(x)
             return out
         assert self.config.ctc_head == "tied", "a model without CTC was asked for it"
-        assert isinstance(self.decoder, Decoder)
-        return x @ self.decoder.embedding.weight.t()
+        return x @ self.read_embedding.weight.t()
 
     # Decoder (section 3.1) -----------------------------------------------------------------------------------------------------------
 

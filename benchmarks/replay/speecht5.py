@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from avtlm.convert.names.speecht5 import EMBEDDING, POST_NORM_UNUSED, UNUSED, rename
+from avtlm.convert.names.speecht5 import EMBEDDING, POST_NORM_UNUSED, READ_EMBEDDING, UNUSED, rename
 from avtlm.convert.names.transformer import find_name
 from avtlm.convert.options import Options
 from avtlm.convert.options.speecht5 import architecture, fairseq
@@ -69,7 +69,7 @@ def settings_of(case: Case) -> SpeechT5Config:
 def our_name(config: SpeechT5Config, key: str) -> str:
     """Our name of an official tensor; of a tied CTC head that of the embedding."""
     if key == "encoder.proj.weight" and config.ctc_head == "tied":
-        return EMBEDDING
+        return EMBEDDING if config.shared_embedding else READ_EMBEDDING
     return find_name(rules_of(config), key, "SpeechT5")
 
 

@@ -15,6 +15,7 @@ from avtlm.convert.names.transformer import ATTENTION, LAYER, Rules, find_name, 
 Layout = Literal["group", "layer"]
 
 EMBEDDING = "decoder.embedding.weight"
+READ_EMBEDDING = "text_prenet.embedding.weight"  # in models whose embeddings are not one
 # The first of them is what the embedding is called where only one name is needed.
 EMBEDDINGS = (
     "text_decoder_prenet.embed_tokens.weight",
@@ -44,8 +45,9 @@ def _convolutions(theirs: str, layout: Layout) -> Rules:
     ]
 
 
-def fairseq_rules(layout: Layout = "group", score_layers: int = 1) -> Rules:
-    """Of SpeechT5's official code, whose codes are scored by so many layers."""
+def fairseq_rules(layout: Layout = "group", score_layers: int = 1, shared: bool = True) -> Rules:
+    """Of SpeechT5's official code, whose codes are scored by so many layers, and whose embeddings may be one."""
+    embeddings = (EMBEDDING,) * 3 if shared else (EMBEDDING, READ_EMBEDDING, "decoder.output.weight")
     scores: Rules = [(r"quantizer\.weight_proj\.(weight|bias)", r"quantizer.score.0.\1")]
     if score_layers > 1:  # all but the last stand in a row of their own with their activation
         last = score_layers - 1
@@ -62,7 +64,7 @@ def fairseq_rules(layout: Layout = "group", score_layers: int = 1) -> Rules:
         (rf"{heard}\.pos_conv\.0\.weight_g", r"speech_positions.conv.parametrizations.weight.original0"),
         (rf"{heard}\.pos_conv\.0\.weight_v", r"speech_positions.conv.parametrizations.weight.original1"),
         (rf"{heard}\.pos_conv\.0\.bias", r"speech_positions.conv.bias"),
-        *((re.escape(name), EMBEDDING) for name in EMBEDDINGS),
+        *((re.escape(name), ours) for name, ours in zip(EMBEDDINGS, embeddings, strict=True)),
         (r"text_encoder_prenet\.encoder_prenet\.1\.alpha", r"text_prenet.positions.scale"),
         (r"text_decoder_prenet\.embed_positions\.weight", r"decoder.positions.table.weight"),
         (r"encoder\.proj\.(.+)", r"ctc.\1"),

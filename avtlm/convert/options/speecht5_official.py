@@ -52,7 +52,7 @@ def official_options(settings: SpeechT5Config) -> dict[str, Any]:
         "decoder_learned_pos": decoder.positions == "learned",
         "no_token_positional_embeddings": decoder.positions == "none",
         "max_text_positions": decoder.max_positions,
-        "share_input_output_embed": True,
+        "share_input_output_embed": settings.shared_embedding,
         "conv_pos": settings.position_kernel,
         "conv_pos_groups": settings.position_groups,
         "use_conv_pos": True,
