@@ -72,7 +72,7 @@ class Plan:
 
 
 PLANS = {
-    "small": Plan("default", 600, 400, 300, 1000, 60, 300, 3),
+    "small": Plan("default", 1200, 300, 400, 1000, 60, 300, 3),
     "smoke": Plan("smoke", 2, 2, 2, 12, 40, 12, 2),
 }
 

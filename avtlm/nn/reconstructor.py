@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from avtlm.nn.positions import PositionalConvolution
 from avtlm.nn.removal import Kept
 from avtlm.nn.transformer import Encoder, EncoderConfig, initialise_like_bert
 
@@ -19,14 +20,18 @@ class Reconstructor(nn.Module):
         dim: width of what was seen.
         layers: of the decoder, without positions of their own.
         outputs: values of a token of each modality, in the order of the sequence.
+        kernel: of a positional convolution over each modality; 0 for none. With one, what is beside a token is known from the first step
+            on; layers alone learn late to look there.
+        groups: of that convolution.
     """
 
-    def __init__(self, dim: int, layers: EncoderConfig, outputs: Sequence[int]) -> None:
+    def __init__(self, dim: int, layers: EncoderConfig, outputs: Sequence[int], kernel: int = 0, groups: int = 16) -> None:
         super().__init__()
         self.project = nn.Linear(dim, layers.dim)
         self.mask_token = nn.Parameter(torch.empty(layers.dim).normal_(0.0, 0.02))
         self.modality = nn.Parameter(torch.empty(len(outputs), layers.dim).normal_(0.0, 0.02))
         self.encoder = Encoder(layers)
+        self.near = nn.ModuleList(PositionalConvolution(layers.dim, kernel, groups) for _ in outputs) if kernel else None
         self.heads = nn.ModuleList(nn.Linear(layers.dim, width) for width in outputs)
         for part in (self.project, *self.heads):
             initialise_like_bert(part)
@@ -41,6 +46,11 @@ class Reconstructor(nn.Module):
             there: bool (batch, tokens), False at padding; None if there is none.
         """
         whole = kept.restore(self.project(seen), self.mask_token)
+        if self.near is not None:
+            absent = torch.zeros_like(whole[..., 0], dtype=torch.bool) if there is None else ~there
+            parts = zip(self.near, whole.split(list(sizes), 1), absent.split(list(sizes), 1), strict=True)
+            near = [conv(part.masked_fill(gone[..., None], 0.0), gone) for conv, part, gone in parts]
+            whole = whole + torch.cat(near, 1).to(whole.dtype)
         kinds = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes)).to(whole.device)
         whole = whole + positions.to(whole.dtype) + self.modality[kinds]
         if there is None:

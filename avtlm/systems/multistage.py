@@ -63,6 +63,7 @@ class MultistageConfig:
         lip_cells: lip frames are reconstructed as so many cells a side.
         video_layers, joint_layers: see ``encoder``.
         decoder: what reconstructs, in mae.
+        decoder_kernel: of the positional convolutions in front of its layers, of ``position_groups``; 0 for none.
         normalise_targets: mean 0 and variance 1 of each token's values.
         contrast_dim: width in which clips are compared.
         temperature: of clr, at first; it is learned, within 0.01 and 1.
@@ -83,6 +84,7 @@ class MultistageConfig:
     video_layers: int = 2
     joint_layers: int = 2
     decoder: EncoderConfig = field(default_factory=lambda: _layers(256, 4, 4, 1024))
+    decoder_kernel: int = 15
     removal: RemovalConfig = field(default_factory=RemovalConfig)
     normalise_targets: bool = True
     contrast_dim: int = 256
@@ -100,6 +102,11 @@ class MultistageConfig:
             raise ValueError(
                 f"position_kernel: {self.position_kernel}, video_layers: {self.video_layers}, joint_layers: {self.joint_layers}; give at "
                 "least 1 of each."
+            )
+        if self.decoder_kernel < 0 or (self.decoder_kernel and self.decoder.dim % self.position_groups):
+            raise ValueError(
+                f"decoder_kernel: {self.decoder_kernel}, decoder.dim: {self.decoder.dim}; give 0 for no convolution, or a kernel and a "
+                f"width that position_groups, {self.position_groups}, divides."
             )
         if self.objective != "mae" and self.video == "none":
             raise ValueError(f"video: none, but objective {self.objective} compares sound with video; choose mae, or lips or patches.")
@@ -179,7 +186,7 @@ class Pretraining(nn.Module):
         if config.objective != "clr":
             self.modality = nn.Parameter(torch.empty(len(values), dim).normal_(0.0, 0.02))
             self.joint = Encoder(replace(config.encoder, layers=config.joint_layers))
-            self.decoder = Reconstructor(dim, config.decoder, values)
+            self.decoder = Reconstructor(dim, config.decoder, values, config.decoder_kernel, config.position_groups)
             self.decoder_positions = SinusoidalPositions(config.decoder.dim)
         self.projections: nn.ModuleList | None = None
         if config.objective != "mae":
@@ -228,7 +235,8 @@ class AudioVisualPretrain(nn.Module):
         super().__init__()
         self.config = config
         self.frontend = SubsamplingFrontEnd(config.subsampling, config.encoder.dim)
-        # Without it what convolutions put out grows until little but its mean is left, and a later stage learns worse than afresh.
+        # With the mean over the clip taken off before. Without either, what convolutions put out grows in pre-training until little but its
+        # mean is left, and a later stage learns worse than afresh.
         self.norm = LayerNorm(config.encoder.dim, config.encoder.norm_epsilon)
         self.positions = PositionalConvolution(config.encoder.dim, config.position_kernel, config.position_groups)
         self.encoder = Encoder(config.encoder)
@@ -308,9 +316,9 @@ class AudioVisualPretrain(nn.Module):
         if mask is not None and mask.channels is not None:
             features = features.masked_fill(mask.channels[:, None], 0.0)
         x, lengths = self.frontend(features, heard.feature_lengths)
-        x = self.norm(x)
         absent = padding_mask(lengths, x.shape[1])
-        x = x.masked_fill((absent if removed is None else absent | removed)[..., None], 0.0)
+        away = absent if removed is None else absent | removed
+        x = self.norm(x - mean_of(x, ~away).to(x.dtype)[:, None]).masked_fill(away[..., None], 0.0)
         return x + self.positions(x, absent).to(x.dtype), lengths, absent
 
     def encode(
@@ -426,9 +434,10 @@ class AudioVisualPretrain(nn.Module):
         pretraining = self.pretraining
         assert pretraining is not None
         assert pretraining.projections is not None
+        watched = pretraining.watch(seen)
         means = [
-            mean_of(self.listen(heard), heard.lengths),
-            mean_of(pretraining.watch(seen), seen.counts),
+            mean_of(self.listen(heard), ~padding_mask(heard.lengths, heard.tokens)),
+            mean_of(watched, ~padding_mask(seen.counts, watched.shape[1])),
         ]
         projected = [project(mean) for project, mean in zip(pretraining.projections, means, strict=True)]
         return paired_contrastive_loss(projected[0], projected[1], pretraining.temperature)
@@ -442,7 +451,6 @@ def own_frames(tokens: Tensor, frames: int) -> Tensor:
     return found
 
 
-def mean_of(states: Tensor, lengths: Tensor) -> Tensor:
-    """Over the valid frames of each row: (batch, frames, dim) -> (batch, dim), in float32."""
-    there = ~padding_mask(lengths, states.shape[1])
-    return (states.float() * there[..., None]).sum(1) / lengths.clamp(min=1)[:, None]
+def mean_of(states: Tensor, there: Tensor) -> Tensor:
+    """Over the frames of each row that are there, bool (batch, frames): (batch, frames, dim) -> (batch, dim), in float32."""
+    return (states.float() * there[..., None]).sum(1) / there.sum(1).clamp(min=1)[:, None]

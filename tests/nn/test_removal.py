@@ -1,5 +1,6 @@
 """Tokens that are seen are taken out of whole sequences and put back where they were."""
 
+import pytest
 import torch
 
 from avtlm.nn.reconstructor import Reconstructor
@@ -39,10 +40,11 @@ def test_gradients_reach_what_was_seen_and_the_vector_in_place_of_the_rest() -> 
     assert empty.grad.item() == 6
 
 
-def test_a_reconstruction_does_not_depend_on_padding() -> None:
+@pytest.mark.parametrize("kernel", [0, 3])
+def test_a_reconstruction_does_not_depend_on_padding(kernel: int) -> None:
     torch.manual_seed(0)
     layers = EncoderConfig(8, 1, 2, 16, dropout=0.0, attention_dropout=0.0, layer_drop=0.0, position_kernel=0)
-    decoder = Reconstructor(6, layers, (3, 5)).eval()
+    decoder = Reconstructor(6, layers, (3, 5), kernel, 4).eval()
     seen = torch.tensor([[True, False, True, False]])
     kept = Kept.of(seen)
     x, places = torch.randn(1, 2, 6), torch.randn(1, 4, 8)
@@ -54,3 +56,16 @@ def test_a_reconstruction_does_not_depend_on_padding() -> None:
     assert [part.shape for part in alone] == [(1, 2, 3), (1, 2, 5)]
     for one, other in zip(alone, batched, strict=True):
         assert torch.allclose(one, other[:, :2], atol=1e-6)
+
+
+def test_a_convolution_tells_a_removed_token_of_those_beside_it_in_its_own_modality() -> None:
+    torch.manual_seed(0)
+    layers = EncoderConfig(8, 0, 2, 16, dropout=0.0, attention_dropout=0.0, layer_drop=0.0, position_kernel=0)
+    seen = torch.tensor([[True, False, False, True, True, False]])
+    kept, x = Kept.of(seen), torch.randn(1, 3, 6)
+    changed = x + torch.tensor([1.0, 0.0, 0.0])[:, None]  # the first token alone
+    for kernel, reached in ((0, []), (3, [1])):
+        decoder = Reconstructor(6, layers, (4, 4), kernel, 4).eval()
+        one, other = (torch.cat(decoder(given, kept, torch.zeros(1, 6, 8), (3, 3)), 1) for given in (x, changed))
+        differ = (one - other).abs().amax(-1)[0] > 1e-7
+        assert [place for place in range(1, 6) if differ[place]] == reached

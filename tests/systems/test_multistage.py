@@ -38,6 +38,7 @@ def model(**changes: Any) -> AudioVisualPretrain:
         "video_layers": 1,
         "joint_layers": 1,
         "decoder": layers(8, 1),
+        "decoder_kernel": 3,
         "contrast_dim": 8,
     }
     return AudioVisualPretrain(MultistageConfig(**settings | changes)).eval()
@@ -52,6 +53,19 @@ def batch(seconds: tuple[float, ...] = (1.2, 0.8, 1.0), seed: int = 0) -> Batch:
     for row, (sound, shown) in enumerate(zip(samples.tolist(), frames.tolist(), strict=True)):
         audio[row, sound:], video[row, shown:] = 0.0, 0
     return Batch(tuple(f"clip{row}" for row in range(len(seconds))), "audio_video", audio, samples, video, frames)
+
+
+def test_what_every_frame_of_a_clip_has_in_common_is_not_heard() -> None:
+    net, given = model(), batch()
+    before, lengths = net.encode(given)
+    removed = drawn(net, given).audio
+    some = net.listen(net.hear(given), removed)
+    with torch.no_grad():
+        net.frontend.project.bias += torch.linspace(-30, 30, 16)
+    after, _ = net.encode(given)
+    for row, length in enumerate(lengths.tolist()):
+        assert torch.allclose(after[row, :length], before[row, :length], atol=2e-4)
+    assert torch.allclose(net.listen(net.hear(given), removed), some, atol=2e-4)
 
 
 def drawn(net: AudioVisualPretrain, given: Batch) -> Removed:
