@@ -204,13 +204,13 @@ def _searches(case: Case, check: Check, model: SpeechUT, batch: Batch, single: b
         )
         model_of_text = _language_model(case) if language else None
 
-        def search(asked: BeamOptions) -> list[list[Hypothesis]]:
+        def search(asked: BeamOptions, text: MappedLanguageModel | None = model_of_text) -> list[list[Hypothesis]]:
             found: list[list[Hypothesis]] = []
             assert model.decoder is not None
             for (encoded, frames), log_probs in zip(read, heard, strict=True):
                 own = log_probs if asked.ctc_weight else None
                 longer = None if own is None else heard_frames(frames, encoded, own)
-                found += attention_beam(model.decoder, encoded, frames, asked, model_of_text, own, ctc_lengths=longer)
+                found += attention_beam(model.decoder, encoded, frames, asked, text, own, ctc_lengths=longer)
             return found
 
         _compare(check, f"gen.{name}", search(options))
@@ -229,9 +229,7 @@ def _compare(check: Check, name: str, found: Sequence[Sequence[Hypothesis]]) -> 
             check.forward(f"{key}.positional_scores", torch.tensor([*hypothesis.token_scores, hypothesis.components["end"]]))
 
 
-def _compare_opened(
-    check: Check, name: str, expected: Sequence[Sequence[Hypothesis]], found: Sequence[Sequence[Hypothesis]]
-) -> None:
+def _compare_opened(check: Check, name: str, expected: Sequence[Sequence[Hypothesis]], found: Sequence[Sequence[Hypothesis]]) -> None:
     """What a model folder gives: the same, but for mask symbols and blanks, which the official code may write and ours never does."""
     for row, (theirs, ours) in enumerate(zip(expected, found, strict=True)):
         for rank, (one, other) in enumerate(zip(theirs, ours, strict=True)):
