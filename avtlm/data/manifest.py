@@ -160,7 +160,7 @@ def read_manifest(path: str | Path) -> Manifest:
             _fail(path, number, "is not a JSON object")
         if not utterances and "id" not in row and "root" in row:
             if not isinstance(row["root"], str):
-                _fail(path, number, f"gives the root as {row['root']!r}; expected a folder name")
+                _fail(path, number, f"gives the root as {row['root']!r:.60}; expected a folder name")
             root = path.parent / row["root"]
             continue
         utterances.append(parse_utterance(row, path, number))
@@ -321,7 +321,7 @@ def parse_utterance(row: dict[str, Any], path: str | Path, number: int) -> Utter
             _fail(
                 path,
                 number,
-                f"has the unknown field '{key}'{f' (did you mean {near[0]!r}?)' if near else ''}; put further fields under 'extra'",
+                f"has the unknown field {key!r:.60}{f' (did you mean {near[0]!r}?)' if near else ''}; put further fields under 'extra'",
             )
         if key in _TEXT_FIELDS:
             right, expected = value is None or isinstance(value, str), "text"
@@ -342,7 +342,7 @@ def _manifest(root: Path, utterances: list[Utterance], path: Path, numbers: list
     seen: dict[str, int] = {}
     for utterance, number in zip(utterances, numbers):
         if utterance.id in seen:
-            _fail(path, number, f"repeats the id '{utterance.id}' of line {seen[utterance.id]}")
+            _fail(path, number, f"repeats the id {utterance.id!r:.60} of line {seen[utterance.id]}")
         seen[utterance.id] = number
     return Manifest(root, tuple(utterances), path, tuple(numbers))
 

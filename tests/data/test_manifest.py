@@ -86,6 +86,19 @@ def test_a_bad_line_is_named_with_its_number(tmp_path: Path, line: str, reason: 
     assert reason in str(caught.value)
 
 
+@pytest.mark.parametrize("head", ["", '{"root": "."}\n', '{"root": %s}\n' % (["x" * 5000])], ids=["no root", "root", "long root"])
+@pytest.mark.parametrize(
+    "row", [{"x" * 5000: 1}, {"a\nb": 1}, {"id": "y" * 5000}, {"id": ["z" * 5000]}], ids=["field", "lines", "id", "value"]
+)
+def test_what_a_damaged_line_holds_is_cut_to_a_sentence(tmp_path: Path, head: str, row: dict[str, object]) -> None:
+    path = tmp_path / "m.jsonl"
+    path.write_text(head.replace("'", '"') + 2 * (json.dumps(row) + "\n"))
+    with pytest.raises(ManifestError) as caught:
+        read_manifest(path)
+    assert len(str(caught.value).removeprefix(str(path))) < 200
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize("name", ["m.jsonl", "m.tsv"])
 def test_missing_empty_and_binary_files_are_named(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
