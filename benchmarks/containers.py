@@ -1,4 +1,4 @@
-"""Small clips in common containers, which `benchmarks.damaged_clips` and `benchmarks.fuzz` damage."""
+"""Small clips in common containers, which `benchmarks.damaged_clips` and, by `benchmarks.whole_files`, `benchmarks.fuzz` damage."""
 
 from dataclasses import dataclass
 from pathlib import Path
