@@ -8,24 +8,20 @@ clips with lips, and measured on unseen speakers by lips, sound and both. A step
 of lips and sound, so that it takes longer. Finished stages are kept, a stopped one goes on: give the same command again.
 """
 
-import argparse
-import dataclasses
 import functools
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
-from benchmarks.over_seeds import Seeds, cell, command, draw_rates, earlier_seeds, make_talking_heads, stages_over_seeds
+from benchmarks.over_seeds import OnTalkingHeads, cell, command, draw_rates
 from demos.parallel import Job, train_together
 from demos.quickstart import train_and_score
-from demos.stages import machine
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "vatlm"
 SCRATCH = "scratch"
@@ -61,50 +57,28 @@ PLANS = {
 }
 
 
-class Comparison:
-    """One run in one folder.
+class Comparison(OnTalkingHeads):
+    """One run in one folder."""
 
-    Args:
-        out: folder for everything that is made.
-        corpus: folder of the quickstart, whose corpus and lips are used; None makes them.
-        changes: to all trainings, as ``key=value``.
-        known: what some seeds came to by earlier results.
-    """
+    SHARED: ClassVar = {
+        "corpus": ("make_corpus", "draw and voice talking heads, cut their lips"),
+        "units": ("label", "one inventory of units for lips, sound and text"),
+    }
+    STAGES: ClassVar = {
+        "pretrain": ("pretrain", "with and without text and further sound"),
+        "finetune": ("finetune", "recognition of unseen speakers"),
+    }
+    AFRESH: ClassVar = {"units": ("units",)}
 
-    def __init__(
-        self,
-        out: Path,
-        plan: Plan,
-        console: Console,
-        changes: tuple[str, ...] = (),
-        corpus: Path | None = None,
-        known: Mapping[int, Any] | None = None,
-    ) -> None:
-        self.out, self.plan, self.console, self.changes = out, plan, console, changes
-        self.seeds = Seeds(out / "results", plan.seeds, known)
-        self.made = corpus or out
-        made = None if corpus is None else str(corpus)
-        self.stages = stages_over_seeds(out, self.seeds, plan, console, changes, ("pretrain", "finetune"), {"units": ("units",)}, made=made)
-        self.lips = self.made / "lips" / "manifest.jsonl"
-        self.audio_only = self.made / "corpus" / "audio_only" / "manifest.jsonl"
-        self.text_only = self.made / "corpus" / "text_only" / "manifest.jsonl"
+    @property
+    def audio_only(self) -> Path:
+        return self.made / "corpus" / "audio_only" / "manifest.jsonl"
 
-    def run(self) -> dict[str, Any]:
-        """All stages of the seeds that are left; returns the report."""
-        if not self.seeds.left:
-            return self.report()
-        stage = self.stages.run
-        stage("corpus", "draw and voice talking heads, cut their lips", self.make_corpus)
-        stage("units", "one inventory of units for lips, sound and text", self.label)
-        for seed in self.seeds.left:
-            stage(f"pretrain_{seed}", f"seed {seed}: with and without text and further sound", lambda seed=seed: self.pretrain(seed))
-            stage(f"finetune_{seed}", f"seed {seed}: recognition of unseen speakers", lambda seed=seed: self.finetune(seed))
-        return self.report()
+    @property
+    def text_only(self) -> Path:
+        return self.made / "corpus" / "text_only" / "manifest.jsonl"
 
     # Stages --------------------------------------------------------------------------------------------------------------------------
-
-    def make_corpus(self) -> None:
-        make_talking_heads(self.out, self.made, self.plan.corpus)
 
     def label(self) -> None:
         """Units of clips with lips, of sound alone by the same clusters, and of text by the phones that go with them."""
@@ -174,9 +148,7 @@ class Comparison:
                 given, noise = path.split("/")
                 row = [one[start][given][noise] for one in each]
                 results.setdefault(start, {}).setdefault(given, {})[noise] = {"mean": round(float(np.mean(row)), 3), "seeds": row}
-        seconds = self.stages.seconds | {"total": round(sum(self.stages.seconds.values()), 1)}
-        plan = dataclasses.asdict(self.plan) | {"changes": list(self.changes)}
-        return {"results": results, "plan": plan, "by_seed": each, "seconds": seconds, "machine": machine()}
+        return self.told(results=results)
 
 
 def _cells(report: Mapping[str, Any], start: str) -> list[Mapping[str, Any]]:
@@ -203,15 +175,9 @@ def draw(report: Mapping[str, Any], path: Path) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    def compare(options: argparse.Namespace, plan: Plan, console: Console) -> dict[str, Any]:
-        known = earlier_seeds(options.json, plan, options.changes)
-        return Comparison(options.out, plan, console, tuple(options.changes), options.corpus, known).run()
-
-    def further(parser: argparse.ArgumentParser) -> None:
-        use = "use corpus and lips of a finished quickstart in place of making them: runs/quickstart"
-        parser.add_argument("--corpus", type=Path, metavar="DIR", help=use)
-
-    return command("lips_and_text", __doc__.splitlines()[0], PLANS, compare, table, draw, arguments, further=further)
+    return command(
+        "lips_and_text", __doc__.splitlines()[0], PLANS, Comparison.compare, table, draw, arguments, further=Comparison.add_arguments
+    )
 
 
 if __name__ == "__main__":

@@ -8,23 +8,19 @@ of speech alone from few transcripts. All have the same network, data and seeds,
 measured are word errors of unseen speakers. Finished stages are kept, a stopped one goes on: give the same command again.
 """
 
-import argparse
-import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
-from benchmarks.over_seeds import Seeds, cell, command, draw_rates, earlier_seeds, make_talking_heads, stages_over_seeds
+from benchmarks.over_seeds import OnTalkingHeads, cell, command, draw_rates
 from benchmarks.toy_languages import LANGUAGES, add_translations
 from demos.parallel import Job, measure_together, train_together
-from demos.stages import machine
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "multistage" / "tiny"
 SCRATCH, NONE = "random", "none"
@@ -77,52 +73,25 @@ PLANS = {
 }
 
 
-class Grid:
-    """One run in one folder.
+class Grid(OnTalkingHeads):
+    """One run in one folder."""
 
-    Args:
-        out: folder for everything that is made.
-        corpus: folder of the quickstart, whose corpus and lips are used; None makes them.
-        changes: to all trainings, as ``key=value``.
-        known: what some seeds came to by earlier results.
-    """
+    SHARED: ClassVar = {
+        "corpus": ("make_corpus", "draw and voice talking heads, cut their lips"),
+        "translations": ("translate_corpus", "translate commands into toy languages"),
+    }
+    STAGES: ClassVar = {
+        "pretrain": ("pretrain", "sound alone, sound and lips"),
+        "translate": ("translate", "mid-training by translation"),
+        "finetune": ("finetune", "recognition"),
+        "evaluate": ("evaluate", "unseen speakers"),
+    }
 
-    def __init__(
-        self,
-        out: Path,
-        plan: Plan,
-        console: Console,
-        changes: tuple[str, ...] = (),
-        corpus: Path | None = None,
-        known: Mapping[int, Any] | None = None,
-    ) -> None:
-        self.out, self.plan, self.console, self.changes = out, plan, console, changes
-        self.seeds = Seeds(out / "results", plan.seeds, known)
-        self.made = corpus or out
-        made = None if corpus is None else str(corpus)
-        kinds = ("pretrain", "translate", "finetune", "evaluate")
-        self.stages = stages_over_seeds(out, self.seeds, plan, console, changes, kinds, {}, made=made)
-        self.lips = self.made / "lips" / "manifest.jsonl"
-        self.translations = out / "translations.jsonl"
-
-    def run(self) -> dict[str, Any]:
-        """All stages of the seeds that are left; returns the report."""
-        if not self.seeds.left:
-            return self.report()
-        stage = self.stages.run
-        stage("corpus", "draw and voice talking heads, cut their lips", self.make_corpus)
-        stage("translations", "translate commands into toy languages", self.translate_corpus)
-        for seed in self.seeds.left:
-            stage(f"pretrain_{seed}", f"seed {seed}: sound alone, sound and lips", lambda seed=seed: self.pretrain(seed))
-            stage(f"translate_{seed}", f"seed {seed}: mid-training by translation", lambda seed=seed: self.translate(seed))
-            stage(f"finetune_{seed}", f"seed {seed}: recognition", lambda seed=seed: self.finetune(seed))
-            stage(f"evaluate_{seed}", f"seed {seed}: unseen speakers", lambda seed=seed: self.evaluate(seed))
-        return self.report()
+    @property
+    def translations(self) -> Path:
+        return self.out / "translations.jsonl"
 
     # Stages --------------------------------------------------------------------------------------------------------------------------
-
-    def make_corpus(self) -> None:
-        make_talking_heads(self.out, self.made, self.plan.corpus)
 
     def translate_corpus(self) -> None:
         add_translations(self.made / "corpus" / "audio_only" / "manifest.jsonl", self.translations)
@@ -208,9 +177,7 @@ class Grid:
         for start, middles in results.items():
             for middle, row in middles.items():
                 row["baselines"] = baselines(results, start, middle)
-        seconds = self.stages.seconds | {"total": round(sum(self.stages.seconds.values()), 1)}
-        plan = dataclasses.asdict(self.plan) | {"changes": list(self.changes)}
-        return {"results": results, "plan": plan, "by_seed": each, "seconds": seconds, "machine": machine()}
+        return self.told(results=results)
 
 
 def _mean(seeds: list[float]) -> dict[str, Any]:
@@ -267,15 +234,9 @@ def draw(report: Mapping[str, Any], path: Path) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    def compare(options: argparse.Namespace, plan: Plan, console: Console) -> dict[str, Any]:
-        known = earlier_seeds(options.json, plan, options.changes)
-        return Grid(options.out, plan, console, tuple(options.changes), options.corpus, known).run()
-
-    def further(parser: argparse.ArgumentParser) -> None:
-        use = "use corpus and lips of a finished quickstart in place of making them: runs/quickstart"
-        parser.add_argument("--corpus", type=Path, metavar="DIR", help=use)
-
-    return command("multistage", __doc__.splitlines()[0], PLANS, compare, table, draw, arguments, width=140, further=further)
+    return command(
+        "multistage", __doc__.splitlines()[0], PLANS, Grid.compare, table, draw, arguments, width=140, further=Grid.add_arguments
+    )
 
 
 if __name__ == "__main__":

@@ -2,17 +2,19 @@
 
 import argparse
 import dataclasses
+import functools
 import json
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from rich.console import Console
 from rich.table import Table
 
 from avtlm.files import atomic_path
-from demos.stages import Stages, finish, restart_tuned, write_json
+from demos.stages import Stages, finish, machine, restart_tuned, write_json
 
 Report = Mapping[str, Any]
 
@@ -99,46 +101,107 @@ def earlier_seeds(path: Path | None, plan: Any, changes: Sequence[str]) -> dict[
     return dict(enumerate(found, 1)) if same else {}
 
 
-def stages_over_seeds(
-    out: Path,
-    seeds: Seeds,
-    plan: Any,
-    console: Console,
-    changes: Sequence[str],
-    kinds: Sequence[str],
-    once: Mapping[str, tuple[str, ...]],
-    **asked: Any,
-) -> Stages:
-    """Stages of a comparison: two that all seeds share, and some for each of them.
+class OverSeeds(ABC):
+    """A comparison in one folder: what its seeds share is made once, then each seed that is left goes through its stages.
+
+    A stage is kept once it is finished, as long as the plan and the changes are the same, but for ``seeds``: more of them leave what is
+    there. A subclass says which stages there are, and has a method for each, and `report`.
 
     Args:
-        seeds: those that have stages are the ones that are left.
-        plan: a dataclass; a finished stage is kept only while it says the same, but for ``seeds``: more of them leave what is there.
-        kinds: stages of each seed, ``pretrain`` for pretrain_1, whose folder of that name is made afresh when they start.
-        once: the same for shared stages, by the folders that each makes.
-        asked: what else has to be the same.
+        out: folder for everything that is made.
+        plan: a dataclass with ``seeds`` and ``corpus``, the size of that.
+        changes: to all trainings, as ``key=value``.
+        known: what some seeds came to by earlier results.
+        asked: what else has to be the same for a stage to be kept.
+
+    Attributes:
+        SHARED: stages that all seeds share, by the method that runs each, and what it does.
+        STAGES: those of every seed, which is their methods' argument: ``pretrain`` is pretrain_1, and its folder of that name is made
+            afresh when it starts.
+        AFRESH: folders that shared stages make afresh.
     """
-    afresh = {f"{kind}_{seed}": (f"{kind}_{seed}",) for kind in kinds for seed in seeds.left} | dict(once)
-    settings = {key: value for key, value in dataclasses.asdict(plan).items() if key != "seeds"} | {"changes": list(changes)} | asked
-    return Stages(out, console, 2 + len(kinds) * len(seeds.left), afresh, **json.loads(json.dumps(settings)))
+
+    SHARED: ClassVar[Mapping[str, tuple[str, str]]]
+    STAGES: ClassVar[Mapping[str, tuple[str, str]]]
+    AFRESH: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+
+    def __init__(
+        self, out: Path, plan: Any, console: Console, changes: Sequence[str] = (), known: Mapping[int, Any] | None = None, **asked: Any
+    ) -> None:
+        self.out, self.plan, self.changes = out, plan, tuple(changes)
+        self.seeds = Seeds(out / "results", plan.seeds, known)
+        afresh = {f"{kind}_{seed}": (f"{kind}_{seed}",) for kind in self.STAGES for seed in self.seeds.left} | dict(self.AFRESH)
+        settings = {key: value for key, value in dataclasses.asdict(plan).items() if key != "seeds"} | {"changes": list(changes)} | asked
+        total = len(self.SHARED) + len(self.STAGES) * len(self.seeds.left)
+        self.stages = Stages(out, console, total, afresh, **json.loads(json.dumps(settings)))
+
+    @classmethod
+    def compare(cls, options: argparse.Namespace, plan: Any, console: Console) -> Report:
+        """What a command asks for; see `command`."""
+        known = earlier_seeds(options.json, plan, options.changes)
+        return cls(options.out, plan, console, options.changes, known).run()
+
+    def run(self) -> dict[str, Any]:
+        """All stages of the seeds that are left; returns the report."""
+        for stage, (method, what) in self.SHARED.items() if self.seeds.left else ():
+            self.stages.run(stage, what, getattr(self, method))
+        for seed in self.seeds.left:
+            for stage, (method, what) in self.STAGES.items():
+                self.stages.run(f"{stage}_{seed}", f"seed {seed}: {what}", functools.partial(getattr(self, method), seed))
+        return self.report()
+
+    @abstractmethod
+    def report(self) -> dict[str, Any]:
+        """What all seeds came to."""
+
+    def told(self, **figures: Any) -> dict[str, Any]:
+        """A report of some figures: beside them the plan, what each seed came to, seconds of the stages, and the machine."""
+        seconds = self.stages.seconds | {"total": round(sum(self.stages.seconds.values()), 1)}
+        plan = dataclasses.asdict(self.plan) | {"changes": list(self.changes)}
+        return {**figures, "plan": plan, "by_seed": self.seeds.read(), "seconds": seconds, "machine": machine()}
 
 
-def make_talking_heads(out: Path, made: Path, size: str) -> None:
-    """A corpus of talking heads and their lips in ``out``; nothing where ``made`` is another folder, in which both are already.
+class OnTalkingHeads(OverSeeds):
+    """A comparison on the corpus of the quickstart: that of the run in the folder ``corpus``; without one, it is made."""
 
-    Raises:
-        ValueError: they are not.
-    """
-    if made != out:
-        lips = made / "lips" / "manifest.jsonl"
-        if not lips.exists():
-            raise ValueError(f"{lips}: there are no lips; run the quickstart first, or leave --corpus out.")
-        return
-    from preprocess.corpora.talking_heads import generate
-    from preprocess.lip_roi import run
+    def __init__(
+        self,
+        out: Path,
+        plan: Any,
+        console: Console,
+        changes: Sequence[str] = (),
+        known: Mapping[int, Any] | None = None,
+        corpus: Path | None = None,
+    ) -> None:
+        super().__init__(out, plan, console, changes, known, made=None if corpus is None else str(corpus))
+        self.made = corpus or out
+        self.lips = self.made / "lips" / "manifest.jsonl"
 
-    generate(out / "corpus", size=size)
-    run(out / "corpus" / "manifest.jsonl", out / "lips", format="npy")
+    @classmethod
+    def compare(cls, options: argparse.Namespace, plan: Any, console: Console) -> Report:
+        known = earlier_seeds(options.json, plan, options.changes)
+        return cls(options.out, plan, console, options.changes, known, options.corpus).run()
+
+    @staticmethod
+    def add_arguments(parser: argparse.ArgumentParser) -> None:
+        use = "use corpus and lips of a finished quickstart in place of making them: runs/quickstart"
+        parser.add_argument("--corpus", type=Path, metavar="DIR", help=use)
+
+    def make_corpus(self) -> None:
+        """Talking heads and their lips; nothing where they are made already.
+
+        Raises:
+            ValueError: there should be lips, and are none.
+        """
+        if self.made != self.out:
+            if not self.lips.exists():
+                raise ValueError(f"{self.lips}: there are no lips; run the quickstart first, or leave --corpus out.")
+            return
+        from preprocess.corpora.talking_heads import generate
+        from preprocess.lip_roi import run
+
+        generate(self.out / "corpus", size=self.plan.corpus)
+        run(self.out / "corpus" / "manifest.jsonl", self.out / "lips", format="npy")
 
 
 def command(

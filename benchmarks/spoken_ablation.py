@@ -8,21 +8,17 @@ for speaker identification, as in the paper, and measured on what was held out. 
 same command again.
 """
 
-import argparse
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
-from benchmarks.over_seeds import Seeds, cell, command, draw_rates, earlier_seeds, stages_over_seeds
+from benchmarks.over_seeds import OverSeeds, cell, command, draw_rates
 from demos.parallel import Job, measure_together, train_together
-from demos.stages import machine
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "speecht5"
 SCRATCH = "scratch"
@@ -92,37 +88,23 @@ PLANS = {
 }
 
 
-class Ablation:
-    """One run in one folder.
+class Ablation(OverSeeds):
+    """One run in one folder."""
 
-    Args:
-        out: folder for everything that is made.
-        changes: to all trainings, as ``key=value``.
-        known: what some seeds came to by earlier results.
-    """
+    SHARED: ClassVar = {
+        "corpus": ("make_corpus", "have sentences read aloud"),
+        "units": ("label", "cluster the sound into units"),
+    }
+    STAGES: ClassVar = {
+        "pretrain": ("pretrain", "pre-train, whole and in part"),
+        "finetune": ("finetune", "recognition, conversion, speakers"),
+        "evaluate": ("evaluate", "what was held out"),
+    }
+    AFRESH: ClassVar = {"units": ("units",)}
 
-    def __init__(
-        self, out: Path, plan: Plan, console: Console, changes: tuple[str, ...] = (), known: Mapping[int, Any] | None = None
-    ) -> None:
-        self.out, self.plan, self.console, self.changes = out, plan, console, changes
-        self.seeds = Seeds(out / "results", plan.seeds, known)
-        self.stages = stages_over_seeds(
-            out, self.seeds, plan, console, changes, ("pretrain", "finetune", "evaluate"), {"units": ("units",)}
-        )
-        self.corpus = out / "corpus"
-
-    def run(self) -> dict[str, Any]:
-        """All stages of the seeds that are left; returns the report."""
-        if not self.seeds.left:
-            return self.report()
-        stage = self.stages.run
-        stage("corpus", "have sentences read aloud", self.make_corpus)
-        stage("units", "cluster the sound into units", self.label)
-        for seed in self.seeds.left:
-            stage(f"pretrain_{seed}", f"seed {seed}: pre-train, whole and in part", lambda seed=seed: self.pretrain(seed))
-            stage(f"finetune_{seed}", f"seed {seed}: recognition, conversion, speakers", lambda seed=seed: self.finetune(seed))
-            stage(f"evaluate_{seed}", f"seed {seed}: what was held out", lambda seed=seed: self.evaluate(seed))
-        return self.report()
+    @property
+    def corpus(self) -> Path:
+        return self.out / "corpus"
 
     # Stages --------------------------------------------------------------------------------------------------------------------------
 
@@ -201,9 +183,7 @@ class Ablation:
         for start in (*VARIANTS, SCRATCH):
             rows = {task: [one[start][task] for one in each] for task in TASKS}
             results[start] = {task: {"mean": round(float(np.mean(row)), 3), "seeds": row} for task, row in rows.items()}
-        seconds = self.stages.seconds | {"total": round(sum(self.stages.seconds.values()), 1)}
-        plan = dataclasses.asdict(self.plan) | {"changes": list(self.changes)}
-        return {"results": results, "plan": plan, "by_seed": each, "seconds": seconds, "machine": machine()}
+        return self.told(results=results)
 
 
 def table(report: Mapping[str, Any]) -> Table:
@@ -226,11 +206,7 @@ def draw(report: Mapping[str, Any], path: Path) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    def compare(options: argparse.Namespace, plan: Plan, console: Console) -> dict[str, Any]:
-        known = earlier_seeds(options.json, plan, options.changes)
-        return Ablation(options.out, plan, console, tuple(options.changes), known).run()
-
-    return command("spoken_ablation", __doc__.splitlines()[0], PLANS, compare, table, draw, arguments)
+    return command("spoken_ablation", __doc__.splitlines()[0], PLANS, Ablation.compare, table, draw, arguments)
 
 
 if __name__ == "__main__":
