@@ -83,8 +83,8 @@ class Seeds:
         return [(self.known | fresh)[seed] for seed in range(1, self.count + 1)]
 
 
-def earlier_seeds(path: Path | None, plan: Any, changes: Sequence[str]) -> dict[int, Any]:
-    """What the seeds came to whose results are in a file already, by seed; none if there is no such file, or its plan is another.
+def earlier_results(path: Path | None, plan: Any, changes: Sequence[str]) -> Report:
+    """The report that is in a file already; an empty one if there is no such file, or its plan is another.
 
     Raises:
         ValueError: the file holds no results.
@@ -93,12 +93,13 @@ def earlier_seeds(path: Path | None, plan: Any, changes: Sequence[str]) -> dict[
         return {}
     try:
         report = json.loads(path.read_text())
-        asked, found = dict(report["plan"]), list(report.get("by_seed", []))
+        asked = dict(report["plan"])
+        found = {"by_seed": list(report.get("by_seed", [])), "seconds": dict(report.get("seconds", {})), "machine": report.get("machine")}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} holds no results of a comparison; move it away, or give another file.") from error
     wanted = json.loads(json.dumps(dataclasses.asdict(plan) | {"changes": list(changes)}))
     same = {key: value for key, value in asked.items() if key != "seeds"} == {key: value for key, value in wanted.items() if key != "seeds"}
-    return dict(enumerate(found, 1)) if same else {}
+    return found if same else {}
 
 
 class OverSeeds(ABC):
@@ -111,7 +112,7 @@ class OverSeeds(ABC):
         out: folder for everything that is made.
         plan: a dataclass with ``seeds`` and ``corpus``, the size of that.
         changes: to all trainings, as ``key=value``.
-        known: what some seeds came to by earlier results.
+        earlier: results whose seeds need not be run again, see `earlier_results`.
         asked: what else has to be the same for a stage to be kept.
 
     Attributes:
@@ -126,10 +127,10 @@ class OverSeeds(ABC):
     AFRESH: ClassVar[Mapping[str, tuple[str, ...]]] = {}
 
     def __init__(
-        self, out: Path, plan: Any, console: Console, changes: Sequence[str] = (), known: Mapping[int, Any] | None = None, **asked: Any
+        self, out: Path, plan: Any, console: Console, changes: Sequence[str] = (), earlier: Report | None = None, **asked: Any
     ) -> None:
-        self.out, self.plan, self.changes = out, plan, tuple(changes)
-        self.seeds = Seeds(out / "results", plan.seeds, known)
+        self.out, self.plan, self.changes, self.earlier = out, plan, tuple(changes), earlier or {}
+        self.seeds = Seeds(out / "results", plan.seeds, dict(enumerate(self.earlier.get("by_seed", []), 1)))
         afresh = {f"{kind}_{seed}": (f"{kind}_{seed}",) for kind in self.STAGES for seed in self.seeds.left} | dict(self.AFRESH)
         settings = {key: value for key, value in dataclasses.asdict(plan).items() if key != "seeds"} | {"changes": list(changes)} | asked
         total = len(self.SHARED) + len(self.STAGES) * len(self.seeds.left)
@@ -138,8 +139,8 @@ class OverSeeds(ABC):
     @classmethod
     def compare(cls, options: argparse.Namespace, plan: Any, console: Console) -> Report:
         """What a command asks for; see `command`."""
-        known = earlier_seeds(options.json, plan, options.changes)
-        return cls(options.out, plan, console, options.changes, known).run()
+        earlier = earlier_results(options.json, plan, options.changes)
+        return cls(options.out, plan, console, options.changes, earlier).run()
 
     def run(self) -> dict[str, Any]:
         """All stages of the seeds that are left; returns the report."""
@@ -155,10 +156,17 @@ class OverSeeds(ABC):
         """What all seeds came to."""
 
     def told(self, **figures: Any) -> dict[str, Any]:
-        """A report of some figures: beside them the plan, what each seed came to, seconds of the stages, and the machine."""
-        seconds = self.stages.seconds | {"total": round(sum(self.stages.seconds.values()), 1)}
+        """A report of some figures: beside them the plan, what each seed came to, seconds of the stages, and the machine.
+
+        Seconds of seeds that were not run again are those of their own run; where none was run, so is the machine.
+        """
         plan = dataclasses.asdict(self.plan) | {"changes": list(self.changes)}
-        return {**figures, "plan": plan, "by_seed": self.seeds.read(), "seconds": seconds, "machine": machine()}
+        taken = dict(self.earlier.get("seconds", {})) | self.stages.seconds
+        names = [*self.SHARED, *(f"{stage}_{seed}" for seed in range(1, self.plan.seeds + 1) for stage in self.STAGES)]
+        seconds = {name: taken[name] for name in names if name in taken}
+        seconds["total"] = round(sum(seconds.values()), 1)
+        ran = machine() if self.seeds.left else self.earlier.get("machine") or machine()
+        return {**figures, "plan": plan, "by_seed": self.seeds.read(), "seconds": seconds, "machine": ran}
 
 
 class OnTalkingHeads(OverSeeds):
@@ -170,17 +178,17 @@ class OnTalkingHeads(OverSeeds):
         plan: Any,
         console: Console,
         changes: Sequence[str] = (),
-        known: Mapping[int, Any] | None = None,
+        earlier: Report | None = None,
         corpus: Path | None = None,
     ) -> None:
-        super().__init__(out, plan, console, changes, known, made=None if corpus is None else str(corpus))
+        super().__init__(out, plan, console, changes, earlier, made=None if corpus is None else str(corpus))
         self.made = corpus or out
         self.lips = self.made / "lips" / "manifest.jsonl"
 
     @classmethod
     def compare(cls, options: argparse.Namespace, plan: Any, console: Console) -> Report:
-        known = earlier_seeds(options.json, plan, options.changes)
-        return cls(options.out, plan, console, options.changes, known, options.corpus).run()
+        earlier = earlier_results(options.json, plan, options.changes)
+        return cls(options.out, plan, console, options.changes, earlier, options.corpus).run()
 
     @staticmethod
     def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -225,7 +233,7 @@ def command(
         arguments: None for those of the process.
         width: of the table.
         further: adds arguments.
-        keeps_seeds: ``compare`` takes seeds from earlier results, see `earlier_seeds`.
+        keeps_seeds: ``compare`` takes seeds from earlier results, see `earlier_results`.
     """
     parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}", description=summary)
     further(parser)
