@@ -15,11 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
-from rich import box
 from rich.table import Table
 
-from benchmarks.over_seeds import OnTalkingHeads, cell, command, draw_rates
+from benchmarks.over_seeds import OnTalkingHeads, averaged, cell, command, draw_rates, empty_table
 from demos.parallel import Job, train_together
 from demos.quickstart import train_and_score
 
@@ -147,7 +145,7 @@ class Comparison(OnTalkingHeads):
             for path in MEASURES:
                 given, noise = path.split("/")
                 row = [one[start][given][noise] for one in each]
-                results.setdefault(start, {}).setdefault(given, {})[noise] = {"mean": round(float(np.mean(row)), 3), "seeds": row}
+                results.setdefault(start, {}).setdefault(given, {})[noise] = averaged(row)
         return self.told(results=results)
 
 
@@ -158,10 +156,7 @@ def _cells(report: Mapping[str, Any], start: str) -> list[Mapping[str, Any]]:
 def table(report: Mapping[str, Any]) -> Table:
     """A row for every start: means over seeds, with the lowest and the highest."""
     title = f"Word error rate in % by what is given: mean of {report['plan']['seeds']} seeds (lowest to highest)"
-    result = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
-    result.add_column("pre-training")
-    for measure in MEASURES.values():
-        result.add_column(measure, justify="right")
+    result = empty_table(title, ["pre-training"], MEASURES.values())
     for start, words in TITLES.items():
         result.add_row(words, *(cell(found, 1) for found in _cells(report, start)), end_section=start == "avhubert")
     return result

@@ -15,10 +15,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-from rich import box
 from rich.table import Table
 
-from benchmarks.over_seeds import OverSeeds, cell, command, draw_rates
+from benchmarks.over_seeds import OverSeeds, averaged, cell, command, draw_rates, empty_table
 from demos.parallel import Job, measure_together, train_together
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "mmspeech"
@@ -218,17 +217,13 @@ def rates(seeds: Sequence[tuple[Sequence[str], Sequence[str]]]) -> dict[str, Any
     errors, characters = counts[..., 0].sum(0), counts[..., 1].sum(0)  # (sentences,)
     interval = [round(100 * end, 2) for end in bootstrap_interval(errors, characters)]
     found = [round(100 * float(errors / characters), 2) for errors, characters in counts.sum(1)]
-    return {"mean": round(float(np.mean(found)), 3), "seeds": found, "interval_95": interval}
+    return averaged(found) | {"interval_95": interval}
 
 
 def table(report: Mapping[str, Any]) -> Table:
     """A row for every pre-training: means over seeds, with the lowest and the highest, and their intervals."""
     title = f"Mean of {report['plan']['seeds']} seeds (lowest to highest), and its 95 % interval over sentences"
-    result = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
-    result.add_column("pre-training")
-    for measure in TESTS.values():
-        result.add_column(measure, justify="right")
-        result.add_column("95 %", justify="right")
+    result = empty_table(title, ["pre-training"], [heading for measure in TESTS.values() for heading in (measure, "95 %")])
     for start, name in TITLES.items():
         cells = []
         for part in TESTS:

@@ -14,11 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
-from rich import box
 from rich.table import Table
 
-from benchmarks.over_seeds import OnTalkingHeads, cell, command, draw_rates
+from benchmarks.over_seeds import OnTalkingHeads, averaged, cell, command, draw_rates, empty_table
 from benchmarks.toy_languages import LANGUAGES, add_translations
 from demos.parallel import Job, measure_together, train_together
 
@@ -172,16 +170,12 @@ class Grid(OnTalkingHeads):
         for start in STARTS:
             for middle in MIDDLES:
                 kinds = each[0][start][middle]
-                row = {kind: _mean([one[start][middle][kind] for one in each]) for kind in kinds}
+                row = {kind: averaged([one[start][middle][kind] for one in each]) for kind in kinds}
                 results.setdefault(start, {})[middle] = row
         for start, middles in results.items():
             for middle, row in middles.items():
                 row["baselines"] = baselines(results, start, middle)
         return self.told(results=results)
-
-
-def _mean(seeds: list[float]) -> dict[str, Any]:
-    return {"mean": round(float(np.mean(seeds)), 3), "seeds": seeds}
 
 
 def baselines(results: Mapping[str, Any], start: str, middle: str) -> list[dict[str, Any]]:
@@ -206,11 +200,8 @@ def relative(baseline: float, rate: float) -> float | None:
 def table(report: Mapping[str, Any]) -> Table:
     """A row for every start and mid-training: means over seeds, with the lowest and the highest, and every baseline with its rate."""
     title = f"Mean of {report['plan']['seeds']} seeds (lowest to highest); beside baselines: relative reduction in %, and their rate"
-    result = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
-    result.add_column("pre-training")
-    result.add_column("mid-training")
-    for heading in ("WER, %", f"against {STARTS[SCRATCH]}, no mid-training", "against the same start, no mid-training"):
-        result.add_column(heading, justify="right")
+    figures = ("WER, %", f"against {STARTS[SCRATCH]}, no mid-training", "against the same start, no mid-training")
+    result = empty_table(title, ["pre-training", "mid-training"], figures)
     for start, name in STARTS.items():
         for middle, words in MIDDLES.items():
             row = report["results"][start][middle]

@@ -6,10 +6,12 @@ import functools
 import json
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -17,6 +19,21 @@ from avtlm.files import atomic_path
 from demos.stages import Stages, finish, machine, restart_tuned, write_json
 
 Report = Mapping[str, Any]
+
+
+def averaged(values: Sequence[float], digits: int = 3) -> dict[str, Any]:
+    """A figure of a report: the mean over the seeds, and that of each."""
+    return {"mean": round(float(np.mean(values)), digits), "seeds": [round(value, digits) for value in values]}
+
+
+def empty_table(title: str, words: Sequence[str], figures: Iterable[str]) -> Table:
+    """A table without rows, by the headings of its columns: those of words, then those of figures."""
+    result = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    for heading in words:
+        result.add_column(heading)
+    for heading in figures:
+        result.add_column(heading, justify="right")
+    return result
 
 
 def cell(found: Mapping[str, Any], digits: int = 2) -> str:

@@ -13,11 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
-from rich import box
 from rich.table import Table
 
-from benchmarks.over_seeds import OverSeeds, cell, command, draw_rates
+from benchmarks.over_seeds import OverSeeds, averaged, cell, command, draw_rates, empty_table
 from demos.parallel import Job, measure_together, train_together
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "speecht5"
@@ -179,20 +177,14 @@ class Ablation(OverSeeds):
     def report(self) -> dict[str, Any]:
         """Figures of every start and seed, and their means."""
         each = self.seeds.read()
-        results: dict[str, Any] = {}
-        for start in (*VARIANTS, SCRATCH):
-            rows = {task: [one[start][task] for one in each] for task in TASKS}
-            results[start] = {task: {"mean": round(float(np.mean(row)), 3), "seeds": row} for task, row in rows.items()}
+        results = {start: {task: averaged([one[start][task] for one in each]) for task in TASKS} for start in (*VARIANTS, SCRATCH)}
         return self.told(results=results)
 
 
 def table(report: Mapping[str, Any]) -> Table:
     """A row for every pre-training: means over seeds, with the lowest and the highest."""
-    title = f"Mean of {report['plan']['seeds']} seeds (lowest to highest)"
-    result = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
-    result.add_column("pre-training")
-    for *_, measure in TASKS.values():
-        result.add_column(measure, justify="right")
+    measures = [measure for *_, measure in TASKS.values()]
+    result = empty_table(f"Mean of {report['plan']['seeds']} seeds (lowest to highest)", ["pre-training"], measures)
     for start, title in TITLES.items():
         cells = [cell(report["results"][start][task]) for task in TASKS]
         result.add_row(title, *cells, end_section=start == "units")

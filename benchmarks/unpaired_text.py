@@ -14,11 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
-from rich import box
 from rich.table import Table
 
-from benchmarks.over_seeds import OverSeeds, cell, command, draw_rates
+from benchmarks.over_seeds import OverSeeds, averaged, cell, command, draw_rates, empty_table
 from demos.parallel import Job, measure_together, train_together
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
@@ -211,23 +209,17 @@ class Comparison(OverSeeds):
     def report(self) -> dict[str, Any]:
         """Figures of every system, start and seed, and their means."""
         each = self.seeds.read()
-        results: dict[str, Any] = {}
-        for system in SYSTEMS:
-            for start in STARTS:
-                rows = {task: [one[system][start][task] for one in each] for task in TASKS}
-                cells = {task: {"mean": round(float(np.mean(row)), 3), "seeds": row} for task, row in rows.items()}
-                results.setdefault(system, {})[start] = cells
+        results = {
+            system: {start: {task: averaged([one[system][start][task] for one in each]) for task in TASKS} for start in STARTS}
+            for system in SYSTEMS
+        }
         return self.told(results=results)
 
 
 def table(report: Mapping[str, Any]) -> Table:
     """A row for every system and start: means over seeds, with the lowest and the highest."""
-    title = f"Mean of {report['plan']['seeds']} seeds (lowest to highest)"
-    result = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
-    result.add_column("system")
-    result.add_column("pre-training")
-    for *_, measure in TASKS.values():
-        result.add_column(measure, justify="right")
+    measures = [measure for *_, measure in TASKS.values()]
+    result = empty_table(f"Mean of {report['plan']['seeds']} seeds (lowest to highest)", ["system", "pre-training"], measures)
     for system, name in NAMES.items():
         for start, words in STARTS.items():
             cells = [cell(report["results"][system][start][task]) for task in TASKS]
