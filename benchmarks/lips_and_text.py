@@ -17,7 +17,8 @@ from typing import Any, ClassVar
 
 from rich.table import Table
 
-from benchmarks.over_seeds import OnTalkingHeads, averaged, cell, command, draw_rates, empty_table
+from benchmarks.comparison_corpora import OnTalkingHeads
+from benchmarks.over_seeds import averaged, cell, command, draw_rates, empty_table
 from demos.parallel import Job, train_together
 from demos.quickstart import train_and_score
 
@@ -170,9 +171,7 @@ def draw(report: Mapping[str, Any], path: Path) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    return command(
-        "lips_and_text", __doc__.splitlines()[0], PLANS, Comparison.compare, table, draw, arguments, further=Comparison.add_arguments
-    )
+    return command("lips_and_text", __doc__.splitlines()[0], PLANS, Comparison, table, draw, arguments)
 
 
 if __name__ == "__main__":

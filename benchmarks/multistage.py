@@ -16,7 +16,8 @@ from typing import Any, ClassVar
 
 from rich.table import Table
 
-from benchmarks.over_seeds import OnTalkingHeads, averaged, cell, command, draw_rates, empty_table
+from benchmarks.comparison_corpora import OnTalkingHeads
+from benchmarks.over_seeds import averaged, cell, command, draw_rates, empty_table
 from benchmarks.toy_languages import LANGUAGES, add_translations
 from demos.parallel import Job, measure_together, train_together
 
@@ -225,9 +226,7 @@ def draw(report: Mapping[str, Any], path: Path) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    return command(
-        "multistage", __doc__.splitlines()[0], PLANS, Grid.compare, table, draw, arguments, width=140, further=Grid.add_arguments
-    )
+    return command("multistage", __doc__.splitlines()[0], PLANS, Grid, table, draw, arguments, width=140)
 
 
 if __name__ == "__main__":

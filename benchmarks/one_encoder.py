@@ -8,21 +8,17 @@ scratch, with the same data, steps and order. Every seed holds out another speak
 the recordings of every sound. Finished stages are kept, a stopped one goes on: give the same command again.
 """
 
-import argparse
-import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-import numpy as np
-from rich.console import Console
 from rich.table import Table
 
-from benchmarks.digits_and_sounds import Amounts, Corpus, gather
-from benchmarks.over_seeds import cell, command, draw_rates
-from demos.stages import Stages, machine, write_json
+from benchmarks.digits_and_sounds import Amounts, gather
+from benchmarks.over_seeds import OverSeeds, averaged, cell, command, draw_rates, empty_table
+from demos.stages import write_json
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "mt2kd"
 SOURCES = ("transcribed", "tagged", "named")
@@ -58,42 +54,21 @@ PLANS = {
 }
 
 
-class Comparison:
-    """One run in one folder.
+class Comparison(OverSeeds):
+    """One run in one folder."""
 
-    Args:
-        digits, noise: folders of recordings.
-        out: folder for everything that is made.
-        changes: settings of all trainings.
-    """
-
-    def __init__(self, digits: Path, noise: Path, out: Path, plan: Plan, console: Console, changes: Sequence[str] = ()) -> None:
-        self.digits, self.noise, self.out, self.plan, self.changes = digits, noise, out, plan, tuple(changes)
-        each = (1, len(TEACHERS), 1, 1, len(STARTS), 1)
-        names = [f"{kind}_{seed}" for seed in range(1, plan.seeds + 1) for kind in self._folders()]
-        asked = {key: value for key, value in dataclasses.asdict(plan).items() if key != "seeds"} | {"changes": list(changes)}
-        self.stages = Stages(out, console, plan.seeds * sum(each), {name: (name,) for name in names}, **asked)
-        self.corpora: dict[int, Corpus] = {}
-
-    @staticmethod
-    def _folders() -> list[str]:
-        return [*(f"teacher_{name}" for name in TEACHERS), "answers", "distilled", *(f"finetune_{start}" for start in STARTS)]
-
-    def run(self) -> dict[str, Any]:
-        """All stages; returns the report."""
-        stage = self.stages.run
-        for seed in range(1, self.plan.seeds + 1):
-            stage(f"corpus_{seed}", f"seed {seed}: join digits, divide sounds", lambda seed=seed: self.gather(seed))
-            for name in TEACHERS:
-                what = f"seed {seed}: train the teacher of {name}"
-                stage(f"teacher_{name}_{seed}", what, lambda name=name, seed=seed: self.train_teacher(name, seed))
-            stage(f"answers_{seed}", f"seed {seed}: ask the teachers", lambda seed=seed: self.teach(seed))
-            stage(f"distilled_{seed}", f"seed {seed}: distil", lambda seed=seed: self.distil(seed))
-            for start, title in STARTS.items():
-                what = f"seed {seed}: learn three tasks, {title}"
-                stage(f"finetune_{start}_{seed}", what, lambda start=start, seed=seed: self.finetune(start, seed))
-            stage(f"measure_{seed}", f"seed {seed}: measure what was held out", lambda seed=seed: self.measure(seed))
-        return self.report()
+    FOLDERS: ClassVar = {
+        "digits": ("recorded digits, 7_speaker_0.wav (FSDD)", True),
+        "noise": ("recorded sounds, dog_bark/1-110389-A.ogg (ESC-10)", True),
+    }
+    STAGES: ClassVar = {
+        "corpus": ("gather", "join digits, divide sounds"),
+        **{f"teacher_{name}": ("train_teacher", f"train the teacher of {name}", name) for name in TEACHERS},
+        "answers": ("teach", "ask the teachers"),
+        "distilled": ("distil", "distil"),
+        **{f"finetune_{start}": ("finetune", f"learn three tasks, {title}", start) for start, title in STARTS.items()},
+        "measure": ("measure", "measure what was held out"),
+    }
 
     # Stages --------------------------------------------------------------------------------------------------------------------------
 
@@ -102,7 +77,7 @@ class Comparison:
         return self.out / "corpus" / f"{name}_{seed}.jsonl"
 
     def gather(self, seed: int) -> None:
-        corpus = gather(self.digits, self.noise, self.out, self.plan.amounts, seed)
+        corpus = gather(self.folders["digits"], self.folders["noise"], self.out, self.plan.amounts, seed)
         write_json(self.out / "corpus" / f"about_{seed}.json", {"held_out": corpus.held_out})
 
     def _sources(self, seed: int, learned: Sequence[str] = SOURCES) -> list[str]:
@@ -155,14 +130,16 @@ class Comparison:
         self._train("tiny_finetune.yaml", f"finetune_{start}_{seed}", self.plan.finetune_steps, seed, settings)
 
     def measure(self, seed: int) -> None:
-        """The three figures of both students, and that of each teacher's own task."""
-        found: dict[str, dict[str, float]] = {
-            start: self._figures(self.out / f"finetune_{start}_{seed}" / "model", seed) for start in STARTS
-        }
-        found["teachers"] = {}
+        """The three figures of both students, and that of each teacher's own task; how many clips there were, and who was held out."""
+        from avtlm.data.manifest import read_manifest
+
+        figures = {start: self._figures(self.out / f"finetune_{start}_{seed}" / "model", seed) for start in STARTS}
+        figures["teachers"] = {}
         for name, measure in zip(TEACHERS, MEASURES, strict=True):
-            found["teachers"] |= self._figures(self.out / f"teacher_{name}_{seed}" / "model", seed, (measure,))
-        write_json(self.out / "figures" / f"{seed}.json", found)
+            figures["teachers"] |= self._figures(self.out / f"teacher_{name}_{seed}" / "model", seed, (measure,))
+        clips = {name: len(read_manifest(self.manifest(name, seed))) for name in ("digits", "sounds", "digit_tests", "sound_tests")}
+        about = json.loads((self.out / "corpus" / f"about_{seed}.json").read_text())
+        self.seeds.write(seed, {"figures": figures, "clips": clips} | about)
 
     def _figures(self, model: Path, seed: int, measures: Sequence[str] = tuple(MEASURES)) -> dict[str, float]:
         """In percent."""
@@ -183,37 +160,22 @@ class Comparison:
 
     def report(self) -> dict[str, Any]:
         """Means and single seeds of all starts and measures, and the differences that distillation makes."""
-        from avtlm.data.manifest import read_manifest
-
-        seeds = range(1, self.plan.seeds + 1)
-        each = {seed: json.loads((self.out / "figures" / f"{seed}.json").read_text()) for seed in seeds}
-        results = {start: {name: _over_seeds([each[seed][start][name] for seed in seeds]) for name in MEASURES} for start in TITLES}
-        gains = {name: _over_seeds([each[seed]["distilled"][name] - each[seed]["scratch"][name] for seed in seeds]) for name in MEASURES}
-        rows = {
-            name: [len(read_manifest(self.manifest(name, seed))) for seed in seeds]
-            for name in ("digits", "sounds", "digit_tests", "sound_tests")
-        }
-        held = [json.loads((self.out / "corpus" / f"about_{seed}.json").read_text())["held_out"] for seed in seeds]
-        return {
-            "results": results,
-            "distilled_minus_scratch": gains,
-            "clips": rows,
-            "held_out_speakers": held,
-            "plan": dataclasses.asdict(self.plan) | {"changes": list(self.changes)},
-            "seconds": self.stages.seconds,
-            "machine": machine(),
-        }
-
-
-def _over_seeds(values: Sequence[float]) -> dict[str, Any]:
-    return {"mean": round(float(np.mean(values)), 2), "seeds": [round(value, 2) for value in values]}
+        each = self.seeds.read()
+        figures = [one["figures"] for one in each]
+        return self.told(
+            results={start: {name: averaged([one[start][name] for one in figures], 2) for name in MEASURES} for start in TITLES},
+            distilled_minus_scratch={
+                name: averaged([one["distilled"][name] - one["scratch"][name] for one in figures], 2) for name in MEASURES
+            },
+            clips={name: [one["clips"][name] for one in each] for name in each[0]["clips"]},
+            held_out_speakers=[one["held_out"] for one in each],
+        )
 
 
 def table(report: Mapping[str, Any]) -> Table:
     """Means over the seeds, with the lowest and the highest."""
-    result = Table(title=f"One encoder for digits, sounds and speakers, {report['plan']['seeds']} seeds: mean (lowest-highest)")
-    for heading in ("student", *MEASURES.values()):
-        result.add_column(heading, justify="left" if heading == "student" else "right")
+    title = f"One encoder for digits, sounds and speakers, {report['plan']['seeds']} seeds: mean (lowest-highest)"
+    result = empty_table(title, ["student"], MEASURES.values())
     for start, title in TITLES.items():
         result.add_row(title, *(cell(report["results"][start][name], 1) for name in MEASURES))
     return result
@@ -225,16 +187,8 @@ def draw(report: Mapping[str, Any], path: Path) -> None:
     draw_rates(panels, list(TITLES.values()), [start == "distilled" for start in TITLES], path)
 
 
-def add_folders(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--digits", type=Path, required=True, metavar="DIR", help="recorded digits, 7_speaker_0.wav (FSDD)")
-    parser.add_argument("--noise", type=Path, required=True, metavar="DIR", help="recorded sounds, dog_bark/1-110389-A.ogg (ESC-10)")
-
-
 def main(arguments: list[str] | None = None) -> int:
-    def compare(options: argparse.Namespace, plan: Plan, console: Console) -> dict[str, Any]:
-        return Comparison(options.digits, options.noise, options.out, plan, console, options.changes).run()
-
-    return command("one_encoder", __doc__.splitlines()[0], PLANS, compare, table, draw, arguments, 110, add_folders, keeps_seeds=False)
+    return command("one_encoder", __doc__.splitlines()[0], PLANS, Comparison, table, draw, arguments)
 
 
 if __name__ == "__main__":

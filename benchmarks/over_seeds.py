@@ -130,42 +130,59 @@ class OverSeeds(ABC):
         plan: a dataclass with ``seeds`` and ``corpus``, the size of that.
         changes: to all trainings, as ``key=value``.
         earlier: results whose seeds need not be run again, see `earlier_results`.
-        asked: what else has to be the same for a stage to be kept.
+        folders: those of ``FOLDERS``, by their names. With another one no stage is kept.
 
     Attributes:
+        FOLDERS: options of the command that name folders which are there already: what for, and whether they have to be given.
         SHARED: stages that all seeds share, by the method that runs each, and what it does.
-        STAGES: those of every seed, which is their methods' argument: ``pretrain`` is pretrain_1, and its folder of that name is made
-            afresh when it starts.
+        STAGES: those of every seed, by a method, what it does, and the method's arguments before the last, which is the seed. ``pretrain``
+            is pretrain_1, and its folder of that name is made afresh when it starts.
         AFRESH: folders that shared stages make afresh.
     """
 
-    SHARED: ClassVar[Mapping[str, tuple[str, str]]]
-    STAGES: ClassVar[Mapping[str, tuple[str, str]]]
+    FOLDERS: ClassVar[Mapping[str, tuple[str, bool]]] = {}
+    SHARED: ClassVar[Mapping[str, tuple[str, str]]] = {}
+    STAGES: ClassVar[Mapping[str, tuple[str, ...]]]
     AFRESH: ClassVar[Mapping[str, tuple[str, ...]]] = {}
 
     def __init__(
-        self, out: Path, plan: Any, console: Console, changes: Sequence[str] = (), earlier: Report | None = None, **asked: Any
+        self,
+        out: Path,
+        plan: Any,
+        console: Console,
+        changes: Sequence[str] = (),
+        earlier: Report | None = None,
+        **folders: Path | None,
     ) -> None:
         self.out, self.plan, self.changes, self.earlier = out, plan, tuple(changes), earlier or {}
+        self.folders = {name: folder for name, folder in folders.items() if folder is not None}
         self.seeds = Seeds(out / "results", plan.seeds, dict(enumerate(self.earlier.get("by_seed", []), 1)))
         afresh = {f"{kind}_{seed}": (f"{kind}_{seed}",) for kind in self.STAGES for seed in self.seeds.left} | dict(self.AFRESH)
+        asked = {name: None if folder is None else str(folder) for name, folder in folders.items()}
         settings = {key: value for key, value in dataclasses.asdict(plan).items() if key != "seeds"} | {"changes": list(changes)} | asked
         total = len(self.SHARED) + len(self.STAGES) * len(self.seeds.left)
         self.stages = Stages(out, console, total, afresh, **json.loads(json.dumps(settings)))
 
     @classmethod
+    def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
+        """The options of ``FOLDERS``."""
+        for name, (what, required) in cls.FOLDERS.items():
+            parser.add_argument(f"--{name}", type=Path, required=required, metavar="DIR", help=what)
+
+    @classmethod
     def compare(cls, options: argparse.Namespace, plan: Any, console: Console) -> Report:
         """What a command asks for; see `command`."""
+        folders = {name: getattr(options, name) for name in cls.FOLDERS}
         earlier = earlier_results(options.json, plan, options.changes)
-        return cls(options.out, plan, console, options.changes, earlier).run()
+        return cls(options.out, plan, console, options.changes, earlier, **folders).run()
 
     def run(self) -> dict[str, Any]:
         """All stages of the seeds that are left; returns the report."""
         for stage, (method, what) in self.SHARED.items() if self.seeds.left else ():
             self.stages.run(stage, what, getattr(self, method))
         for seed in self.seeds.left:
-            for stage, (method, what) in self.STAGES.items():
-                self.stages.run(f"{stage}_{seed}", f"seed {seed}: {what}", functools.partial(getattr(self, method), seed))
+            for stage, (method, what, *given) in self.STAGES.items():
+                self.stages.run(f"{stage}_{seed}", f"seed {seed}: {what}", functools.partial(getattr(self, method), *given, seed))
         return self.report()
 
     @abstractmethod
@@ -186,76 +203,28 @@ class OverSeeds(ABC):
         return {**figures, "plan": plan, "by_seed": self.seeds.read(), "seconds": seconds, "machine": ran}
 
 
-class OnTalkingHeads(OverSeeds):
-    """A comparison on the corpus of the quickstart: that of the run in the folder ``corpus``; without one, it is made."""
-
-    def __init__(
-        self,
-        out: Path,
-        plan: Any,
-        console: Console,
-        changes: Sequence[str] = (),
-        earlier: Report | None = None,
-        corpus: Path | None = None,
-    ) -> None:
-        super().__init__(out, plan, console, changes, earlier, made=None if corpus is None else str(corpus))
-        self.made = corpus or out
-        self.lips = self.made / "lips" / "manifest.jsonl"
-
-    @classmethod
-    def compare(cls, options: argparse.Namespace, plan: Any, console: Console) -> Report:
-        earlier = earlier_results(options.json, plan, options.changes)
-        return cls(options.out, plan, console, options.changes, earlier, options.corpus).run()
-
-    @staticmethod
-    def add_arguments(parser: argparse.ArgumentParser) -> None:
-        use = "use corpus and lips of a finished quickstart in place of making them: runs/quickstart"
-        parser.add_argument("--corpus", type=Path, metavar="DIR", help=use)
-
-    def make_corpus(self) -> None:
-        """Talking heads and their lips; nothing where they are made already.
-
-        Raises:
-            ValueError: there should be lips, and are none.
-        """
-        if self.made != self.out:
-            if not self.lips.exists():
-                raise ValueError(f"{self.lips}: there are no lips; run the quickstart first, or leave --corpus out.")
-            return
-        from preprocess.corpora.talking_heads import generate
-        from preprocess.lip_roi import run
-
-        generate(self.out / "corpus", size=self.plan.corpus)
-        run(self.out / "corpus" / "manifest.jsonl", self.out / "lips", format="npy")
-
-
 def command(
     name: str,
     summary: str,
     plans: Mapping[str, Any],
-    compare: Callable[[argparse.Namespace, Any, Console], Report],
+    comparison: type[OverSeeds],
     table: Callable[[Report], Table],
     draw: Callable[[Report, Path], None],
     arguments: Sequence[str] | None,
     width: int = 110,
-    further: Callable[[argparse.ArgumentParser], None] = lambda parser: None,
-    keeps_seeds: bool = True,
 ) -> int:
     """Read the arguments, compare, print the table, write what is asked for; returns the exit code.
 
     Args:
         name: of the module under benchmarks, and of its folder under runs.
         plans: dataclasses with ``seeds``, by their sizes; the size ``small`` is the usual one.
-        compare: given the arguments, the plan and where to tell of progress, the report.
         arguments: None for those of the process.
         width: of the table.
-        further: adds arguments.
-        keeps_seeds: ``compare`` takes seeds from earlier results, see `earlier_results`.
     """
     parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}", description=summary)
-    further(parser)
+    comparison.add_arguments(parser)
     parser.add_argument("--out", type=Path, default=f"runs/{name}", metavar="DIR", help="folder for everything that is made")
-    about = "write the results to this file" + ("; seeds that it holds by the same plan are not run again" if keeps_seeds else "")
+    about = "write the results to this file; seeds that it holds by the same plan are not run again"
     parser.add_argument("--json", type=Path, metavar="FILE", help=about)
     parser.add_argument("--plot", type=Path, metavar="PNG", help="draw them (default: comparison.png in the folder of the run)")
     parser.add_argument("--size", choices=list(plans), default="small", help="smoke: minutes, to see that all works (default: small)")
@@ -267,7 +236,7 @@ def command(
     plan = dataclasses.replace(plan, seeds=options.seeds or plan.seeds)
 
     def work() -> None:
-        report = compare(options, plan, Console(stderr=True))
+        report = comparison.compare(options, plan, Console(stderr=True))
         Console(width=width).print(table(report))
         if options.json is not None:
             write_json(options.json, {**report, "command": repeatable(name, options, plan.seeds)})

@@ -8,23 +8,19 @@ then is fine-tuned with CTC on a small labelled part; a network from scratch is 
 the digits, in pre-training and clustering as well. Finished stages are kept, a stopped one goes on: give the same command again.
 """
 
-import argparse
-import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
 from avtlm.evaluation.wer import character_errors, word_errors
 from avtlm.files import atomic_path
 from benchmarks.labelled_speech import Speech, Voices, gather, hours, write_lexicon
-from benchmarks.over_seeds import cell, command
-from demos.stages import Stages, machine, write_json
+from benchmarks.over_seeds import OverSeeds, averaged, cell, command, empty_table
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "mt4ssl"
 # What each start learns from; the names are those of the published systems whose targets these are.
@@ -62,42 +58,18 @@ PLANS = {
 }
 
 
-class Comparison:
-    """One run in one folder.
+class Comparison(OverSeeds):
+    """One run in one folder."""
 
-    Args:
-        speech: folder of recordings.
-        out: folder for everything that is made.
-    """
-
-    def __init__(self, speech: Path, out: Path, plan: Plan, console: Console, changes: tuple[str, ...] = ()) -> None:
-        self.recordings, self.out, self.plan, self.console, self.changes = speech, out, plan, console, changes
-        stages = 1 + plan.seeds * (1 + len(PRETRAINED) + 2 * len(STARTS))
-        afresh = {name: (name,) for seed in range(1, plan.seeds + 1) for name in self._folders(seed)}
-        # More seeds leave what is there as it is.
-        asked = {key: value for key, value in dataclasses.asdict(plan).items() if key != "seeds"} | {"changes": list(changes)}
-        self.stages = Stages(out, console, stages, afresh | {"speech": ("speech",)}, **asked)
-
-    def _folders(self, seed: int) -> list[str]:
-        return [f"{kind}_{seed}" for kind in ("units", *(f"pretrain_{s}" for s in PRETRAINED), *(f"finetune_{s}" for s in STARTS))]
-
-    def run(self) -> dict[str, Any]:
-        """All stages; returns the report."""
-        stage = self.stages.run
-        stage("speech", "join digits, cut recordings, voice commands", self.gather)
-        for seed in range(1, self.plan.seeds + 1):
-            stage(f"units_{seed}", f"seed {seed}: hold a speaker out, cluster MFCC of the rest", lambda seed=seed: self.divide(seed))
-            for start in PRETRAINED:
-                what = f"seed {seed}: pre-train, {TITLES[start]}"
-                stage(f"pretrain_{start}_{seed}", what, lambda start=start, seed=seed: self.pretrain(start, seed))
-            for start in STARTS:
-                what = f"seed {seed}: fine-tune, {TITLES[start]}"
-                stage(f"finetune_{start}_{seed}", what, lambda start=start, seed=seed: self.finetune(start, seed))
-        for seed in range(1, self.plan.seeds + 1):
-            for start in STARTS:
-                what = f"seed {seed}: transcribe what was held out"
-                stage(f"evaluate_{start}_{seed}", what, lambda start=start, seed=seed: self.evaluate(start, seed))
-        return self.report()
+    FOLDERS: ClassVar = {"speech": ("folder of recordings: digits and other speech", True)}
+    SHARED: ClassVar = {"speech": ("gather", "join digits, cut recordings, voice commands")}
+    STAGES: ClassVar = {
+        "units": ("divide", "hold a speaker out, cluster MFCC of the rest"),
+        **{f"pretrain_{start}": ("pretrain", f"pre-train, {TITLES[start]}", start) for start in PRETRAINED},
+        **{f"finetune_{start}": ("finetune", f"fine-tune, {TITLES[start]}", start) for start in STARTS},
+        "evaluate": ("evaluate", "transcribe what was held out"),
+    }
+    AFRESH: ClassVar = {"speech": ("speech",)}
 
     # Stages --------------------------------------------------------------------------------------------------------------------------
 
@@ -106,7 +78,7 @@ class Comparison:
         return self.out / "speech"
 
     def gather(self) -> None:
-        gather(self.recordings, self.folder, self.plan.voices, seed=1)
+        gather(self.folders["speech"], self.folder, self.plan.voices, seed=1)
 
     def held_out(self, speech: Speech, seed: int) -> str:
         """The speaker of digits that a seed never hears."""
@@ -161,14 +133,34 @@ class Comparison:
         ]
         train(CONFIGS / "comparison_finetune.yaml", overrides)
 
-    def evaluate(self, start: str, seed: int) -> None:
-        """Texts of both tests: reference, best path, and best words of the lexicon."""
+    def evaluate(self, seed: int) -> None:
+        """Texts of both tests by all starts, what was learned from, and how the trainings went."""
+        from avtlm.data.manifest import read_manifest
+
+        speech = Speech.load(self.folder)
+        labelled = read_manifest(self.folder / f"labelled_{seed}.jsonl").utterances
+        lexicon = self.folder / f"lexicon_{seed}.txt"
+        write_lexicon(lexicon, [row.transcript or "" for row in labelled])
+        found = {
+            "held_out": self.held_out(speech, seed),
+            "hours": {
+                "real": round(hours([*speech.digits, *speech.recordings]), 3),
+                "synthetic": round(hours(speech.commands), 3),
+                "labelled": round(hours(labelled), 4),
+            },
+            "labelled_utterances": len(labelled),
+            "texts": {start: self._texts(start, lexicon, seed) for start in STARTS},
+            "ctc_loss": {start: self._losses(f"finetune_{start}_{seed}", "ctc_loss") for start in STARTS},
+            "pretraining": {start: self._last(f"pretrain_{start}_{seed}") for start in PRETRAINED},
+        }
+        self.seeds.write(seed, found)
+
+    def _texts(self, start: str, lexicon: Path, seed: int) -> dict[str, list[list[str]]]:
+        """Of every utterance of both tests: reference, best path, and best words of the lexicon."""
         from avtlm.data.manifest import read_manifest
         from avtlm.evaluation.evaluate import evaluate
 
-        model = self.out / f"finetune_{start}_{seed}" / "model"
-        lexicon, found = self.folder / f"lexicon_{seed}.txt", {}
-        write_lexicon(lexicon, [row.transcript or "" for row in self._labelled(seed)])
+        model, found = self.out / f"finetune_{start}_{seed}" / "model", {}
         for test in TESTS:
             manifest = self.folder / f"{test}_{seed}.jsonl"
             known = [*KNOWN_WORDS, f"lexicon={lexicon.resolve()}"]
@@ -176,65 +168,63 @@ class Comparison:
                 evaluate(manifest, model, ("a",), decoding=changes).conditions[0].texts for changes in (["method=ctc_greedy"], known)
             )
             found[test] = [[row.transcript or "", greedy[row.id], words[row.id]] for row in read_manifest(manifest)]
-        write_json(self.out / "texts" / f"{start}_{seed}.json", found)
+        return found
+
+    def _journal(self, run: str) -> list[dict[str, float]]:
+        return [json.loads(line) for line in (self.out / run / "log.jsonl").read_text().splitlines()]
+
+    def _losses(self, run: str, name: str) -> dict[str, list[float]]:
+        """A curve of the log."""
+        lines = [line for line in self._journal(run) if name in line]
+        return {"step": [line["step"] for line in lines], name: [line[name] for line in lines]}
+
+    def _last(self, run: str) -> dict[str, float]:
+        """What the log says of the losses in the end."""
+        names = ("masked_loss", "masked_accuracy", "regression_loss", "classification_loss", "target_spread", "prediction_spread")
+        return {key: round(value, 4) for key, value in self._journal(run)[-1].items() if key.rpartition("/")[2] in names}
 
     # Report --------------------------------------------------------------------------------------------------------------------------
 
     def report(self) -> dict[str, Any]:
         """Rates of every start and seed, their means, and differences to MT4SSL with intervals."""
-        speech, seeds = Speech.load(self.folder), range(1, self.plan.seeds + 1)
-        errors = {
-            (start, seed): count(json.loads((self.out / "texts" / f"{start}_{seed}.json").read_text()))
-            for start in STARTS
-            for seed in seeds
-        }
-        results: dict[str, Any] = {}
-        for test in TESTS:
-            results[test] = {}
+        each = self.seeds.read()
+        errors = {start: [count(one["texts"][start]) for one in each] for start in STARTS}
+        results: dict[str, Any] = {test: {start: rates([one[test] for one in errors[start]]) for start in STARTS} for test in TESTS}
+        place = list(MEASURES).index("wer_lexicon")
+        for test, rows in results.items():
             for start in STARTS:
-                each = [errors[start, seed][test] for seed in seeds]
-                rates = {name: [round(percent(one[:, place]), 2) for one in each] for place, name in enumerate(MEASURES)}
-                results[test][start] = {name: {"mean": round(float(np.mean(row)), 2), "seeds": row} for name, row in rates.items()}
                 if start != "mt4ssl":
-                    both = [errors["mt4ssl", seed][test] for seed in seeds]
-                    place = list(MEASURES).index("wer_lexicon")
-                    results[test][start]["minus_mt4ssl"] = difference([one[:, place] for one in each], [one[:, place] for one in both])
-        return {
-            "results": results,
-            "held_out_speakers": [self.held_out(speech, seed) for seed in seeds],
-            "hours": {
-                "real": round(hours([*speech.digits, *speech.recordings]), 3),
-                "synthetic": round(hours(speech.commands), 3),
-                "labelled": [round(hours(self._labelled(seed)), 4) for seed in seeds],
-            },
-            "labelled_utterances": [len(self._labelled(seed)) for seed in seeds],
-            "tested_words": {test: [int(errors["mt4ssl", seed][test][:, 1, 1].sum()) for seed in seeds] for test in TESTS},
-            "ctc_loss": {start: self._losses(f"finetune_{start}", "ctc_loss") for start in STARTS},
-            "pretraining": {start: self._last(f"pretrain_{start}") for start in PRETRAINED},
-            "plan": dataclasses.asdict(self.plan) | {"changes": list(self.changes)},
-            "seconds": {"total": round(sum(self.stages.seconds.values()), 1)},
-            "machine": machine(),
-        }
+                    sides = ([one[test][:, place] for one in errors[side]] for side in (start, "mt4ssl"))
+                    rows[start]["minus_mt4ssl"] = difference(*sides)
+        first = each[0]["hours"]
+        return self.told(
+            results=results,
+            held_out_speakers=[one["held_out"] for one in each],
+            hours={"real": first["real"], "synthetic": first["synthetic"], "labelled": [one["hours"]["labelled"] for one in each]},
+            labelled_utterances=[one["labelled_utterances"] for one in each],
+            tested_words={test: [int(one[test][:, 1, 1].sum()) for one in errors["mt4ssl"]] for test in TESTS},
+            ctc_loss={start: mean_curve([one["ctc_loss"][start] for one in each], "ctc_loss") for start in STARTS},
+            pretraining={start: [one["pretraining"][start] for one in each] for start in PRETRAINED},
+        )
 
-    def _labelled(self, seed: int) -> Any:
-        from avtlm.data.manifest import read_manifest
 
-        return read_manifest(self.folder / f"labelled_{seed}.jsonl").utterances
+def rates(errors: Sequence[np.ndarray]) -> dict[str, Any]:
+    """Error rates in percent by each measure.
 
-    def _journal(self, run: str, seed: int) -> list[dict[str, float]]:
-        return [json.loads(line) for line in (self.out / f"{run}_{seed}" / "log.jsonl").read_text().splitlines()]
+    Args:
+        errors: those of every seed, as `count` gives them.
+    """
+    return {name: averaged([round(percent(one[:, place]), 2) for one in errors], 2) for place, name in enumerate(MEASURES)}
 
-    def _losses(self, run: str, name: str) -> dict[str, list[float]]:
-        """A curve of the log, mean over the seeds."""
-        journals = [[line for line in self._journal(run, seed) if name in line] for seed in range(1, self.plan.seeds + 1)]
-        means = [round(float(np.mean([line[name] for line in lines])), 4) for lines in zip(*journals, strict=True)]
-        return {"step": [line["step"] for line in journals[0]], "mean": means}
 
-    def _last(self, run: str) -> list[dict[str, float]]:
-        """What the log says of the losses in the end, for every seed."""
-        names = ("masked_loss", "masked_accuracy", "regression_loss", "classification_loss", "target_spread", "prediction_spread")
-        last = [self._journal(run, seed)[-1] for seed in range(1, self.plan.seeds + 1)]
-        return [{key: round(value, 4) for key, value in line.items() if key.rpartition("/")[2] in names} for line in last]
+def mean_curve(curves: Sequence[Mapping[str, list[float]]], name: str) -> dict[str, list[float]]:
+    """A curve of the log, mean over the seeds.
+
+    Args:
+        curves: of every seed ``step``, the same for all, and the values under ``name``.
+    """
+    values = zip(*(curve[name] for curve in curves), strict=True)
+    return {"step": curves[0]["step"], "mean": [round(float(np.mean(column)), 4) for column in values]}
 
 
 def count(texts: Mapping[str, list[list[str]]]) -> dict[str, np.ndarray]:
@@ -267,9 +257,8 @@ def difference(one: list[np.ndarray], other: list[np.ndarray]) -> dict[str, Any]
 
 def table(report: Mapping[str, Any]) -> Table:
     """A row for every start and test: means over seeds with lowest and highest, and how much worse than MT4SSL."""
-    result = Table(title=f"Held-out error rates in %, mean of {report['plan']['seeds']} seeds (lowest to highest)", title_justify="left")
-    for heading in ("test", "pre-training", *MEASURES.values(), "minus MT4SSL (95 %)"):
-        result.add_column(heading, justify="left" if heading in ("test", "pre-training") else "right", overflow="fold")
+    title = f"Held-out error rates in %, mean of {report['plan']['seeds']} seeds (lowest to highest)"
+    result = empty_table(title, ["test", "pre-training"], [*MEASURES.values(), "minus MT4SSL (95 %)"])
     for test, title in TESTS.items():
         for start in STARTS:
             row = report["results"][test][start]
@@ -313,15 +302,8 @@ def draw(report: Mapping[str, Any], path: Path) -> None:
         figure.savefig(temporary, format="png", metadata={"Software": None})
 
 
-def add_speech(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--speech", type=Path, required=True, metavar="DIR", help="folder of recordings: digits and other speech")
-
-
 def main(arguments: list[str] | None = None) -> int:
-    def compare(options: argparse.Namespace, plan: Plan, console: Console) -> dict[str, Any]:
-        return Comparison(options.speech, options.out, plan, console, tuple(options.changes)).run()
-
-    return command("self_supervised", __doc__.splitlines()[0], PLANS, compare, table, draw, arguments, 150, add_speech, keeps_seeds=False)
+    return command("self_supervised", __doc__.splitlines()[0], PLANS, Comparison, table, draw, arguments, width=150)
 
 
 if __name__ == "__main__":

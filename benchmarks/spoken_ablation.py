@@ -198,7 +198,7 @@ def draw(report: Mapping[str, Any], path: Path) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    return command("spoken_ablation", __doc__.splitlines()[0], PLANS, Ablation.compare, table, draw, arguments)
+    return command("spoken_ablation", __doc__.splitlines()[0], PLANS, Ablation, table, draw, arguments)
 
 
 if __name__ == "__main__":

@@ -235,7 +235,7 @@ def draw(report: Mapping[str, Any], path: Path) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    return command("unpaired_text", __doc__.splitlines()[0], PLANS, Comparison.compare, table, draw, arguments)
+    return command("unpaired_text", __doc__.splitlines()[0], PLANS, Comparison, table, draw, arguments)
 
 
 if __name__ == "__main__":

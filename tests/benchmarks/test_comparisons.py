@@ -5,7 +5,8 @@ from types import ModuleType
 
 import pytest
 
-from benchmarks import lips_and_text, mandarin, spoken_ablation, unpaired_text
+from benchmarks import lips_and_text, mandarin, multistage, one_encoder, self_supervised, spoken_ablation, unpaired_text
+from benchmarks.over_seeds import OverSeeds
 
 
 @pytest.mark.usefixtures("in_this_process")
@@ -14,14 +15,17 @@ from benchmarks import lips_and_text, mandarin, spoken_ablation, unpaired_text
     [
         (lips_and_text, lips_and_text.Comparison, ("make_corpus", "label")),
         (mandarin, mandarin.Ablation, ("make_corpus", "label")),
+        (multistage, multistage.Grid, ("make_corpus", "translate_corpus")),
+        (one_encoder, one_encoder.Comparison, ("gather",)),
+        (self_supervised, self_supervised.Comparison, ("gather", "divide")),
         (spoken_ablation, spoken_ablation.Ablation, ("make_corpus", "label")),
         (unpaired_text, unpaired_text.Comparison, ("make_corpus", "label", "generator", "label_text")),
     ],
-    ids=["lips_and_text", "mandarin", "spoken_ablation", "unpaired_text"],
+    ids=["lips_and_text", "mandarin", "multistage", "one_encoder", "self_supervised", "spoken_ablation", "unpaired_text"],
 )
 def test_a_wrong_change_is_said_in_one_sentence(
     module: ModuleType,
-    comparison: type,
+    comparison: type[OverSeeds],
     preparation: tuple[str, ...],
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -29,5 +33,6 @@ def test_a_wrong_change_is_said_in_one_sentence(
 ) -> None:
     for stage in preparation:
         monkeypatch.setattr(comparison, stage, lambda self, *seed: None)
-    assert module.main(["--out", str(tmp_path), "--size", "smoke", "stepz=3"]) == 1
+    folders = [word for name, (_, required) in comparison.FOLDERS.items() if required for word in (f"--{name}", "none")]
+    assert module.main([*folders, "--out", str(tmp_path), "--size", "smoke", "stepz=3"]) == 1
     assert "key 'stepz' is not known" in capsys.readouterr().err

@@ -109,4 +109,7 @@ def test_the_smallest_comparison_runs_and_is_kept(
     assert main([*asked, *small]) == 0
     assert "done before" in capsys.readouterr().err
     assert "from scratch" in before.out
+    assert main([*asked, "--out", str(tmp_path / "none"), "--json", str(tmp_path / "found.json"), *small]) == 0
+    assert "seed 1" not in capsys.readouterr().err
+    assert json.loads((tmp_path / "found.json").read_text()) == found
     assert PLANS["small"].seeds == 3

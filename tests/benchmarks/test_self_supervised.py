@@ -44,8 +44,14 @@ def test_the_whole_path_from_recordings_to_a_table(tmp_path: Path, capsys: pytes
             assert f'"{held_out}"' not in (out / "speech" / f"{name}_{seed}.jsonl").read_text()
         assert f'"{held_out}"' in (out / "speech" / f"digits_{seed}.jsonl").read_text()
 
-    # What is finished stays; what is missing is made again.
-    shutil.rmtree(out / "texts")
+    # Seeds of the results are not run again, whatever has become of their folder.
+    assert main([str(tmp_path / "elsewhere") if word == str(out) else word for word in command]) == 0
+    assert not (tmp_path / "elsewhere" / "stages").exists()
+    assert json.loads(results.read_text()) == report
+
+    # Without these results, what is finished stays; what is missing is made again.
+    results.unlink()
+    shutil.rmtree(out / "results")
     for stage in (out / "stages").glob("evaluate_*"):
         stage.unlink()
     before = {path: path.stat().st_mtime_ns for path in out.glob("*/model/weights.safetensors")}
