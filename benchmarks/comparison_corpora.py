@@ -1,4 +1,4 @@
-"""Synthetic corpora that several comparisons over seeds learn from."""
+"""Synthetic corpora that several comparisons over seeds learn from: talking heads, and sentences that are read aloud."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -43,3 +43,38 @@ class OnTalkingHeads(OverSeeds):
 
         generate(self.out / "corpus", size=self.plan.corpus)
         run(self.out / "corpus" / "manifest.jsonl", self.out / "lips", format="npy")
+
+
+class OnReadAloud(OverSeeds):
+    """A comparison on a corpus that is read aloud, with units of the speech that has no transcripts in the folder ``units``.
+
+    Attributes:
+        UNLABELLED: the part of the corpus with that speech.
+    """
+
+    UNLABELLED: ClassVar = "unpaired"
+    SHARED: ClassVar = {
+        "corpus": ("make_corpus", "have sentences read aloud"),
+        "units": ("label", "cluster the sound into units"),
+    }
+    AFRESH: ClassVar = {"units": ("units",)}
+
+    @property
+    def corpus(self) -> Path:
+        return self.out / "corpus"
+
+    def part(self, name: str) -> Path:
+        """The manifest of a part of the corpus."""
+        return self.corpus / name / "manifest.jsonl"
+
+    def make_corpus(self) -> None:
+        from preprocess.corpora.read_aloud import generate
+
+        generate(self.corpus, self.plan.corpus)
+
+    def label(self) -> None:
+        from avtlm.units.discovery import units
+        from avtlm.units.kmeans import KMeansConfig
+
+        config = KMeansConfig(clusters=self.plan.clusters, restarts=3, seed=1)
+        units(self.part(self.UNLABELLED), self.out / "units", config=config, modality="a", mfcc_rate=50.0, fraction=0.5)

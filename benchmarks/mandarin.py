@@ -17,7 +17,8 @@ from typing import Any, ClassVar
 import numpy as np
 from rich.table import Table
 
-from benchmarks.over_seeds import OverSeeds, averaged, cell, command, draw_rates, empty_table
+from benchmarks.comparison_corpora import OnReadAloud
+from benchmarks.over_seeds import averaged, cell, command, draw_rates, empty_table
 from demos.parallel import Job, measure_together, train_together
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "mmspeech"
@@ -75,24 +76,16 @@ PLANS = {
 }
 
 
-class Ablation(OverSeeds):
+class Ablation(OnReadAloud):
     """One run in one folder."""
 
-    SHARED: ClassVar = {
-        "corpus": ("make_corpus", "have sentences read aloud"),
-        "units": ("label", "cluster the sound into units"),
-    }
+    UNLABELLED: ClassVar = "unlabelled"
     STAGES: ClassVar = {
         "text": ("read_texts", "texts alone; and what never sees any"),
         "pretrain": ("pretrain", "all five tasks, and without one"),
         "finetune": ("finetune", "recognition"),
         "evaluate": ("evaluate", "what was held out"),
     }
-    AFRESH: ClassVar = {"units": ("units",)}
-
-    @property
-    def corpus(self) -> Path:
-        return self.out / "corpus"
 
     # Stages --------------------------------------------------------------------------------------------------------------------------
 
@@ -101,21 +94,11 @@ class Ablation(OverSeeds):
 
         generate(self.corpus, self.plan.corpus)
 
-    def label(self) -> None:
-        from avtlm.units.discovery import units
-        from avtlm.units.kmeans import KMeansConfig
-
-        config = KMeansConfig(clusters=self.plan.clusters, restarts=3, seed=1)
-        units(self._part("unlabelled"), self.out / "units", config=config, modality="a", mfcc_rate=50.0, fraction=0.5)
-
-    def _part(self, name: str) -> Path:
-        return self.corpus / name / "manifest.jsonl"
-
     def _pairs(self, seed: int) -> tuple[str, ...]:
         """The clips that trainings of this seed may know the text of."""
         return (
             f"seed={seed}",
-            f"sources.pairs.manifest={self._part('labelled')}",
+            f"sources.pairs.manifest={self.part('labelled')}",
             f"sources.pairs.phonemes={self.corpus / 'labelled' / 'phonemes.units'}",
             f"sources.pairs.limit={self.plan.labels}",
             f"sources.pairs.limit_seed={seed}",
@@ -136,7 +119,7 @@ class Ablation(OverSeeds):
         train_together("texts", jobs, sum(self.plan.steps[:2]))
 
     def _texts(self) -> tuple[str, ...]:
-        return f"sources.text.manifest={self._part('text')}", f"sources.text.units={self.corpus / 'text' / 'phonemes.units'}"
+        return f"sources.text.manifest={self.part('text')}", f"sources.text.units={self.corpus / 'text' / 'phonemes.units'}"
 
     def _pretraining(self, name: str, seed: int) -> Job:
         steps = self.plan.steps[1]
@@ -145,7 +128,7 @@ class Ablation(OverSeeds):
             f"steps={steps}",
             f"save_every={steps}",
             f"model.codes={self.plan.clusters}",
-            f"sources.speech.manifest={self._part('unlabelled')}",
+            f"sources.speech.manifest={self.part('unlabelled')}",
             f"sources.speech.units={self.out / 'units' / 'manifest.units'}",
             *self._texts(),
             *self._pairs(seed),
@@ -170,7 +153,7 @@ class Ablation(OverSeeds):
                 f"initialise_weights={str(start != SCRATCH).lower()}",
                 f"steps={steps}",
                 f"save_every={steps}",
-                f"validation.manifest={self._part('labelled')}",
+                f"validation.manifest={self.part('labelled')}",
                 f"validation.phonemes={self.corpus / 'labelled' / 'phonemes.units'}",
                 "validate_every=0",
                 *self._pairs(seed),
@@ -183,11 +166,11 @@ class Ablation(OverSeeds):
         """What every model writes for every sentence of the tests."""
         from avtlm.data.manifest import read_manifest
 
-        asked = [(self._part(part), self.out / f"finetune_{seed}" / start / "model") for part in TESTS for start in TITLES]
+        asked = [(self.part(part), self.out / f"finetune_{seed}" / start / "model") for part in TESTS for start in TITLES]
         written = iter(measure_together("transcribing", transcripts, asked))
         found: dict[str, dict[str, list[str]]] = {}
         for part in TESTS:
-            found[part] = {"said": [row.transcript for row in read_manifest(self._part(part)).split("test")]}
+            found[part] = {"said": [row.transcript for row in read_manifest(self.part(part)).split("test")]}
             found[part] |= {start: next(written) for start in TITLES}
         self.seeds.write(seed, found)
 

@@ -15,7 +15,8 @@ from typing import Any, ClassVar
 
 from rich.table import Table
 
-from benchmarks.over_seeds import OverSeeds, averaged, cell, command, draw_rates, empty_table
+from benchmarks.comparison_corpora import OnReadAloud
+from benchmarks.over_seeds import averaged, cell, command, draw_rates, empty_table
 from demos.parallel import Job, measure_together, train_together
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "speecht5"
@@ -86,40 +87,16 @@ PLANS = {
 }
 
 
-class Ablation(OverSeeds):
+class Ablation(OnReadAloud):
     """One run in one folder."""
 
-    SHARED: ClassVar = {
-        "corpus": ("make_corpus", "have sentences read aloud"),
-        "units": ("label", "cluster the sound into units"),
-    }
     STAGES: ClassVar = {
         "pretrain": ("pretrain", "pre-train, whole and in part"),
         "finetune": ("finetune", "recognition, conversion, speakers"),
         "evaluate": ("evaluate", "what was held out"),
     }
-    AFRESH: ClassVar = {"units": ("units",)}
-
-    @property
-    def corpus(self) -> Path:
-        return self.out / "corpus"
 
     # Stages --------------------------------------------------------------------------------------------------------------------------
-
-    def make_corpus(self) -> None:
-        from preprocess.corpora.read_aloud import generate
-
-        generate(self.corpus, self.plan.corpus)
-
-    def label(self) -> None:
-        from avtlm.units.discovery import units
-        from avtlm.units.kmeans import KMeansConfig
-
-        config = KMeansConfig(clusters=self.plan.clusters, restarts=3, seed=1)
-        units(self._part("unpaired"), self.out / "units", config=config, modality="a", mfcc_rate=50.0, fraction=0.5)
-
-    def _part(self, name: str) -> Path:
-        return self.corpus / name / "manifest.jsonl"
 
     def pretrain(self, seed: int) -> None:
         steps = self.plan.pretrain_steps
@@ -130,10 +107,10 @@ class Ablation(OverSeeds):
                 f"save_every={steps}",
                 f"seed={seed}",
                 f"model.units={self.plan.clusters}",
-                f"sources.speech.manifest={self._part('unpaired')}",
+                f"sources.speech.manifest={self.part('unpaired')}",
                 f"sources.speech.units={self.out / 'units' / 'manifest.units'}",
                 f"sources.speech.crop_frames={self.plan.crop}",
-                f"sources.text.manifest={self._part('text')}",
+                f"sources.text.manifest={self.part('text')}",
                 *self.changes,
                 *left_out,
             )
@@ -153,8 +130,8 @@ class Ablation(OverSeeds):
                     f"save_every={steps}",
                     f"max_frames={self.plan.max_frames}",
                     f"seed={seed}",
-                    f"sources.{source}.manifest={self._part(part)}",
-                    f"validation.manifest={self._part(part)}",
+                    f"sources.{source}.manifest={self.part(part)}",
+                    f"validation.manifest={self.part(part)}",
                     "validate_every=0",
                     *([f"sources.{source}.limit={self.plan.labels}", f"sources.{source}.limit_seed={seed}"] if task == "asr" else []),
                     *self.changes,
@@ -165,7 +142,7 @@ class Ablation(OverSeeds):
     def evaluate(self, seed: int) -> None:
         starts = (*VARIANTS, SCRATCH)
         cells = [
-            (self._part(TASKS[task][2]), task, self.out / f"finetune_{seed}" / f"{start}_{task}" / "model")
+            (self.part(TASKS[task][2]), task, self.out / f"finetune_{seed}" / f"{start}_{task}" / "model")
             for start in starts
             for task in TASKS
         ]

@@ -16,7 +16,8 @@ from typing import Any, ClassVar
 
 from rich.table import Table
 
-from benchmarks.over_seeds import OverSeeds, averaged, cell, command, draw_rates, empty_table
+from benchmarks.comparison_corpora import OnReadAloud
+from benchmarks.over_seeds import averaged, cell, command, draw_rates, empty_table
 from demos.parallel import Job, measure_together, train_together
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
@@ -68,13 +69,9 @@ PLANS = {
 }
 
 
-class Comparison(OverSeeds):
+class Comparison(OnReadAloud):
     """One run in one folder."""
 
-    SHARED: ClassVar = {
-        "corpus": ("make_corpus", "have sentences read aloud"),
-        "units": ("label", "cluster the sound into units"),
-    }
     STAGES: ClassVar = {
         "generator": ("generator", "text to units, from few transcripts"),
         "text": ("label_text", "units of sentences that nobody reads"),
@@ -84,29 +81,15 @@ class Comparison(OverSeeds):
     }
     AFRESH: ClassVar = {"units": ("units", "reader_units")}
 
-    @property
-    def corpus(self) -> Path:
-        return self.out / "corpus"
-
     # Stages --------------------------------------------------------------------------------------------------------------------------
-
-    def make_corpus(self) -> None:
-        from preprocess.corpora.read_aloud import generate
-
-        generate(self.corpus, self.plan.corpus)
 
     def label(self) -> None:
         """Units of the speech without transcripts, and by the same clusters of the reader's."""
         from avtlm.units.discovery import units
-        from avtlm.units.kmeans import KMeansConfig
 
-        config = KMeansConfig(clusters=self.plan.clusters, restarts=3, seed=1)
-        shared: dict[str, Any] = {"modality": "a", "mfcc_rate": 50.0}
-        made = units(self._part("unpaired"), self.out / "units", config=config, fraction=0.5, **shared)
-        units(self._part("reader"), self.out / "reader_units", clusters_from=made.clusters, splits=("train",), **shared)
-
-    def _part(self, name: str) -> Path:
-        return self.corpus / name / "manifest.jsonl"
+        super().label()
+        made = self.out / "units" / "kmeans.safetensors"
+        units(self.part("reader"), self.out / "reader_units", clusters_from=made, splits=("train",), modality="a", mfcc_rate=50.0)
 
     def _labelled(self, source: str, task: int, seed: int) -> tuple[str, ...]:
         """The reader's clips that a training of this seed may know the text of."""
@@ -119,7 +102,7 @@ class Comparison(OverSeeds):
             "validate_every=0",
             f"seed={seed}",
             f"model.units={self.plan.clusters}",
-            f"sources.paired.manifest={self._part('reader')}",
+            f"sources.paired.manifest={self.part('reader')}",
             f"sources.paired.units={self.out / 'reader_units' / 'manifest.units'}",
             *self._labelled("paired", 0, seed),
         )
@@ -136,8 +119,8 @@ class Comparison(OverSeeds):
         folder = self.out / f"text_{seed}"
         folder.mkdir(parents=True, exist_ok=True)
         generator = open_generator(self.out / f"generator_{seed}" / "model", seed=seed)
-        made = text2units(self._part("text"), folder / "manifest.units", generator)
-        labels, text = read_labels(made.out), read_manifest(self._part("text"))
+        made = text2units(self.part("text"), folder / "manifest.units", generator)
+        labels, text = read_labels(made.out), read_manifest(self.part("text"))
         rows = tuple(row for row in text if row.id in labels and len(labels[row.id]))
         write_manifest(folder / "manifest.jsonl", Manifest(folder, rows))
 
@@ -150,7 +133,7 @@ class Comparison(OverSeeds):
                 f"save_every={steps}",
                 f"seed={seed}",
                 f"model.units={self.plan.clusters + 5}",
-                f"sources.speech.manifest={self._part('unpaired')}",
+                f"sources.speech.manifest={self.part('unpaired')}",
                 f"sources.speech.units={self.out / 'units' / 'manifest.units'}",
                 f"sources.speech.crop_frames={self.plan.crop}",
                 *self.changes,
@@ -180,9 +163,9 @@ class Comparison(OverSeeds):
                         f"save_every={steps}",
                         f"max_frames={self.plan.max_frames}",
                         f"seed={seed}",
-                        f"sources.labelled.manifest={self._part('reader')}",
+                        f"sources.labelled.manifest={self.part('reader')}",
                         f"sources.labelled.written={column}",
-                        f"validation.manifest={self._part('reader')}",
+                        f"validation.manifest={self.part('reader')}",
                         "validate_every=0",
                         *self._labelled("labelled", task, seed),
                         *self.changes,
@@ -194,7 +177,7 @@ class Comparison(OverSeeds):
     def evaluate(self, seed: int) -> None:
         rows = [(system, start) for system in SYSTEMS for start in STARTS]
         asked = [
-            (self._part("reader"), task, self.out / f"finetune_{seed}" / f"{system}_{start}_{task}" / "model")
+            (self.part("reader"), task, self.out / f"finetune_{seed}" / f"{system}_{start}_{task}" / "model")
             for system, start in rows
             for task in TASKS
         ]
