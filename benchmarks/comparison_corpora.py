@@ -10,7 +10,10 @@ from benchmarks.over_seeds import OverSeeds, Report
 
 
 class OnTalkingHeads(OverSeeds):
-    """A comparison on the corpus of the quickstart: that of the run in the folder ``corpus``; without one, it is made."""
+    """A comparison on the corpus of the quickstart: that of the run in the folder ``corpus``; without one, it is made.
+
+    Its plan has ``corpus``, the size of that.
+    """
 
     FOLDERS: ClassVar = {"corpus": ("use corpus and lips of a finished quickstart in place of making them: runs/quickstart", False)}
 
@@ -47,6 +50,8 @@ class OnTalkingHeads(OverSeeds):
 
 class OnReadAloud(OverSeeds):
     """A comparison on a corpus that is read aloud, with units of the speech that has no transcripts in the folder ``units``.
+
+    Its plan has ``corpus``, the size of that, and ``clusters``.
 
     Attributes:
         UNLABELLED: the part of the corpus with that speech.

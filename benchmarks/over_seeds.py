@@ -101,7 +101,7 @@ class Seeds:
 
 
 def earlier_results(path: Path | None, plan: Any, changes: Sequence[str]) -> Report:
-    """The report that is in a file already; an empty one if there is no such file, or its plan is another.
+    """``by_seed``, ``seconds`` and ``machine`` of the report in a file; nothing if there is no such file, or its plan is another.
 
     Raises:
         ValueError: the file holds no results.
@@ -127,7 +127,7 @@ class OverSeeds(ABC):
 
     Args:
         out: folder for everything that is made.
-        plan: a dataclass with ``seeds`` and ``corpus``, the size of that.
+        plan: a dataclass with ``seeds``.
         changes: to all trainings, as ``key=value``.
         earlier: results whose seeds need not be run again, see `earlier_results`.
         folders: those of ``FOLDERS``, by their names. With another one no stage is kept.
