@@ -10,8 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from rich.console import Console
-from rich.table import Table
+from rich.console import Console, RenderableType
 
 from avtlm.files import atomic_path
 from demos.stages import Stages, finish, machine, restart_tuned, write_json
@@ -209,7 +208,7 @@ def command(
     summary: str,
     plans: Mapping[str, Any],
     compare: Callable[[argparse.Namespace, Any, Console], Report],
-    table: Callable[[Report], Table],
+    table: Callable[[Report], RenderableType],
     draw: Callable[[Report, Path], None],
     arguments: Sequence[str] | None,
     width: int = 110,
