@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 from rich import box
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.table import Table
 
 from avtlm.files import atomic_path
@@ -208,7 +208,7 @@ def command(
     summary: str,
     plans: Mapping[str, Any],
     comparison: type[OverSeeds],
-    table: Callable[[Report], Table],
+    table: Callable[[Report], RenderableType],
     draw: Callable[[Report, Path], None],
     arguments: Sequence[str] | None,
     width: int = 110,

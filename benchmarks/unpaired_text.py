@@ -5,7 +5,8 @@
 For every seed a text-to-unit model learns from the few transcripts of recognition, and gives the units of sentences that nobody reads.
 Both systems are pre-trained with the tasks of text (units to letters; for SpeechUT masked units besides) and without them, on the same
 speech with the same seeds and steps; or not at all. Each is fine-tuned for recognition on those transcripts and for translation into
-German, and measured on what was held out. A step with text has its batches besides that of speech. Finished stages are kept, a stopped one
+German, and measured on what was held out; of what is pre-trained, how often a frame of speech and its unit are given the same phone
+(avtlm.evaluation.unit_alignment), too. A step with text has its batches besides that of speech. Finished stages are kept, a stopped one
 goes on: give the same command again.
 """
 
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from rich.console import Group
 from rich.table import Table
 
 from benchmarks.comparison_corpora import OnReadAloud
@@ -28,6 +30,8 @@ WITH, WITHOUT, SCRATCH = "with", "without", "scratch"
 STARTS = {WITH: "speech and text", WITHOUT: "speech alone", SCRATCH: "no pre-training"}
 # The configuration of each task, the column that it writes, and what is measured.
 TASKS = {"asr": ("tiny_asr", "transcript", "WER, %"), "st": ("tiny_st", "translation", "BLEU")}
+ALIGNMENT = "alignment"
+KINDS = ("total", "vowel", "consonant", "silence", "chance")
 
 
 def measured(asked: tuple[Path, str, Path]) -> float:
@@ -47,6 +51,22 @@ def measured(asked: tuple[Path, str, Path]) -> float:
     return round(evaluate_translation(manifest, model, decoding=["beam=5"]).score.bleu, 2)
 
 
+def aligned(asked: tuple[Path, Path, Path]) -> dict[str, dict[str, float]]:
+    """Frames of a pre-trained model whose speech and units are given the same phone, in %: by layer those of each kind of phones, and what
+    is to be expected of all by ``chance``.
+
+    Args:
+        asked: a manifest whose clips were not pre-trained on, its units, the model's folder.
+    """
+    from avtlm.evaluation.unit_alignment import unit_alignment
+
+    found: dict[str, dict[str, float]] = {}
+    for layer, kinds in unit_alignment(*asked, split="train")["layers"].items():
+        shares = {kind: figures["aligned"] for kind, figures in kinds.items()} | {"chance": kinds["total"]["chance"]}
+        found[layer] = {kind: round(100 * share, 2) for kind, share in shares.items()}
+    return found
+
+
 @dataclass(frozen=True)
 class Plan:
     """How much of everything: ``labels`` transcripts, and translations, of the reader. Clips are cut to ``crop`` frames of 20 ms in
@@ -64,7 +84,7 @@ class Plan:
 
 
 PLANS = {
-    "small": Plan("default", 100, 100, 600, 300, (300, 1500), (400, 600), 1200, 3),
+    "small": Plan("default", 100, 100, 600, 1000, (300, 1500), (400, 600), 1200, 3),
     "smoke": Plan("smoke", 10, 50, 40, 2, (12, 16), (2, 2), 1200, 2),
 }
 
@@ -182,9 +202,15 @@ class Comparison(OnReadAloud):
             for task in TASKS
         ]
         figures = iter(measure_together("measuring", measured, asked))
-        found: dict[str, dict[str, dict[str, float]]] = {}
+        found: dict[str, dict[str, dict[str, Any]]] = {}
         for system, start in rows:
             found.setdefault(system, {})[start] = {task: next(figures) for task in TASKS}
+        pretrained = [(system, start) for system, start in rows if start != SCRATCH]
+        units = self.out / "reader_units" / "manifest.units"
+        models = [self.out / f"pretrain_{seed}" / f"{system}_{start}" / "model" for system, start in pretrained]
+        heard = [(self.part("reader"), units, model) for model in models]
+        for (system, start), shares in zip(pretrained, measure_together("aligning", aligned, heard), strict=True):
+            found[system][start][ALIGNMENT] = shares
         self.seeds.write(seed, found)
 
     # Report --------------------------------------------------------------------------------------------------------------------------
@@ -192,21 +218,41 @@ class Comparison(OnReadAloud):
     def report(self) -> dict[str, Any]:
         """Figures of every system, start and seed, and their means."""
         each = self.seeds.read()
-        results = {
-            system: {start: {task: averaged([one[system][start][task] for one in each]) for task in TASKS} for start in STARTS}
-            for system in SYSTEMS
-        }
+        results: dict[str, Any] = {}
+        for system in SYSTEMS:
+            for start in STARTS:
+                cells: dict[str, Any] = {task: averaged([one[system][start][task] for one in each]) for task in TASKS}
+                results.setdefault(system, {})[start] = cells
+                if start != SCRATCH:
+                    cells[ALIGNMENT] = {
+                        layer: {kind: averaged([one[system][start][ALIGNMENT][layer][kind] for one in each]) for kind in kinds}
+                        for layer, kinds in each[0][system][start][ALIGNMENT].items()
+                    }
         return self.told(results=results)
 
 
-def table(report: Mapping[str, Any]) -> Table:
-    """A row for every system and start: means over seeds, with the lowest and the highest."""
+def table(report: Mapping[str, Any]) -> Group:
+    """A row for every system and start, and for every layer of those that are pre-trained: means over seeds, lowest and highest."""
+    return Group(_errors(report), _alignments(report))
+
+
+def _errors(report: Mapping[str, Any]) -> Table:
     measures = [measure for *_, measure in TASKS.values()]
     result = empty_table(f"Mean of {report['plan']['seeds']} seeds (lowest to highest)", ["system", "pre-training"], measures)
     for system, name in NAMES.items():
         for start, words in STARTS.items():
             cells = [cell(report["results"][system][start][task]) for task in TASKS]
             result.add_row(name, words, *cells, end_section=start == SCRATCH)
+    return result
+
+
+def _alignments(report: Mapping[str, Any]) -> Table:
+    result = empty_table("Frames whose speech and units are given the same phone, %", ["system", "pre-training", "layer"], KINDS)
+    for system, name in NAMES.items():
+        for start in (WITH, WITHOUT):
+            layers = report["results"][system][start][ALIGNMENT]
+            for layer, kinds in layers.items():
+                result.add_row(name, STARTS[start], layer, *(cell(kinds[kind], 1) for kind in KINDS), end_section=layer == list(layers)[-1])
     return result
 
 
@@ -218,7 +264,7 @@ def draw(report: Mapping[str, Any], path: Path) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    return command("unpaired_text", __doc__.splitlines()[0], PLANS, Comparison, table, draw, arguments)
+    return command("unpaired_text", __doc__.splitlines()[0], PLANS, Comparison, table, draw, arguments, width=140)
 
 
 if __name__ == "__main__":

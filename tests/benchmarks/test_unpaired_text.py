@@ -10,13 +10,31 @@ from rich.console import Console
 
 from avtlm import config
 from avtlm.training.loop import TrainConfig
-from benchmarks.unpaired_text import CONFIGS, NAMES, PLANS, STARTS, SYSTEMS, TASKS, Comparison, Plan, draw, table
+from benchmarks.unpaired_text import (
+    ALIGNMENT,
+    CONFIGS,
+    KINDS,
+    NAMES,
+    PLANS,
+    SCRATCH,
+    STARTS,
+    SYSTEMS,
+    TASKS,
+    WITH,
+    WITHOUT,
+    Comparison,
+    Plan,
+    draw,
+    table,
+)
 from preprocess.corpora.read_aloud import SIZES
 
 
 def report() -> dict[str, Any]:
     cell = {"mean": 12.5, "seeds": [10.0, 15.0]}
-    return {"results": {system: {start: dict.fromkeys(TASKS, cell) for start in STARTS} for system in SYSTEMS}, "plan": {"seeds": 2}}
+    shares = {ALIGNMENT: {"3": {kind: {"mean": 45.0, "seeds": [40.0, 50.0]} for kind in KINDS}}}
+    starts = {start: dict.fromkeys(TASKS, cell) | ({} if start == SCRATCH else shares) for start in STARTS}
+    return {"results": dict.fromkeys(SYSTEMS, starts), "plan": {"seeds": 2}}
 
 
 @pytest.mark.parametrize("system", SYSTEMS)
@@ -39,10 +57,11 @@ def test_plans_and_tasks_fit_the_corpus_and_the_configurations() -> None:
 
 def test_the_table_has_the_mean_and_the_range_of_every_start() -> None:
     screen = io.StringIO()
-    Console(file=screen, width=110).print(table(report()))
+    Console(file=screen, width=140).print(table(report()))
     for words in (*STARTS.values(), *NAMES.values()):
         assert words in screen.getvalue()
     assert screen.getvalue().count("12.50 (10.00-15.00)") == len(SYSTEMS) * len(STARTS) * len(TASKS)
+    assert screen.getvalue().count("45.0 (40.0-50.0)") == len(SYSTEMS) * len((WITH, WITHOUT)) * len(KINDS)
 
 
 def test_the_plot_is_a_picture(tmp_path: Path) -> None:
@@ -58,5 +77,8 @@ def test_it_runs_from_a_corpus_to_figures(tmp_path: Path) -> None:
     assert set(found["results"]) == set(SYSTEMS)
     for starts in found["results"].values():
         assert set(starts) == set(STARTS)
-        assert all(cell["seeds"][0] >= 0 for tasks in starts.values() for cell in tasks.values())
+        assert all(cells[task]["seeds"][0] >= 0 for cells in starts.values() for task in TASKS)
+        for start in (WITH, WITHOUT):
+            assert list(starts[start][ALIGNMENT]) == ["3", "4", "5", "6"]
+            assert all(set(kinds) == set(KINDS) and 0 <= kinds["total"]["mean"] <= 100 for kinds in starts[start][ALIGNMENT].values())
     json.dumps(found)
