@@ -269,7 +269,8 @@ def _losses(options: Options, pretrains: bool) -> LossConfig:
     spectrogram, whole, stop = take("dec_weight", 1.0), take("hubert_weight", 1.0), take("bce_loss_lambda", 1.0)
     attention, ctc = take("ce_weight", 1.0), take("ctc_weight", 0.0)
     units = whole if spectrogram else 1.0  # a loss that stands alone is not weighed
-    average = ("rows" if take("use_weighted_masking", False) else "padding", "frames")[take("use_masking", True)]
+    weighted = take("use_weighted_masking", False)
+    average: Literal["frames", "rows", "padding"] = "frames" if take("use_masking", True) else "rows" if weighted else "padding"
     return LossConfig(
         units=units if masked or visible else 0.0,
         hidden=masked if masked or visible else 1.0,
