@@ -76,9 +76,10 @@ def converted(file: Container, vocabulary: str | Path | None = None) -> Converte
 
 def _speecht5(file: Container, vocabulary: str | Path | None) -> Converted:
     shapes = {key: tensor.shape for key, tensor in file.weights.items()}
-    if EMBEDDINGS[-1] not in shapes:
-        raise OptionError(f"it has no {EMBEDDINGS[-1]}, which every file of SpeechT5 holds.")
-    rows = shapes[EMBEDDINGS[-1]][0]
+    whole = file.model.get("modules_filter") in (None, "none")
+    if EMBEDDINGS[-1] not in shapes and whole:
+        raise OptionError(f"it has no {EMBEDDINGS[-1]}, which every whole file of SpeechT5 holds.")
+    rows = next((shapes[key][0] for key in reversed(EMBEDDINGS) if key in shapes), SpeechT5Config.vocabulary)
     settings = official_settings(file, shapes, rows)
     build = systems.find("speecht5").build
     model = build_empty(lambda: build(settings))

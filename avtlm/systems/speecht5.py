@@ -97,6 +97,7 @@ class SpeechT5Config(SpeechEncoderConfig):
         speakers: classes of the head over voices; 0 for no head. pooling: of a voice: the ``decoder``'s answer to a zero vector, or the
             ``encoder``'s mean or ``first`` frame. speaker_head: what is between the pooled vector and the classes. leading_symbol: text's
             start symbol stands before the frames of speech. speakers_in_text: voices are symbols of text, and the decoder says which one.
+        shuffle_frames: in training, what the encoder sees of speech is in random order.
         freeze_encoder_steps: train the decoder and the heads alone for so many steps.
         compute_padding: let padding take part in positions, code statistics and pooling as in the official code, and codes replace the
             same places of every row.
@@ -136,6 +137,7 @@ class SpeechT5Config(SpeechEncoderConfig):
     speaker_head: SpeakerHeadConfig = field(default_factory=SpeakerHeadConfig)
     leading_symbol: bool = False
     speakers_in_text: bool = False
+    shuffle_frames: bool = False
     losses: LossConfig = field(default_factory=LossConfig)
     freeze_encoder_steps: int = 0
     compute_padding: bool = False
@@ -232,6 +234,12 @@ class TextPrenet(nn.Module):
         """(batch, length, dim) -> the same."""
         out: Tensor = self.dropout(self.positions.place(embedded))
         return out
+
+
+def shuffled(x: Tensor, padding: Tensor) -> Tensor:
+    """Frames (batch, frames, dim) in random order, from the global generator that dropout uses too; padding stays behind them."""
+    order = torch.rand(padding.shape, device=x.device).masked_fill(padding, 2.0).argsort(1)
+    return x.gather(1, order[..., None].expand_as(x))
 
 
 class SpeechT5(SpeechEncoder):
@@ -355,7 +363,8 @@ class SpeechT5(SpeechEncoder):
         """What the encoder sees of the batch's speech, or of its text where it has no speech, and lengths."""
         if batch.audio is not None:
             heard = self.hear(batch)
-            return self.lead(self.read_speech(heard, mask), heard.lengths)
+            seen = self.read_speech(heard, mask)
+            return self.lead(shuffled(seen, heard.padding) if self.config.shuffle_frames and self.training else seen, heard.lengths)
         if batch.text is None or batch.text_lengths is None:
             raise ValueError(f"{batch.ids[0]}: neither speech nor text to read.")
         return self.read_text(batch.text), batch.text_lengths

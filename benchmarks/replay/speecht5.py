@@ -88,7 +88,7 @@ def prepare(case: Case) -> Given:
     settings = settings_of(case)
     model = SpeechT5(settings).eval()
     state = weights_of(settings, case.state)
-    if "feature_mask" not in state and settings.mask.prob == 0:
+    if "feature_mask" not in state and settings.mask.prob == 0 and "speech" in settings.inputs:
         state["feature_mask"] = model.feature_mask.detach()
     load(model, state)
     return Given(case, model, reading(case))

@@ -55,7 +55,7 @@ def official_file(folder: Path, model: SpeechT5, **changes: Any) -> Path:
         {"task": "generation"},
         {"task": "generation", "spectrogram": replace(SPEECHT5.spectrogram, reduction=1, reads="source", writes="mask")},
         {"task": "generation", "spectrogram": replace(SPEECHT5.spectrogram, reduction=1, writes="difference", postnet_layers=0)},
-        {"task": "speaker", "leading_symbol": True, "speakers_in_text": True, "scaled_positions": False},
+        {"task": "speaker", "leading_symbol": True, "speakers_in_text": True, "scaled_positions": False, "shuffle_frames": True},
         {
             "spectrogram": replace(SPEECHT5.spectrogram, postnet_norm=False, scaled_positions=False),
             "decoder": replace(SPEECHT5.decoder, embedding_norm=True),
@@ -82,6 +82,34 @@ def test_a_model_comes_back_from_its_official_file(tmp_path: Path, changes: dict
     first = read_container(tmp_path / "official.pt")
     assert set(again.weights) == set(first.weights)
     assert all(torch.equal(again.weights[key].read(), tensor.read()) for key, tensor in first.weights.items())
+
+
+@pytest.mark.parametrize(
+    ("kept", "reads", "writes", "gone"),
+    [
+        ("s2s", "speech", "speech", ("text_", "encoder.proj.", "hubert_layer.", "quantizer.")),
+        ("t2s", "text", "speech", ("speech_encoder_", "text_decoder_", "encoder.proj.", "hubert_layer.", "quantizer.")),
+        (
+            "s2c",
+            "speech",
+            "text",
+            ("text_encoder_", "speech_decoder_", "text_decoder_postnet.", "encoder.proj.", "hubert_layer.", "quantizer."),
+        ),
+    ],
+)
+def test_a_file_may_hold_the_nets_of_its_task_alone(tmp_path: Path, kept: str, reads: str, writes: str, gone: tuple[str, ...]) -> None:
+    task = {"task": "speaker", "speakers": 9} if kept == "s2c" else {"task": "generation"}
+    model = speecht5(**task)
+    file = official_file(tmp_path, model, t5_task=kept, modules_filter=kept)
+    content = torch.load(file, weights_only=False)
+    content["model"] = {key: tensor for key, tensor in content["model"].items() if not key.startswith(gone)}
+    back, _ = systems.load_encoder(convert(save(content, file), None, tmp_path / "model"))
+    assert (back.config.inputs, back.config.outputs, back.config.ctc_head) == ((reads,), (writes,), "none")  # type: ignore[union-attr]
+    state = model.state_dict()
+    assert all(torch.equal(state[name], tensor) for name, tensor in back.state_dict().items())
+    one = batch("wave" if reads == "speech" else "text", row=0)
+    with torch.no_grad():
+        torch.testing.assert_close(back.encode(one)[0], model.encode(one)[0])
 
 
 def test_large_models_keep_their_norms_of_distances(tmp_path: Path) -> None:

@@ -308,6 +308,17 @@ def test_voices_may_be_symbols_of_text() -> None:
     torch.testing.assert_close(loss.value, F.cross_entropy(logits, rows.targets["speaker"], reduction="sum"))
 
 
+def test_frames_of_a_voice_may_be_shuffled_in_training() -> None:
+    model, rows = speecht5(task="speaker", speakers=9, shuffle_frames=True), batch("wave", "speaker")
+    plain, lengths = model.see(rows)
+    torch.testing.assert_close(model.see(rows)[0], plain)
+    mixed, same = model.train().see(rows)
+    assert torch.equal(same, lengths)
+    assert not torch.equal(mixed, plain)
+    for row, length in enumerate(lengths.tolist()):
+        torch.testing.assert_close(mixed[row, :length].sort(0)[0], plain[row, :length].sort(0)[0])
+
+
 def test_with_numbered_mask_symbols_the_decoder_writes_what_they_hide() -> None:
     model = speecht5(vocabulary=17, infilling=InfillingConfig(share=0.5, numbered=5), units=0, codebook=None)
     assert (model.config.mask_id, model.config.blank) == (10, 11)

@@ -46,6 +46,13 @@ _LARGE = {
 # How its enhancement relates what is written to the noisy spectrogram; a target is the spectrogram itself.
 RELATIONS: dict[str, Any] = {"none": "frames", "target": "frames", "masking": "mask", "delta": "difference"}
 NUMBERED = 600  # mask symbols with numbers, where it has them
+# What a model reads and writes of which the nets for other tasks were removed.
+FILTERED: dict[str, Any] = {
+    "none": {},
+    "s2s": {"inputs": ("speech",), "outputs": ("speech",)},
+    "t2s": {"inputs": ("text",), "outputs": ("speech",)},
+    "s2c": {"inputs": ("speech",), "outputs": ("text",)},
+}
 ARCHITECTURES: dict[str, dict[str, Any]] = {
     "t5_transformer": {},
     "t5_transformer_base": {},
@@ -85,8 +92,13 @@ def fairseq(options: Options, vocabulary: int, units: int | Sequence[int] = 0, s
     first, *further = (units,) if isinstance(units, int) else units
     separate, layers, memory_layer = take("untie_final_proj", True), take("encoder_layers", 12), take("unb_enc_layer", -1)
     positions: Literal["learned", "sinusoidal"] = "learned" if take("decoder_learned_pos", False) else "sinusoidal"
-    shared = take("share_input_output_embed", True)
-    ctc_head: Literal["tied", "own"] = "tied" if take("share_ctc_embed", False) else "own"
+    shared, tied_ctc = take("share_input_output_embed", True), take("share_ctc_embed", False)
+    ctc_head: Literal["tied", "own", "none"] = "tied" if tied_ctc else "own"
+    filtered = options.choose("modules_filter", "none", FILTERED)
+    if filtered:  # of text there is one embedding at most, and no head
+        shared, ctc_head = True, "none"
+    if filtered and "text" in filtered["inputs"]:
+        positions = "sinusoidal"
     return SpeechT5Config(
         waveform=WaveformConfig(
             widths,
@@ -125,7 +137,7 @@ def fairseq(options: Options, vocabulary: int, units: int | Sequence[int] = 0, s
             layer_drop=take("decoder_layerdrop", 0.05),
             scale_embedding=not take("no_scale_embedding", True),
             tie_embeddings=shared,
-            embedding_norm=take("layernorm_embedding", False),
+            embedding_norm=take("layernorm_embedding", False) and "speech" not in filtered.get("outputs", ()),
             positions="none" if take("no_token_positional_embeddings", False) else positions,
             max_positions=take("max_text_positions", 450),
             **dropouts,
@@ -170,11 +182,13 @@ def fairseq(options: Options, vocabulary: int, units: int | Sequence[int] = 0, s
         speakers=speakers,
         pooling=options.choose("sid_pooling_layer", "decoder", POOLING) if speakers else "decoder",
         speaker_head=_speaker_head(options) if speakers else SpeakerHeadConfig(),
+        shuffle_frames=task == "speaker" and take("sid_shuffle_encoder_input", False),
         leading_symbol=task == "speaker" and options.choose("sid_encoder_cls", "none", {"none": False, "encoder": True}),
         speakers_in_text=task == "speaker" and take("sid_t5_postnet", False),
         losses=_losses(options, pretrains=task == "pretrain"),
         freeze_encoder_steps=take("freeze_encoder_updates", 0),
         compute_padding=official,
+        **filtered,
     )
 
 
@@ -186,7 +200,7 @@ def _refuse(options: Options, speakers: bool) -> None:
     options.require("quant_noise_pq", 0)
     options.require("adaptive_softmax_cutoff", None)
     if speakers:
-        for key in ("sid_decoder_speaker", "sid_shuffle_encoder_input", "sid_pad_prenet"):
+        for key in ("sid_decoder_speaker", "sid_pad_prenet"):
             options.require(key, False)
 
 

@@ -91,6 +91,7 @@ def official_options(settings: SpeechT5Config) -> dict[str, Any]:
         **_official_infilling(settings.infilling),
         "sid_encoder_cls": "encoder" if settings.leading_symbol else None,
         "sid_t5_postnet": settings.speakers_in_text,
+        "sid_shuffle_encoder_input": settings.shuffle_frames,
         "sid_pooling_layer": {"first": "encoder-cls"}.get(settings.pooling, settings.pooling),
         "sid_no_pooling_bn": not settings.speaker_head.pooled_norm,
         "sid_no_embed_postnet": not settings.speaker_head.dim,
