@@ -158,8 +158,12 @@ class Delivery:
             states, _ = pad([rows[0] for rows, _ in encoded])
             lengths = torch.cat([length for _, length in encoded])
             voice = None if self.voice is None else self.voice.to(device).expand(len(batches), -1)
+            source = ends = None
+            if writer.model.config.spectrogram.needs_source:
+                heard = [writer.model.source(batch.to(device)) for batch in batches]
+                source, ends = pad([rows[0] for rows, _ in heard])[0], torch.cat([length for _, length in heard])
             generators = [torch.Generator().manual_seed(seed_for(self.seed, "synthesis")) for _ in batches]
-            found = synthesize(writer.model, states, lengths, voice, generators, writer.options, attention="mean")
+            found = synthesize(writer.model, states, lengths, voice, generators, writer.options, attention="mean", source=source, ends=ends)
             return [self._spoken(batch.ids[0], speech) for batch, speech in zip(batches, found, strict=True)]
 
     def _spoken(self, name: str, speech: Speech) -> Spoken:

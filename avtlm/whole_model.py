@@ -100,7 +100,8 @@ class WholeModel(Transcriber):
         ctc = None if config.ctc_head == "none" else whole.ctc_logits
         never = tuple(index for index in (config.mask_id, config.blank) if index is not None)
         start, transducer = getattr(config, "start", EOS), getattr(self.model, "transducer", None)
-        return Heads(whole.decoder, ctc, self.vocabulary, transducer, config.blank, never, config.vocabulary, start)
+        frames, stride = getattr(self.model, "ctc_frames", None), getattr(self.model, "ctc_stride", 1)
+        return Heads(whole.decoder, ctc, self.vocabulary, transducer, config.blank, never, config.vocabulary, start, frames, stride)
 
     def encode(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """What the decoder attends to: the encoder's output, see Transcriber.encode, or what the model makes of it (``remember``)."""

@@ -43,6 +43,7 @@ TEXT_UNITS = "text_units.txt"  # how texts call the units of a model folder, whe
 PRETRAINING = ("predictor.", "shared_predictor.", "unit_output.", "unit_embedding.")
 MASK = "<mask>"
 LETTERS_ROWS, DECODER_ROWS = "unit_encoder_ctc_head.5.weight", "decoder.embed_tokens.weight"
+LINEAR_ROWS = "unit_encoder_ctc_head.weight"  # of a model that was fine-tuned without the head of pre-training
 PADDING = (
     "As in the official code, padding changes what comes out: clips alone and in a batch differ a little. Set waveform.compute_padding to "
     "false in config.yaml to make every clip independent of its batch."
@@ -175,7 +176,7 @@ def _fine_tuned(
     origin = None if pretrained is None else read_container(pretrained, weightless=True)
     if origin is not None and MODELS.get(system_of(origin)) != (system, None):
         raise OptionError(f"{pretrained} holds {origin.name!r}, no pre-trained model of {TITLES[system]}.")
-    table = DECODER_ROWS if kind == "translation" else LETTERS_ROWS
+    table = DECODER_ROWS if kind == "translation" else LINEAR_ROWS if LINEAR_ROWS in shapes else LETTERS_ROWS
     rows = _rows(shapes, table)
     if not rows:
         raise OptionError(f"it has no {table}, which every fine-tuned file of {TITLES[system]} of this kind holds.")

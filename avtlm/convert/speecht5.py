@@ -36,7 +36,7 @@ from avtlm.convert.names.transformer import Rules, find_name
 from avtlm.convert.official_file import container, flat
 from avtlm.convert.options import OptionError, Options
 from avtlm.convert.options.speech2c import speech2c
-from avtlm.convert.options.speecht5 import ARCHITECTURES, fairseq
+from avtlm.convert.options.speecht5 import ARCHITECTURES, NUMBERED, fairseq
 from avtlm.convert.options.speecht5_official import official_options
 from avtlm.convert.options.wav2vec2 import WITHOUT_EFFECT
 from avtlm.convert.vocabulary import units_file
@@ -76,9 +76,10 @@ def converted(file: Container, vocabulary: str | Path | None = None) -> Converte
 
 def _speecht5(file: Container, vocabulary: str | Path | None) -> Converted:
     shapes = {key: tensor.shape for key, tensor in file.weights.items()}
-    if EMBEDDINGS[-1] not in shapes:
-        raise OptionError(f"it has no {EMBEDDINGS[-1]}, which every file of SpeechT5 holds.")
-    rows = shapes[EMBEDDINGS[-1]][0]
+    whole = file.model.get("modules_filter") in (None, "none")
+    if EMBEDDINGS[-1] not in shapes and whole:
+        raise OptionError(f"it has no {EMBEDDINGS[-1]}, which every whole file of SpeechT5 holds.")
+    rows = next((shapes[key][0] for key in reversed(EMBEDDINGS) if key in shapes), SpeechT5Config.vocabulary)
     settings = official_settings(file, shapes, rows)
     build = systems.find("speecht5").build
     model = build_empty(lambda: build(settings))
@@ -173,13 +174,15 @@ def text_vocabulary(given: str | Path, rows: int) -> Tokenizer:
         from avtlm.text.subwords import Subwords  # sentencepiece is needed for this kind only
 
         pieces = Subwords.load_model(given)
-        if len(pieces) not in (rows, rows - len(SpeechT5Config.further_symbols)):
+        further = len(SpeechT5Config.further_symbols)
+        if len(pieces) not in (rows, rows - further, rows - further - NUMBERED):
             raise OptionError(f"{given} has {len(pieces)} pieces, but the model {rows} symbols, the last two of them <mask> and a blank.")
         return pieces
     from avtlm.text.subwords import WORD_START
 
     symbols = [SPACE if symbol == WORD_START else symbol for symbol in Vocabulary.load_dict(given).symbols]
     symbols += [symbol for symbol in SpeechT5Config.further_symbols if len(symbols) < rows]
+    symbols += [f"<mask{number}>" for number in range(NUMBERED)] if rows - len(symbols) == NUMBERED else []
     if len(symbols) != rows:
         raise OptionError(
             f"{given} has {len(symbols)} symbols with <mask> and the blank, but the model {rows}; they do not belong together."

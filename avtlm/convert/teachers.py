@@ -18,7 +18,7 @@ from avtlm.convert.names.transformer import Rules, find_name
 from avtlm.convert.pickles import StoredTensor, TorchFile
 from avtlm.convert.tensor_files import read_weights
 from avtlm.convert.vocabulary import read_json
-from avtlm.nn.beats import Beats, BeatsConfig
+from avtlm.nn.beats import GATED, Beats, BeatsConfig
 from avtlm.nn.ecapa import Ecapa, EcapaConfig
 from avtlm.nn.whisper_encoder import WhisperConfig, WhisperEncoder
 
@@ -55,6 +55,7 @@ _BEATS_ACTIVATIONS = {
     "linear": "linear",
     "gelu_fast": "gelu_tanh",
     "gelu_accurate": "gelu_tanh",
+    "glu": GATED,
 }
 
 
@@ -200,9 +201,13 @@ def ecapa_config(stored: Mapping[str, Stored], dilations: tuple[int, ...], where
         scale = 1 + max(int(match[1]) for key in stored if (match := re.match(r"blocks\.1\.res2net_block\.blocks\.(\d+)\.", key)))
     except (KeyError, ValueError) as error:
         raise ConversionError(f"{where} does not hold the tensors of SpeechBrain's ECAPA-TDNN: {error} is missing.") from error
+    channels = tuple(shapes[name][0] for name in convs)
+    read = [*channels[:-2], sum(channels[1:-1])]  # by all convolutions but the first, whose groups no shape tells
+    groups = (1, *(width // shapes[name][1] for width, name in zip(read, convs[1:], strict=True)))
     return EcapaConfig(
         bands=shapes["blocks.0.conv.conv"][1],
-        channels=tuple(shapes[name][0] for name in convs),
+        channels=channels,
+        groups=groups if max(groups) > 1 else (),
         kernels=tuple(shapes[name][2] for name in kernels),
         dilations=dilations,
         attention_dim=shapes["asp.tdnn.conv.conv"][0],

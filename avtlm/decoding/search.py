@@ -45,6 +45,8 @@ class Heads:
         never: ids that no text holds, whichever head gives them.
         start: what stands before a text.
         size: ids that the heads know; those behind the vocabulary's are among ``never``. None for as many as it has.
+        ctc_frames: of CTC for so many valid ones of the encoder (batch,); None for as many, or as many more as there are in all.
+        ctc_stride: frames of the encoder for each of CTC's.
     """
 
     decoder: TextDecoder | None
@@ -55,11 +57,23 @@ class Heads:
     never: tuple[int, ...] = ()
     size: int | None = None
     start: int = EOS
+    ctc_frames: Callable[[Tensor], Tensor] | None = None
+    ctc_stride: int = 1
 
     @property
     def symbols(self) -> int:
         """Ids that the heads know."""
         return len(self.vocabulary) if self.size is None else self.size
+
+    def heard(self, lengths: Tensor, encoded: Tensor, log_probs: Tensor) -> Tensor:
+        """Valid frames of CTC's log-probabilities (batch, frames, vocabulary) for those of the encoder's output (batch, frames, dim)."""
+        return heard_frames(lengths, encoded, log_probs) if self.ctc_frames is None else self.ctc_frames(lengths)
+
+    def timed(self, hypothesis: Hypothesis) -> Hypothesis:
+        """With times in the encoder's frames, of one that has them in CTC's."""
+        if self.ctc_stride == 1 or not hypothesis.timesteps:
+            return hypothesis
+        return replace(hypothesis, timesteps=tuple((first * self.ctc_stride, end * self.ctc_stride) for first, end in hypothesis.timesteps))
 
 
 class Search:
@@ -132,7 +146,7 @@ class Search:
 
     def _find(self, encoded: Tensor, lengths: Tensor, log_probs: Tensor | None, limit: Limit) -> list[list[Hypothesis]]:
         settings, decoder = self.settings, self.heads.decoder
-        heard = lengths if log_probs is None else heard_frames(lengths, encoded, log_probs)
+        heard = lengths if log_probs is None else self.heads.heard(lengths, encoded, log_probs)
         if settings.method == "attention" or (settings.method == "joint" and settings.convention != "espnet"):
             assert decoder is not None
             joint = log_probs if settings.method == "joint" else None
@@ -158,7 +172,7 @@ class Search:
         if unwritten:
             log_probs = log_probs.index_fill(2, torch.tensor(unwritten, device=log_probs.device), -math.inf)
         if settings.method == "ctc_greedy":
-            return [[best] for best in ctc_greedy(log_probs, lengths, blank)]
+            return [[self.heads.timed(best)] for best in ctc_greedy(log_probs, lengths, blank)]
         places = None
         if settings.skip_blanks is not None:
             log_probs, lengths, places = skip_blanks(log_probs, lengths, settings.skip_blanks, blank)
@@ -166,7 +180,8 @@ class Search:
             found = self.words(log_probs, lengths)
         else:
             found = ctc_beam(log_probs, lengths, settings.beam, blank, self._kept, self.hot_words)
-        return found if places is None else [put_back(row, kept) for row, kept in zip(found, places, strict=True)]
+        found = found if places is None else [put_back(row, kept) for row, kept in zip(found, places, strict=True)]
+        return [[self.heads.timed(each) for each in row] for row in found]
 
     def _rescore(self, found: list[list[Hypothesis]]) -> list[list[Hypothesis]]:
         settings = self.settings
@@ -188,8 +203,11 @@ class Search:
             replace(each, token_scores=()) if {"lm", "hot_words"} & set(each.components) and not each.timesteps else each for each in best
         ]
         if log_probs is not None:
-            rows = zip(best, log_probs, heard_frames(lengths, encoded, log_probs).tolist(), strict=True)
-            best = [each if each.timesteps else add_times([each], frames[:length], self.heads.blank)[0] for each, frames, length in rows]
+            rows = zip(best, log_probs, self.heads.heard(lengths, encoded, log_probs).tolist(), strict=True)
+            best = [
+                each if each.timesteps else self.heads.timed(add_times([each], frames[:length], self.heads.blank)[0])
+                for each, frames, length in rows
+            ]
         left = [row for row, each in enumerate(best) if each.tokens and not each.timesteps]  # without CTC, or without a path through it
         if left and self.heads.decoder is not None:
             chosen = torch.tensor(left, device=encoded.device)

@@ -6,6 +6,7 @@ What is unusual here:
 - A step writes several frames, each with a probability that speech ends with it. Two rules say when it does: ``any`` of them reaches the
   threshold (the official code), or their ``sum`` does (Hugging Face).
 - Speech that does not end is cut at a multiple of what was read, and marked as such.
+- Speech that is enhanced with the noisy spectrogram at hand (``spectrogram.reads``, ``writes``) has as many frames as that.
 """
 
 from collections.abc import Sequence
@@ -82,6 +83,8 @@ def synthesize(
     options: SynthesisOptions | None = None,
     keep: Tensor | None = None,
     attention: Literal["heads", "mean", "none"] = "heads",
+    source: Tensor | None = None,
+    ends: Tensor | None = None,
 ) -> list[Speech]:
     """Write speech for every row. Rows that have ended are computed no further.
 
@@ -93,6 +96,8 @@ def synthesize(
         generators: CPU ones, one for each row, for the dropout before the decoder.
         keep: what dropout keeps instead, bool (steps, layers, batch, width); steps beyond it keep what its last one does.
         attention: keep where each head looked, the mean of each layer's heads, or nothing, which is faster.
+        source, ends: frames of what is heard (batch, frames, bands), and how many of each row, for models that relate what they write to
+            them; without them such a model goes on from its own frames and writes them as they are, as officially.
 
     Raises:
         ValueError: a row without anything to say, neither generators nor ``keep`` for all rows, or a voice that does not fit.
@@ -109,6 +114,9 @@ def synthesize(
     read = lengths.tolist()
     most = [max(1, int(length * options.longest / reduction)) for length in read]
     least = [int(length * options.shortest / reduction) for length in read]
+    if source is not None and ends is not None:
+        most = least = ends.tolist()
+    follows = source is not None and prenet.config.reads == "source"
     memory = model.decoder.project_memory(prenet.inform(encoded, voice), lengths).heads_first()
     cache = model.decoder.initial_state(len(encoded))
     frame = encoded.new_zeros(len(encoded), 1, head.config.bands)
@@ -124,10 +132,13 @@ def synthesize(
         else:
             kept = torch.cat([prenet.draw(1, 1, generators[row]) for row in rows], 1)
         weights: list[Tensor] | None = None if attention == "none" else []
-        x = model.decoder.decode(prenet(frame, voice, step, kept.to(device)), memory, cache, weights=weights)
+        heard = None if source is None else source[rows, step, None]
+        if follows and heard is not None:
+            frame = heard
+        x = model.decoder.decode(prenet(frame, None if follows else voice, step, kept.to(device)), memory, cache, weights=weights)
         written, stop = head.write(x)
         probability = stop.sigmoid()
-        frame, step = written[:, -1:], step + 1
+        frame, step = head.relate(written, heard)[:, -1:], step + 1
         over = probability >= options.threshold if options.stop == "any" else probability.sum(1, keepdim=True) >= options.threshold
         look = None if weights is None else torch.stack([each.mean(1) if attention == "mean" else each for each in weights], 1)
         left = []
@@ -137,7 +148,7 @@ def synthesize(
             if look is not None:
                 looks[row].append(look[place, ..., : read[row]])
             if (ended or step >= most[row]) and step >= least[row]:
-                cut[row] = not ended
+                cut[row] = not ended and source is None
             else:
                 left.append(place)
         if len(left) < len(rows):
@@ -147,6 +158,7 @@ def synthesize(
                 cache = cache.reorder(chosen)
     found = []
     for row, (mel, probabilities, seen) in enumerate(zip(frames, stops, looks, strict=True)):
-        refined = head.refine(torch.cat(mel)[None])[0]
+        refined = head.refine(torch.cat(mel)[None])
+        refined = head.relate(refined, None if source is None else source[row, None, : refined.shape[1]])[0]
         found.append(Speech(refined, torch.cat(probabilities), torch.cat(seen, -2) if seen else None, cut[row]))
     return found

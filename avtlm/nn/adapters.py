@@ -2,6 +2,8 @@
 
 - A layer's adapter, behind every pre-norm layer: one for each language of MMS (Pratap et al., arXiv 2305.13516, section 4.1).
 - A length adapter behind the whole encoder, whose strides leave fewer frames for a text model to attend to.
+
+And one of OFA's decoder (a residual around two linear maps, Houlsby et al., arXiv 1902.00751).
 """
 
 from dataclasses import dataclass
@@ -24,6 +26,25 @@ class LayerAdapter(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.contract(F.relu(self.expand(self.norm(x))))
+        return out
+
+
+class ResidualAdapter(nn.Module):
+    """Two linear maps around a ReLU, added to what they are given. (..., dim) -> the same.
+
+    Initialisation: N(0, 0.02), biases 0.
+    """
+
+    def __init__(self, dim: int, hidden: int) -> None:
+        super().__init__()
+        self.expand = nn.Linear(dim, hidden)
+        self.contract = nn.Linear(hidden, dim)
+        for linear in (self.expand, self.contract):
+            nn.init.normal_(linear.weight, 0.0, 0.02)
+            nn.init.zeros_(linear.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = x + self.contract(F.relu(self.expand(x)))
         return out
 
 

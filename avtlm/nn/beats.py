@@ -13,9 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from avtlm.nn.attention import attend, padding_mask
-from avtlm.nn.feed_forward import ACTIVATIONS, FeedForward
+from avtlm.nn.feed_forward import ACTIVATIONS, FeedForward, GatedFeedForward
 from avtlm.nn.positions import PositionalConvolution, RelativePositions
 from avtlm.nn.transformer import Attention
+
+GATED = "glu"
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,7 @@ class BeatsConfig:
         deep_norm: residuals are scaled.
         norm_first: norms stand before the parts of a layer, and one behind all layers; not with deep_norm.
         relative: attention knows relative positions. gated: by as much as a gate of each query says.
+        activation: of the feed-forward parts; ``glu`` gates them (GatedFeedForward).
     """
 
     dim: int = 768
@@ -55,8 +58,8 @@ class BeatsConfig:
     def __post_init__(self) -> None:
         if self.norm_first and self.deep_norm:
             raise ValueError("norm_first, deep_norm: a model has one of them, or none.")
-        if self.activation not in ACTIVATIONS:
-            raise ValueError(f"activation: {self.activation!r}; give one of {', '.join(ACTIVATIONS)}.")
+        if self.activation not in (*ACTIVATIONS, GATED):
+            raise ValueError(f"activation: {self.activation!r}; give one of {', '.join((*ACTIVATIONS, GATED))}.")
 
 
 class BeatsLayer(nn.Module):
@@ -68,7 +71,8 @@ class BeatsLayer(nn.Module):
         self.scale = (2.0 * config.layers) ** 0.25 if config.deep_norm else 1.0
         self.self_attention = Attention(config.dim, config.heads, gated=config.gated)
         self.self_attention_norm = nn.LayerNorm(config.dim)
-        self.feed_forward = FeedForward(config.dim, config.feed_forward_dim, config.activation, 0.0)
+        sizes = (config.dim, config.feed_forward_dim)
+        self.feed_forward = GatedFeedForward(*sizes, 0.0) if config.activation == GATED else FeedForward(*sizes, config.activation, 0.0)
         self.feed_forward_norm = nn.LayerNorm(config.dim)
 
     def forward(self, x: Tensor, lengths: Tensor, bias: Tensor | None) -> Tensor:

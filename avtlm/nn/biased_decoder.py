@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from avtlm.nn.adapters import ResidualAdapter
 from avtlm.nn.attention import attention_weights
 from avtlm.nn.cache import KeyValueCache
 from avtlm.nn.dropout import Dropout, drop_rows
@@ -41,6 +42,8 @@ class BiasedDecoderConfig(DecoderConfig):
         attention_norms: norm what attention puts out (``scale_attn``).
         inner_norm: norm between the two maps of the feed-forward part (``scale_fc``).
         head_scales: a learned factor for each head (``scale_heads``).
+        residual_scales: a learned factor for each value that passes by the feed-forward part (``scale_resids``).
+        adapter_dim: width of adapters behind the feed-forward parts (``adapter``); 0 adds none.
         embedding_norm: norm embeddings with their positions.
         add_positions: add positions to embeddings; without, they are in the biases alone.
         drop_path: the share of rows for which a residual branch of the last layer is left out; it grows with the layer from 0.
@@ -57,6 +60,8 @@ class BiasedDecoderConfig(DecoderConfig):
     attention_norms: bool = True
     inner_norm: bool = True
     head_scales: bool = True
+    residual_scales: bool = False
+    adapter_dim: int = 0
     embedding_norm: bool = True
     add_positions: bool = True
     drop_path: float = 0.1
@@ -68,6 +73,8 @@ class BiasedDecoderConfig(DecoderConfig):
                 f"positions: {self.positions}, key_distance: {self.key_distance}; this decoder has learned positions of its own, so give "
                 "none and 0."
             )
+        if self.adapter_dim < 0:
+            raise ValueError(f"adapter_dim: {self.adapter_dim}; give 0 for no adapters, or more.")
         if not 0.0 <= self.drop_path < 1.0:
             raise ValueError(f"drop_path: {self.drop_path} is not a probability; give a number from 0 up to, but not including, 1.")
         if not 4 <= self.distance_buckets <= FARTHEST or self.scale_factor <= 0:
@@ -151,6 +158,8 @@ class BiasedDecoderLayer(DecoderLayer):
         )
         if config.inner_norm:
             self.feed_forward = ScaledFeedForward(config.dim, config.feed_forward_dim, config.activation, config.activation_dropout)
+        self.residual_scale = nn.Parameter(torch.ones(config.dim)) if config.residual_scales else None
+        self.adapter = ResidualAdapter(config.dim, config.adapter_dim) if config.adapter_dim else nn.Identity()
         self.distances = nn.Embedding(2 * config.distance_buckets - 1, config.heads)
         nn.init.zeros_(self.distances.weight)
         self.buckets = config.distance_buckets
@@ -192,7 +201,8 @@ class BiasedDecoderLayer(DecoderLayer):
         seen = self.cross_attention.weigh(queries, memory_key, memory_value, memory_lengths, cross)
         x = x + self._branch(self.cross_output_norm(seen.flatten(0, 1).view(x.shape)))
         x = x if before else self.cross_attention_norm(x)
-        x = x + self._branch(self.feed_forward(self.feed_forward_norm(x) if before else x))
+        y = self.adapter(self.dropout(self.feed_forward(self.feed_forward_norm(x) if before else x)))
+        x = (x if self.residual_scale is None else x * self.residual_scale) + drop_rows(y, self.drop_path, self.training)
         return x if before else self.feed_forward_norm(x)
 
     def _branch(self, x: Tensor) -> Tensor:

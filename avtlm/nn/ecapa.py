@@ -7,6 +7,7 @@ What is unusual here:
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -26,6 +27,7 @@ class EcapaConfig:
         attention_dim: of the pooling. squeezed: of the gates of channels.
         scale: parts that a block divides its channels into.
         global_context: attention of the pooling knows mean and deviation of the clip.
+        groups: of the same convolutions, in a block of the first and the last one; none for 1 each.
     """
 
     bands: int = 80
@@ -37,22 +39,27 @@ class EcapaConfig:
     scale: int = 8
     dim: int = 192
     global_context: bool = True
+    groups: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        sizes = (len(self.channels), len(self.kernels), len(self.dilations))
+        sizes = (len(self.channels), len(self.kernels), len(self.dilations), len(self.groups) or len(self.channels))
         if min(sizes) < 3 or len(set(sizes)) > 1:
-            raise ValueError(f"channels, kernels, dilations: {sizes} of them; give as many of each, at least 3.")
-        odd = [width for width in self.channels[:-1] if width % self.scale or width != self.channels[0]]
+            raise ValueError(f"channels, kernels, dilations, groups: {sizes} of them; give as many of each, at least 3.")
+        odd = [width for width in self.channels[1:-1] if width % self.scale or width != self.channels[1]]
         if odd:
-            raise ValueError(f"channels: {odd[0]}; all but the last have to be equal, and a multiple of scale {self.scale}.")
+            raise ValueError(f"channels: {odd[0]}; all but the first and the last have to be equal, and a multiple of scale {self.scale}.")
+        read = (self.bands, *self.channels[:-2], sum(self.channels[1:-1]))
+        for groups, before, after in zip(self.groups, read, self.channels, strict=False):
+            if groups < 1 or before % groups or after % groups:
+                raise ValueError(f"groups: {groups} of {before} channels and {after} of them; give a divisor of both.")
 
 
 class TimeDelay(nn.Module):
     """Convolution over time, ReLU, batch norm: (batch, channels, frames) -> the same frames."""
 
-    def __init__(self, inputs: int, outputs: int, kernel: int = 1, dilation: int = 1) -> None:
+    def __init__(self, inputs: int, outputs: int, kernel: int = 1, dilation: int = 1, groups: int = 1) -> None:
         super().__init__()
-        self.conv = nn.Conv1d(inputs, outputs, kernel, dilation=dilation)
+        self.conv = nn.Conv1d(inputs, outputs, kernel, dilation=dilation, groups=groups)
         self.reach = dilation * (kernel - 1) // 2
         self.norm = nn.BatchNorm1d(outputs)
 
@@ -64,15 +71,17 @@ class TimeDelay(nn.Module):
 
 
 class EcapaBlock(nn.Module):
-    """Res2Net between two convolutions of one frame, then a gate for every channel, around a residual (section 3.2)."""
+    """Res2Net between two convolutions of one frame, then a gate for every channel, around a residual (section 3.2), which passes a
+    convolution of one frame where there are other channels than before."""
 
-    def __init__(self, channels: int, kernel: int, dilation: int, scale: int, squeezed: int) -> None:
+    def __init__(self, inputs: int, channels: int, kernel: int, dilation: int, scale: int, squeezed: int, groups: int = 1) -> None:
         super().__init__()
         part = channels // scale
         self.scale = scale
-        self.first = TimeDelay(channels, channels)
+        self.first = TimeDelay(inputs, channels, groups=groups)
         self.parts = nn.ModuleList(TimeDelay(part, part, kernel, dilation) for _ in range(scale - 1))
-        self.last = TimeDelay(channels, channels)
+        self.last = TimeDelay(channels, channels, groups=groups)
+        self.shortcut = nn.Conv1d(inputs, channels, 1) if inputs != channels else nn.Identity()
         self.squeeze, self.excite = nn.Conv1d(channels, squeezed, 1), nn.Conv1d(squeezed, channels, 1)
 
     def forward(self, x: Tensor, valid: Tensor) -> Tensor:
@@ -84,7 +93,8 @@ class EcapaBlock(nn.Module):
             found.append(before)
         y = self.last(torch.cat(found, 1))
         mean = (y * valid).sum(2, keepdim=True) / valid.sum(2, keepdim=True)
-        return x + y * self.excite(F.relu(self.squeeze(mean))).sigmoid()
+        out: Tensor = self.shortcut(x) + y * self.excite(F.relu(self.squeeze(mean))).sigmoid()
+        return out
 
 
 class AttentiveStatisticsPooling(nn.Module):
@@ -121,12 +131,13 @@ class Ecapa(nn.Module):
         super().__init__()
         self.config = config
         channels, kernels, dilations = config.channels, config.kernels, config.dilations
-        self.input = TimeDelay(config.bands, channels[0], kernels[0], dilations[0])
+        groups = config.groups or (1,) * len(channels)
+        self.input = TimeDelay(config.bands, channels[0], kernels[0], dilations[0], groups[0])
         self.blocks = nn.ModuleList(
-            EcapaBlock(width, kernel, dilation, config.scale, config.squeezed)
-            for width, kernel, dilation in zip(channels[1:-1], kernels[1:-1], dilations[1:-1], strict=True)
+            EcapaBlock(*widths, kernel, dilation, config.scale, config.squeezed, parts)
+            for widths, kernel, dilation, parts in zip(pairwise(channels[:-1]), kernels[1:-1], dilations[1:-1], groups[1:-1], strict=True)
         )
-        self.gather = TimeDelay(sum(channels[1:-1]), channels[-1], kernels[-1], dilations[-1])
+        self.gather = TimeDelay(sum(channels[1:-1]), channels[-1], kernels[-1], dilations[-1], groups[-1])
         self.pooling = AttentiveStatisticsPooling(channels[-1], config.attention_dim, config.global_context)
         self.norm = nn.BatchNorm1d(2 * channels[-1])
         self.output = nn.Conv1d(2 * channels[-1], config.dim, 1)

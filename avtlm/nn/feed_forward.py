@@ -63,6 +63,18 @@ class FeedForward(nn.Module):
         return self.contract(self.dropout(self.activation(self.expand(x))))
 
 
+class GatedFeedForward(FeedForward):
+    """The first of two linear maps has two halves, of which one, behind a SiLU, gates the other (Shazeer, arXiv 2002.05202: SwiGLU)."""
+
+    def __init__(self, dim: int, hidden: int, activation_dropout: float) -> None:
+        super().__init__(dim, hidden, "silu", activation_dropout)
+        self.expand = nn.Linear(dim, 2 * hidden)
+
+    def forward(self, x: Tensor) -> Tensor:
+        value, gate = self.expand(x).chunk(2, -1)
+        return self.contract(self.dropout(value * self.activation(gate)))
+
+
 @dataclass(frozen=True)
 class Routing:
     """Which expert each row of a batch goes through: by name, the rows (int) or None for all of them; in a graph that is exported, which

@@ -240,20 +240,30 @@ class SinusoidalPositions(nn.Module):
 
 
 class ScaledPositions(nn.Module):
-    """Sinusoids times one learned factor, sines at even and cosines at odd places, as ESPnet lays them out: the first position is 0."""
+    """Sinusoids times one learned factor, sines at even and cosines at odd places, as ESPnet lays them out: the first position is 0.
 
-    def __init__(self, dim: int) -> None:
+    Args:
+        learned: there is such a factor; without one, what they are added to is multiplied by ``gain``, the root of ``dim``.
+    """
+
+    def __init__(self, dim: int, learned: bool = True) -> None:
         super().__init__()
         if dim % 2:
             raise ValueError(f"dim: {dim} is odd; sinusoidal positions need an even width.")
         self.dim = dim
-        self.scale = nn.Parameter(torch.ones(()))
+        self.gain = 1.0 if learned else dim**0.5
+        self.scale = nn.Parameter(torch.ones(())) if learned else None
 
     def forward(self, positions: Tensor) -> Tensor:
         """positions, any shape of int -> (..., dim)."""
         even = torch.arange(0, self.dim, 2, device=positions.device, dtype=torch.float32)
         angle = positions.float()[..., None] * torch.exp(even * -(math.log(10000.0) / self.dim))
-        return self.scale * torch.stack([angle.sin(), angle.cos()], -1).flatten(-2)
+        sinusoids = torch.stack([angle.sin(), angle.cos()], -1).flatten(-2)
+        return sinusoids if self.scale is None else self.scale * sinusoids
+
+    def place(self, x: Tensor) -> Tensor:
+        """Add those of the first positions: (batch, length, dim) -> the same."""
+        return self.gain * x + self(torch.arange(x.shape[1], device=x.device)).to(x.dtype)
 
 
 class LearnedPositions(nn.Module):

@@ -7,6 +7,7 @@ What is unusual here:
   what is kept.
 - Frames behind the end of a row change nothing in it: convolutions see zeros there, batch norms leave them out. The official code lets them
   take part (``compute_padding``).
+- To enhance speech, a decoder may read the frames of the noisy speech (``source``) instead of its own, and write what relates to them.
 """
 
 from dataclasses import dataclass
@@ -32,8 +33,12 @@ class SpectrogramConfig:
         prenet_layers, prenet_width, prenet_dropout: of the layers that read frames; the dropout never ends.
         voice_dim: width of the vector that says whose voice speaks (x-vector); 0 for none. voice_place: where it is told: in the ``frames``
             that the decoder reads, or in what it attends to, which the vector is added to (``add``) or stands beside (``concat``).
-        postnet_layers, postnet_width, postnet_kernel, postnet_dropout: of the convolutions that refine what was written.
-        position_dropout: behind the positions of what is read.
+        postnet_layers, postnet_width, postnet_kernel, postnet_dropout: of the convolutions that refine what was written; 0 layers refine
+            nothing. postnet_norm: each has a batch norm behind it.
+        position_dropout: behind the positions of what is read. scaled_positions: they have a learned factor (ScaledPositions).
+        reads: the frames that were ``written`` before, or those of the ``source``, without a voice.
+        writes: ``frames``; a ``mask``, whose sigmoid the frames of the source are multiplied by; or a ``difference``, from which they are
+            subtracted.
         compute_padding: let convolutions and batch norms see frames behind the end of a row, as the official code does.
     """
 
@@ -50,15 +55,27 @@ class SpectrogramConfig:
     postnet_dropout: float = 0.5
     position_dropout: float = 0.1
     compute_padding: bool = False
+    postnet_norm: bool = True
+    scaled_positions: bool = True
+    reads: Literal["written", "source"] = "written"
+    writes: Literal["frames", "mask", "difference"] = "frames"
 
     def __post_init__(self) -> None:
-        if min(self.bands, self.reduction, self.prenet_layers, self.prenet_width) < 1 or self.postnet_layers < 1 or self.voice_dim < 0:
+        if min(self.bands, self.reduction, self.prenet_layers, self.prenet_width) < 1 or min(self.postnet_layers, self.voice_dim) < 0:
             raise ValueError(
                 f"spectrogram: bands {self.bands}, reduction {self.reduction}, prenet_layers {self.prenet_layers}, prenet_width "
-                f"{self.prenet_width}, postnet_layers {self.postnet_layers}, voice_dim {self.voice_dim}; give at least 1 (0 for no voice)."
+                f"{self.prenet_width}, postnet_layers {self.postnet_layers}, voice_dim {self.voice_dim}; give at least 1 (0 for no "
+                "convolutions, and for no voice)."
             )
+        if self.needs_source and self.reduction > 1:
+            raise ValueError(f"spectrogram: reads {self.reads}, writes {self.writes}, reduction {self.reduction}; it has to be 1 then.")
         if self.postnet_kernel % 2 == 0:
             raise ValueError(f"spectrogram: postnet_kernel {self.postnet_kernel} is even; give an odd one, so that frames stay in place.")
+
+    @property
+    def needs_source(self) -> bool:
+        """The spectrogram of what is heard has a part in what is written."""
+        return self.reads == "source" or self.writes != "frames"
 
 
 def shift_frames(mel: Tensor, reduction: int) -> Tensor:
@@ -80,7 +97,7 @@ class SpectrogramPrenet(nn.Module):
         widths = (config.bands, *[config.prenet_width] * config.prenet_layers)
         self.layers = nn.ModuleList(nn.Linear(before, after) for before, after in pairwise(widths))
         self.project = nn.Linear(widths[-1], dim)
-        self.positions = ScaledPositions(dim)
+        self.positions = ScaledPositions(dim, config.scaled_positions)
         self.dropout = Dropout(config.position_dropout)
         place = config.voice_place if config.voice_dim else "none"
         self.voice = nn.Linear(dim + config.voice_dim, dim) if place == "frames" else None
@@ -106,7 +123,7 @@ class SpectrogramPrenet(nn.Module):
         """Frames (batch, steps, bands), which stand at ``first`` and behind it -> (batch, steps, dim).
 
         Args:
-            voice: (batch, voice_dim), of any length; None only where the model knows no voices.
+            voice: (batch, voice_dim), of any length; None only where the model knows no voices, or for frames of the source.
             keep: what dropout keeps, bool (layers, batch, steps, width) or broadcastable to it; None draws as dropout does.
 
         Raises:
@@ -114,8 +131,8 @@ class SpectrogramPrenet(nn.Module):
         """
         x = self.read(frames, keep)
         places = torch.arange(first, first + frames.shape[1], device=frames.device)
-        x = self.dropout(x + self.positions(places).to(x.dtype))
-        return self.speak(x, voice)
+        x = self.dropout(self.positions.gain * x + self.positions(places).to(x.dtype))
+        return x if voice is None and self.config.reads == "source" else self.speak(x, voice)
 
     def speak(self, x: Tensor, voice: Tensor | None) -> Tensor:
         """Tell the decoder whose voice speaks."""
@@ -168,10 +185,10 @@ class SpectrogramHead(nn.Module):
         self.frames = nn.Linear(dim, config.bands * config.reduction)
         self.stop = nn.Linear(dim, config.reduction)
         widths = (config.bands, *[config.postnet_width] * (config.postnet_layers - 1), config.bands)
-        pairs = list(pairwise(widths))
+        pairs = list(pairwise(widths))[: config.postnet_layers]
         half = config.postnet_kernel // 2
         self.convolutions = nn.ModuleList(nn.Conv1d(*pair, config.postnet_kernel, padding=half, bias=False) for pair in pairs)
-        self.norms = nn.ModuleList(nn.BatchNorm1d(after) for _, after in pairs)
+        self.norms = nn.ModuleList(nn.BatchNorm1d(after) if config.postnet_norm else nn.Identity() for _, after in pairs)
         self.dropout = Dropout(config.postnet_dropout)
 
     def write(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -180,6 +197,8 @@ class SpectrogramHead(nn.Module):
 
     def refine(self, frames: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Add what the convolutions find missing. (batch, frames, bands), of which so many are valid, -> the same."""
+        if not self.config.postnet_layers:
+            return frames
         x = frames.transpose(1, 2)
         valid = None
         if lengths is not None and not self.config.compute_padding:
@@ -190,14 +209,22 @@ class SpectrogramHead(nn.Module):
             x = self.dropout(torch.tanh(x) if index < len(self.norms) - 1 else x)
         return frames + x.transpose(1, 2)
 
-    def forward(self, x: Tensor, steps: Tensor | None = None) -> Written:
+    def relate(self, frames: Tensor, source: Tensor | None) -> Tensor:
+        """Frames in the sense of the loss, of what was written and the source's frames (batch, frames, bands)."""
+        if source is None or self.config.writes == "frames":
+            return frames
+        return frames.sigmoid() * source if self.config.writes == "mask" else frames - source
+
+    def forward(self, x: Tensor, steps: Tensor | None = None, source: Tensor | None = None) -> Written:
         """The decoder's output (batch, steps, dim) -> what it wrote.
 
         Args:
             steps: valid ones of each row.
+            source: frames of what is heard, as many as there are steps; for decoders that write a mask or a difference.
         """
         before, stop = self.write(x)
-        return Written(before, self.refine(before, None if steps is None else steps * self.config.reduction), stop)
+        after = self.refine(before, None if steps is None else steps * self.config.reduction)
+        return Written(self.relate(before, source), self.relate(after, source), stop)
 
 
 def _norm_valid(norm: nn.Module, x: Tensor, valid: Tensor) -> Tensor:

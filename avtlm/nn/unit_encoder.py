@@ -117,29 +117,38 @@ def _pass_over(gaps: Tensor | None, x: Tensor) -> Tensor | None:
 
 
 class LetterHead(nn.Module):
-    """CTC's logits of symbols: a convolution over neighbouring frames, norm, activation, linear.
+    """CTC's logits of symbols: a convolution over neighbouring frames, norm, activation, linear; or a linear layer alone.
 
     Initialisation: the convolution Kaiming normal, the rest PyTorch's own.
 
     Args:
-        kernel: of the convolution; it moves by half of that, with as many zeros on both sides.
+        kernel: of the convolution; it moves by half of that, with as many zeros on both sides. 0 for none.
     """
 
     def __init__(self, dim: int, symbols: int, kernel: int = 2) -> None:
         super().__init__()
-        self.stride = kernel // 2
-        self.conv = nn.Conv1d(dim, dim, kernel, self.stride, self.stride, bias=False)
-        nn.init.kaiming_normal_(self.conv.weight)
+        self.kernel, self.stride = kernel, max(1, kernel // 2)
+        self.conv = nn.Conv1d(dim, dim, kernel, self.stride, self.stride, bias=False) if kernel else None
+        if self.conv is not None:
+            nn.init.kaiming_normal_(self.conv.weight)
         self.dropout = Dropout(0.1)  # in every official model
-        self.norm = LayerNorm(dim)
+        self.norm = LayerNorm(dim) if kernel else None
         self.output = nn.Linear(dim, symbols)
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, frames, dim) -> (batch, frames + 1, symbols) with a kernel of 2; a frame sees the one before it and itself."""
-        y = self.dropout(self.conv(x.transpose(1, 2)).transpose(1, 2))
-        out: Tensor = self.output(nn.functional.gelu(self.norm(y)))
+        if self.conv is not None and self.norm is not None:
+            x = nn.functional.gelu(self.norm(self.dropout(self.conv(x.transpose(1, 2)).transpose(1, 2))))
+        out: Tensor = self.output(x)
         return out
 
     def frames(self, lengths: Tensor) -> Tensor:
-        """Frames of the output that belong to inputs of these lengths, (batch,)."""
+        """Frames of the output that belong to inputs of these lengths, (batch,), as losses count them."""
         return torch.div(lengths + self.stride - 1, self.stride, rounding_mode="floor")
+
+    def all_frames(self, lengths: Tensor) -> Tensor:
+        """All frames that clips of these lengths give alone, (batch,): one more than of the input with a kernel of 2."""
+        if not self.kernel:
+            return lengths
+        found = torch.div(lengths + 2 * self.stride - self.kernel, self.stride, rounding_mode="floor") + 1
+        return torch.where(lengths > 0, found.clamp(min=0), 0)

@@ -3,9 +3,13 @@ Lewis et al., arXiv 1910.13461, section 2.2; SpeechT5 section 3.2).
 
 Spans have Poisson lengths; those of length 0 insert a mask symbol where nothing was. The first and the last token of a text, its start and
 end symbols, stay as they are. The count of hidden tokens and the order of draws follow fairseq's denoising data set.
+
+Sentences may change places and texts be turned about, too; or mask symbols are numbered, and the decoder writes what they stand for alone
+(T5, Raffel et al., arXiv 1910.10683, section 3.1.4).
 """
 
 import functools
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +18,9 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
+from avtlm.text.vocabulary import EOS
+
+AFTER_MASK = 2  # places in the vocabulary from the mask symbol to the first numbered one; CTC's blank is between them
 MOST_LENGTHS, LEAST_PROBABILITY = 128, 1e-7  # where the table of span lengths ends
 
 
@@ -27,6 +34,10 @@ class InfillingConfig:
         random: this share of the mask symbols becomes a random token instead.
         trace: what a span leaves behind: one mask symbol (``span``), one for each of its ``tokens``, or ``nothing``.
         inserted: mask symbols put in at random afterwards, as a share of the tokens.
+        permuted: this share of the sentences changes places before. sentence_end: the symbol that ends a sentence.
+        rotated: the probability that a text begins with another of its tokens afterwards, and goes on behind its end.
+        numbered: this many mask symbols have numbers, see infill_pair; they stand at the end of the vocabulary, behind CTC's blank. 0 for
+            one mask symbol, and for the whole text to be written.
     """
 
     share: float = 0.3
@@ -34,13 +45,17 @@ class InfillingConfig:
     random: float = 0.1
     trace: Literal["span", "tokens", "nothing"] = "span"
     inserted: float = 0.0
+    permuted: float = 0.0
+    sentence_end: int = EOS
+    rotated: float = 0.0
+    numbered: int = 0
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.share <= 1.0 or not 0.0 <= self.random <= 1.0 or self.mean_span < 0 or self.inserted < 0:
-            raise ValueError(
-                f"infilling: share {self.share}, random {self.random}, mean_span {self.mean_span}, inserted {self.inserted}; "
-                "give shares from 0 to 1, and 0 or more for the others."
-            )
+        shares = {name: getattr(self, name) for name in ("share", "random", "permuted", "rotated")}
+        others = {name: getattr(self, name) for name in ("mean_span", "inserted", "numbered")}
+        if any(not 0.0 <= value <= 1.0 for value in shares.values()) or min(others.values()) < 0:
+            found = ", ".join(f"{name} {value}" for name, value in {**shares, **others}.items())
+            raise ValueError(f"infilling: {found}; give shares from 0 to 1, and 0 or more for the others.")
 
 
 @functools.cache
@@ -66,6 +81,9 @@ class Draws(Protocol):
 
     def tokens(self, count: int) -> list[int]:
         """Random tokens, any but the first of the vocabulary."""
+
+    def turn(self, chance: float, count: int) -> int:
+        """A number from 1 to ``count`` with this probability, else 0."""
 
 
 @dataclass(frozen=True)
@@ -94,24 +112,61 @@ class TorchDraws:
         numbers: list[int] = torch.randint(1, self.vocabulary, (count,), generator=self.generator).tolist()
         return numbers
 
+    def turn(self, chance: float, count: int) -> int:
+        if float(torch.rand((), generator=self.generator)) >= chance:
+            return 0
+        return int(torch.randint(1, count + 1, (), generator=self.generator))
+
 
 def infill(tokens: Sequence[int], mask: int, config: InfillingConfig, draws: Draws, begins: Sequence[bool] | None = None) -> list[int]:
-    """A text with holes.
+    """A text with holes, see infill_pair."""
+    return infill_pair(tokens, mask, config, draws, begins)[0]
+
+
+def infill_pair(
+    tokens: Sequence[int], mask: int, config: InfillingConfig, draws: Draws, begins: Sequence[bool] | None = None
+) -> tuple[list[int], list[int]]:
+    """A text with holes, and what is to be written: the whole text, or, with numbered mask symbols, what spans hide, each behind the mask
+    symbol that stands for it, and the end symbol.
 
     Args:
         tokens: of one text, with its start and end symbols.
-        mask: the symbol that stands for a span.
+        mask: the symbol that stands for a span; numbered ones stand two and more behind it in the vocabulary.
         begins: of each token, whether a word begins with it; None for words of one token. Spans then hide whole words.
     """
-    holed = _hide(tokens, mask, config, draws, begins)
-    return insert(holed, math.ceil(len(holed) * config.inserted), mask, config, draws) if config.inserted else holed
+    places = _permuted(tokens, config, draws) if config.permuted else list(range(len(tokens)))
+    begins = None if begins is None else [begins[place] for place in places]
+    holed, written = _hide([tokens[place] for place in places], mask, config, draws, begins)
+    if config.inserted:
+        holed = insert(holed, math.ceil(len(holed) * config.inserted), mask, config, draws)
+    if config.rotated:
+        first = draws.turn(config.rotated, max(1, len(holed) - 1))
+        holed = [holed[0], *holed[first:-1], *holed[1:first], holed[-1]] if first else holed
+    return holed, written if config.numbered else list(tokens)
 
 
-def _hide(tokens: Sequence[int], mask: int, config: InfillingConfig, draws: Draws, begins: Sequence[bool] | None) -> list[int]:
+def _permuted(tokens: Sequence[int], config: InfillingConfig, draws: Draws) -> list[int]:
+    """Where each token comes from when sentences change places. Behind the last sentence there is the end symbol alone."""
+    stops = [token == config.sentence_end for token in tokens]
+    stops[-2] = True
+    ends = [place + 1 for place in range(1, len(tokens)) if stops[place] and not stops[place - 1]]
+    moving = draws.order(len(ends))[: math.ceil(len(ends) * config.permuted)]
+    order = list(range(len(ends)))
+    for sentence, other in zip(moving, draws.order(len(moving)), strict=True):
+        order[sentence] = moving[other]
+    starts = [1, *ends]
+    found = [place for sentence in order for place in range(starts[sentence], ends[sentence])]
+    return [0, *found, *range(len(found) + 1, len(tokens))]
+
+
+def _hide(
+    tokens: Sequence[int], mask: int, config: InfillingConfig, draws: Draws, begins: Sequence[bool] | None
+) -> tuple[list[int], list[int]]:
+    """A text with holes, and what they hide behind their numbers."""
     words = [place for place in range(1, len(tokens) - 1) if begins is None or begins[place]]
     budget = math.ceil(float(torch.tensor(float(len(words))) * config.share))
     if budget == 0:
-        return list(tokens)
+        return list(tokens), [tokens[-1]]
     spans = _lengths(budget, config, draws)
     inserted = spans.count(0)
     spans = [length for length in spans if length > 0]
@@ -137,9 +192,20 @@ def _hide(tokens: Sequence[int], mask: int, config: InfillingConfig, draws: Draw
         if places and not moved and config.trace == "tokens":
             draws.tokens(0)  # the official code draws none of them once more
         places, left, random = [each[0] for each in moved], [each[1] for each in moved], [each[2] for each in moved]
+    written = []
+    if config.numbered:
+        numbers = itertools.count(mask + AFTER_MASK)
+        for place, token in enumerate(tokens):
+            hides = filled[place] == mask
+            if hides:
+                filled[place] = next(numbers)
+                written.append(filled[place])
+            if hides or place in dropped or place == len(tokens) - 1:
+                written.append(token)
     holed = [token for place, token in enumerate(filled) if place not in dropped]
     # Fairseq counts by a share, which rounding may make one more.
-    return insert(holed, math.ceil(len(holed) * (inserted / len(holed))), mask, config, draws) if inserted else holed
+    holed = insert(holed, math.ceil(len(holed) * (inserted / len(holed))), mask, config, draws) if inserted else holed
+    return holed, written
 
 
 def _lengths(budget: int, config: InfillingConfig, draws: Draws) -> list[int]:

@@ -3,6 +3,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +23,8 @@ class ReconstructionConfig:
         stop_weight: of the cross-entropy of the end, in which the frame that is the end counts ``stop_positive`` times.
         guided_weight: of attention away from the diagonal (fine-tuning: 1, Hugging Face: 10); ``guided_width`` says how wide the diagonal
             is, in shares of the lengths, and ``guided_heads`` how many heads of every layer are guided.
+        average: over all valid ``frames``; over ``rows``, each of which counts the same, however long it is; or over ``padding`` too,
+            where silence and the end are to be written, so that a row's loss depends on its batch.
     """
 
     absolute: float = 1.0
@@ -31,6 +34,7 @@ class ReconstructionConfig:
     guided_weight: float = 0.0
     guided_width: float = 0.4
     guided_heads: int = 2
+    average: Literal["frames", "rows", "padding"] = "frames"
 
 
 def spectrogram_loss(written: Written, mel: Tensor, lengths: Tensor, config: ReconstructionConfig, reduction: int = 1) -> Loss:
@@ -41,18 +45,28 @@ def spectrogram_loss(written: Written, mel: Tensor, lengths: Tensor, config: Rec
         lengths: valid frames, (batch,).
 
     Returns:
-        Loss whose count is the number of frames in the loss. The last of them is the end.
+        Loss whose count is the number of frames in the loss. The last valid one of each row is the end.
     """
-    lengths = lengths - lengths % reduction
+    spoken, lengths = lengths, lengths - lengths % reduction
     frames = written.before.shape[1]
     valid = ~padding_mask(lengths, frames)
+    ends = torch.arange(frames, device=lengths.device) == lengths[:, None] - 1
+    if config.average == "padding":
+        ends, valid = ends | padding_mask(spoken - 1, frames), torch.ones_like(valid)
     count = valid.sum()
+    shares = (1.0 / (len(lengths) * lengths.clamp(min=1)))[:, None].expand_as(valid)[valid] if config.average == "rows" else None
+
+    def mean(each: Tensor) -> Tensor:
+        """Of (frames, bands) or (frames,)."""
+        return each.mean() if shares is None else ((each.mean(1) if each.dim() > 1 else each) * shares).sum()
+
     target, before, after = mel[:, :frames][valid].float(), written.before[valid].float(), written.after[valid].float()
-    absolute = F.l1_loss(after, target) + F.l1_loss(before, target)
-    squared = F.mse_loss(after, target) + F.mse_loss(before, target)
-    ends = (torch.arange(frames, device=lengths.device) == lengths[:, None] - 1).float()
+    absolute, squared = (
+        mean(distance(after, target, reduction="none")) + mean(distance(before, target, reduction="none"))
+        for distance in (F.l1_loss, F.mse_loss)
+    )
     positive = torch.full((), config.stop_positive, device=lengths.device)
-    stop = F.binary_cross_entropy_with_logits(written.stop[valid].float(), ends[valid], pos_weight=positive)
+    stop = mean(F.binary_cross_entropy_with_logits(written.stop[valid].float(), ends[valid].float(), pos_weight=positive, reduction="none"))
     total = config.absolute * absolute + config.squared * squared + config.stop_weight * stop
     parts = {"absolute": absolute, "squared": squared, "stop": stop}
     return Loss(total * count, count, {name: (part.detach() * count, count) for name, part in parts.items()})

@@ -31,6 +31,7 @@ from avtlm.frontends.multimodal import InputMask
 from avtlm.frontends.subsampling import LEAST_SAMPLES, SubsamplingConfig, SubsamplingFrontEnd
 from avtlm.nn.attention import padding_mask
 from avtlm.nn.biased_decoder import BiasedDecoder, BiasedDecoderConfig
+from avtlm.nn.dropout import Dropout
 from avtlm.nn.positions import PositionalConvolution, StackedPositionalConvolution
 from avtlm.nn.transformer import Encoder, EncoderConfig
 from avtlm.objectives.ctc import ctc_loss
@@ -72,6 +73,8 @@ class MMSpeechConfig:
         label_rate: units per second, of which codes are made by merging runs.
         mask: hidden spans of speech alone. The released collater hides one span a clip, which a ``prob`` just above 0 does.
         paired_mask: hidden spans of speech with a transcript, in training.
+        channel_mask: spans of channels that are zero in all frames, wherever frames are hidden.
+        input_dropout: before frames are hidden.
         same_mask_count: hide equally many frames of every clip of a batch.
     """
 
@@ -92,6 +95,8 @@ class MMSpeechConfig:
     label_rate: float = 50.0
     mask: SpanMaskConfig = field(default_factory=lambda: SpanMaskConfig(prob=0.7, min_spans=1))
     paired_mask: SpanMaskConfig = field(default_factory=lambda: SpanMaskConfig(prob=0.3, min_spans=1))
+    channel_mask: SpanMaskConfig = field(default_factory=lambda: SpanMaskConfig(prob=0.0, min_spans=0))
+    input_dropout: float = 0.0
     same_mask_count: bool = True
     noise: PhoneNoiseConfig = field(default_factory=PhoneNoiseConfig)
     losses: MMSpeechLosses = field(default_factory=MMSpeechLosses)
@@ -223,6 +228,7 @@ class MMSpeech(nn.Module):
         dim = config.encoder.dim
         self.frontend = SubsamplingFrontEnd(config.subsampling, dim)
         self.feature_mask = nn.Parameter(torch.rand(dim))
+        self.dropout = Dropout(config.input_dropout)
         self.speech_positions, self.phone_positions = self._positions(), self._positions()
         self.phone_embedding = nn.Embedding(config.phone_rows, dim, padding_idx=PAD)
         nn.init.normal_(self.phone_embedding.weight, 0.0, dim**-0.5)
@@ -298,10 +304,13 @@ class MMSpeech(nn.Module):
 
     def hide(self, heard: Heard, mask: InputMask | None) -> Tensor:
         """What is seen of speech, (batch, frames, dim): hidden frames are one learned vector."""
-        hidden = None if mask is None else mask.hidden(heard.frames.shape[1])
-        if hidden is None:
-            return heard.frames
-        return torch.where(hidden[..., None], self.feature_mask.to(heard.frames.dtype), heard.frames)
+        frames: Tensor = self.dropout(heard.frames)
+        hidden = None if mask is None else mask.hidden(frames.shape[1])
+        if hidden is not None:
+            frames = torch.where(hidden[..., None], self.feature_mask.to(frames.dtype), frames)
+        if mask is not None and mask.channels is not None:
+            frames = frames.masked_fill(mask.channels[:, None], 0.0)
+        return frames
 
     def place(self, x: Tensor, lengths: Tensor, positions: nn.Module) -> tuple[Tensor, Tensor]:
         """(batch, frames, dim) with positions added, and the positions."""
@@ -379,8 +388,12 @@ class MMSpeech(nn.Module):
 
     def draw_mask(self, heard: Heard, spans: SpanMaskConfig, generator: torch.Generator) -> InputMask:
         """Hidden frames of a batch, on its device; the generator is a CPU one."""
-        hidden = span_mask(heard.lengths.cpu(), heard.frames.shape[1], spans, generator, self.config.same_mask_count)
-        return InputMask(fused=hidden.to(heard.frames.device))
+        lengths, device, silenced = heard.lengths.cpu(), heard.frames.device, self.config.channel_mask
+        hidden = span_mask(lengths, heard.frames.shape[1], spans, generator, self.config.same_mask_count)
+        channels = None
+        if silenced.prob:
+            channels = span_mask(torch.full_like(lengths, self.dim), self.dim, silenced, generator, same_count=False).to(device)
+        return InputMask(fused=hidden.to(device), channels=channels)
 
     def paired_losses(self, heard: Heard, batch: Batch, mask: InputMask | None) -> dict[str, Loss]:
         """Speech to text (s2t) and, in the same pass, to phonemes (pp): ``targets.tokens`` and ``targets.phones``, without end symbols.

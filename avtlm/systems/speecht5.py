@@ -6,6 +6,7 @@ What is unusual here:
 - Speech passes a positional convolution and sinusoids before the encoder, text scaled sinusoids. Self-attention of the encoder adds learned
   vectors of distances; that of the decoder has none, though official files hold them.
 - Batches hold speech or text alone. Some frames of what the encoder says are replaced by code vectors that both share (section 3.2).
+- To enhance speech, the decoder may read the spectrogram of what is heard, and write a mask for it (``spectrogram.reads``, ``writes``).
 - The official code lets padding change what comes out; ``waveform.compute_padding``, ``compute_padding`` and
   ``spectrogram.compute_padding`` bring that back for comparisons, and ``waveform.frame_padding`` tells its rule for valid frames
   (``samples``) from that of Hugging Face (``convolution``).
@@ -24,6 +25,7 @@ from torch import Tensor, nn
 from avtlm.data.batching import Batch, pad
 from avtlm.data.inputs import InputFormat
 from avtlm.frontends.filterbank import SAMPLE_RATE
+from avtlm.frontends.mel import log_mel
 from avtlm.frontends.multimodal import InputMask
 from avtlm.nn.attention import padding_mask
 from avtlm.nn.dropout import Dropout
@@ -33,7 +35,7 @@ from avtlm.nn.speaker_head import SpeakerHead, SpeakerHeadConfig
 from avtlm.nn.spectrogram import SpectrogramConfig, SpectrogramHead, SpectrogramPrenet, Written, shift_frames
 from avtlm.nn.transformer import Decoder, DecoderConfig, DecoderStack, EncoderConfig, Memory
 from avtlm.objectives.ctc import ctc_loss
-from avtlm.objectives.infilling import InfillingConfig, TorchDraws, infill
+from avtlm.objectives.infilling import InfillingConfig, TorchDraws, infill_pair
 from avtlm.objectives.loss import Loss
 from avtlm.objectives.masked_prediction import UnitPredictor, inventories, masked_prediction_loss, units_of_frames
 from avtlm.objectives.masking import SpanMaskConfig
@@ -41,7 +43,7 @@ from avtlm.objectives.mixing import draw_mixed, mix
 from avtlm.objectives.reconstruction import ReconstructionConfig, guided_attention_loss, spectrogram_loss
 from avtlm.objectives.seq2seq import seq2seq_loss, shift_right
 from avtlm.systems.speech_encoder import Heard, SpeechEncoder, SpeechEncoderConfig
-from avtlm.text.vocabulary import EOS, PAD
+from avtlm.text.vocabulary import BOS, EOS, PAD
 
 Modality = Literal["speech", "text"]
 
@@ -82,8 +84,9 @@ class SpeechT5Config(SpeechEncoderConfig):
         inputs, outputs: ``speech``, ``text`` or both.
         position_kernel, position_groups: of the positional convolution of speech. (``encoder.position_kernel`` is 0.)
         sinusoids: speech has sinusoidal positions, too.
-        position_dropout: behind the positions of text.
-        vocabulary: symbols of text, in the order of fairseq's dictionary: special symbols, text, ``<mask>``, CTC's blank.
+        position_dropout: behind the positions of text. scaled_positions: these have a learned factor (ScaledPositions).
+        vocabulary: symbols of text, in the order of fairseq's dictionary: special symbols, text, ``<mask>``, CTC's blank, and numbered
+            mask symbols where ``infilling`` has any.
         shared_embedding: text that is read has the embedding of text that is written. (``decoder.tie_embeddings`` is of the output.)
         ctc_head: a head of its own, the embedding of text that is read (``tied``), or ``none``.
         units, further_units, separate_projections, final_dim, temperature, label_rate: of the head over units, see HubertConfig; 0 units
@@ -92,7 +95,9 @@ class SpeechT5Config(SpeechEncoderConfig):
             for the last.
         codebook: code vectors; null for none. mixing: the share of frames that they replace.
         speakers: classes of the head over voices; 0 for no head. pooling: of a voice: the ``decoder``'s answer to a zero vector, or the
-            ``encoder``'s mean or ``first`` frame. speaker_head: what is between the pooled vector and the classes.
+            ``encoder``'s mean or ``first`` frame. speaker_head: what is between the pooled vector and the classes. leading_symbol: text's
+            start symbol stands before the frames of speech. speakers_in_text: voices are symbols of text, and the decoder says which one.
+        shuffle_frames: in training, what the encoder sees of speech is in random order.
         freeze_encoder_steps: train the decoder and the heads alone for so many steps.
         compute_padding: let padding take part in positions, code statistics and pooling as in the official code, and codes replace the
             same places of every row.
@@ -112,6 +117,7 @@ class SpeechT5Config(SpeechEncoderConfig):
     position_groups: int = 16
     sinusoids: bool = True
     position_dropout: float = 0.1
+    scaled_positions: bool = True
     vocabulary: int = 81
     shared_embedding: bool = True
     ctc_head: Literal["own", "tied", "none"] = "own"
@@ -129,6 +135,9 @@ class SpeechT5Config(SpeechEncoderConfig):
     speakers: int = 0
     pooling: Literal["decoder", "encoder", "first"] = "decoder"
     speaker_head: SpeakerHeadConfig = field(default_factory=SpeakerHeadConfig)
+    leading_symbol: bool = False
+    speakers_in_text: bool = False
+    shuffle_frames: bool = False
     losses: LossConfig = field(default_factory=LossConfig)
     freeze_encoder_steps: int = 0
     compute_padding: bool = False
@@ -149,11 +158,18 @@ class SpeechT5Config(SpeechEncoderConfig):
             raise ValueError(f"losses.ctc: {self.losses.ctc}, but ctc_head is none; set ctc_head own and name ctc in fresh, or set 0.")
         if self.memory_layer is not None and not 1 <= self.memory_layer <= self.encoder.layers:
             raise ValueError(f"memory_layer: {self.memory_layer}; give null, or one of the encoder's {self.encoder.layers} layers.")
-        if self.task == "speaker" and not self.speakers:
+        if self.task == "speaker" and not self.speakers and not self.speakers_in_text:
             raise ValueError("speakers: 0 in a model that names them; give their number.")
-        if self.has_text and self.vocabulary < 6:
+        if self.speakers_in_text and (self.speakers or self.pooling != "decoder" or not self.has_text):
+            raise ValueError("speakers_in_text: goes with a model of text, speakers 0 and pooling decoder.")
+        if self.leading_symbol and (not self.has_text or self.decoder.dim != self.encoder.dim):
+            raise ValueError("leading_symbol: goes with a model of text whose encoder and decoder have one width.")
+        if self.spectrogram.needs_source and (self.task != "generation" or "speech" not in self.inputs):
+            raise ValueError("spectrogram: only a model that makes speech of speech (task generation) has a source to read or to mask.")
+        if self.has_text and self.vocabulary < 6 + self.infilling.numbered:
             raise ValueError(
-                f"vocabulary: {self.vocabulary}; a model of text has 4 special symbols, <mask> and a blank, so give at least 6."
+                f"vocabulary: {self.vocabulary}; a model of text has 4 special symbols, <mask>, a blank and numbered mask symbols, so give "
+                f"at least {6 + self.infilling.numbered}."
             )
         if self.codebook is not None and self.decoder.dim != self.encoder.dim:
             raise ValueError(f"codebook: codes replace frames, but decoder.dim is {self.decoder.dim} and encoder.dim {self.encoder.dim}.")
@@ -178,12 +194,12 @@ class SpeechT5Config(SpeechEncoderConfig):
     @property
     def mask_id(self) -> int:
         """The symbol of a hole in a text."""
-        return self.vocabulary - 2
+        return self.blank - 1
 
     @property
     def blank(self) -> int:
         """CTC's."""
-        return self.vocabulary - 1
+        return self.vocabulary - 1 - self.infilling.numbered
 
 
 @dataclass(frozen=True)
@@ -206,18 +222,24 @@ class Drawn:
 class TextPrenet(nn.Module):
     """Positions of text that is read, and its embedding where that is not the decoder's, N(0, dim^-0.5)."""
 
-    def __init__(self, dim: int, dropout: float, vocabulary: int = 0) -> None:
+    def __init__(self, dim: int, dropout: float, vocabulary: int = 0, scaled: bool = True) -> None:
         super().__init__()
         self.embedding = nn.Embedding(vocabulary, dim, padding_idx=PAD) if vocabulary else None
         if self.embedding is not None:
             nn.init.normal_(self.embedding.weight, 0.0, dim**-0.5)
-        self.positions = ScaledPositions(dim)
+        self.positions = ScaledPositions(dim, scaled)
         self.dropout = Dropout(dropout)
 
     def forward(self, embedded: Tensor) -> Tensor:
         """(batch, length, dim) -> the same."""
-        out: Tensor = self.dropout(embedded + self.positions(torch.arange(embedded.shape[1], device=embedded.device)).to(embedded.dtype))
+        out: Tensor = self.dropout(self.positions.place(embedded))
         return out
+
+
+def shuffled(x: Tensor, padding: Tensor) -> Tensor:
+    """Frames (batch, frames, dim) in random order, from the global generator that dropout uses too; padding stays behind them."""
+    order = torch.rand(padding.shape, device=x.device).masked_fill(padding, 2.0).argsort(1)
+    return x.gather(1, order[..., None].expand_as(x))
 
 
 class SpeechT5(SpeechEncoder):
@@ -239,7 +261,7 @@ class SpeechT5(SpeechEncoder):
         else:
             del self.frontend, self.feature_mask
         own = 0 if config.shared_embedding else config.vocabulary
-        self.text_prenet = TextPrenet(dim, config.position_dropout, own) if "text" in config.inputs else None
+        self.text_prenet = TextPrenet(dim, config.position_dropout, own, config.scaled_positions) if "text" in config.inputs else None
         self.decoder: DecoderStack = (
             Decoder(config.decoder, config.vocabulary, dim, PAD) if config.has_text else DecoderStack(config.decoder, dim)
         )
@@ -341,10 +363,21 @@ class SpeechT5(SpeechEncoder):
         """What the encoder sees of the batch's speech, or of its text where it has no speech, and lengths."""
         if batch.audio is not None:
             heard = self.hear(batch)
-            return self.read_speech(heard, mask), heard.lengths
+            seen = self.read_speech(heard, mask)
+            return self.lead(shuffled(seen, heard.padding) if self.config.shuffle_frames and self.training else seen, heard.lengths)
         if batch.text is None or batch.text_lengths is None:
             raise ValueError(f"{batch.ids[0]}: neither speech nor text to read.")
         return self.read_text(batch.text), batch.text_lengths
+
+    def lead(self, seen: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """What the encoder sees of speech, and lengths, with a symbol before it where the configuration asks for one. The official code
+        takes all that is behind the symbol for speech."""
+        if not self.config.leading_symbol:
+            return seen, lengths
+        assert isinstance(self.decoder, Decoder)
+        start = self.decoder.embed(torch.full((len(seen), 1), BOS, device=seen.device))
+        frames = torch.full_like(lengths, seen.shape[1]) if self.config.compute_padding else lengths
+        return torch.cat([start, seen], 1), frames + 1
 
     def encode_seen(self, seen: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """What the encoder says, and what of it the decoder attends to in training: (batch, frames, dim) all three."""
@@ -391,23 +424,36 @@ class SpeechT5(SpeechEncoder):
         memory: Memory,
         keep: Tensor | None = None,
         weights: list[Tensor] | None = None,
+        source: Tensor | None = None,
     ) -> Written:
         """Teacher forcing: frames (batch, steps, bands) that come before those to write.
 
         Args:
             lengths: valid steps, (batch,).
-            voice: (batch, voice_dim).
-            keep: see SpectrogramPrenet.
+            voice: (batch, voice_dim); see SpectrogramPrenet, also for keep.
             weights: is appended where each layer of the decoder looks.
+            source: see SpectrogramHead.
         """
         assert self.speech_prenet is not None, "a model that writes no speech was asked for some"
         assert self.spectrogram is not None
         x = self.speech_prenet(frames, voice, keep=keep)
-        written: Written = self.spectrogram(self.decoder.decode(x, memory, lengths=lengths, weights=weights), lengths)
+        written: Written = self.spectrogram(self.decoder.decode(x, memory, lengths=lengths, weights=weights), lengths, source)
         return written
+
+    def source(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Frames of the speech that is heard, (batch, frames, bands), and lengths: ``targets.source``, or those of the waveforms."""
+        if "source" in batch.targets:
+            return batch.targets["source"], batch.target_lengths["source"]
+        assert batch.audio is not None
+        assert batch.audio_lengths is not None
+        frames, lengths = pad([log_mel(wave[:length]) for wave, length in zip(batch.audio, batch.audio_lengths.tolist(), strict=True)])
+        return frames, lengths.to(frames.device)
 
     def name_speaker(self, encoded: Tensor, lengths: Tensor) -> Tensor:
         """Whose voice it is: (batch, frames, dim) -> logits (batch, speakers)."""
+        if self.config.speakers_in_text:
+            assert isinstance(self.decoder, Decoder)
+            return self.decoder.predict(self.pool(encoded, lengths))
         assert self.speaker is not None, "a model without voices was asked for one"
         assert self.speaker_head is not None
         return self.speaker_head.classify(self.speaker_head(self.pool(encoded, lengths)), self.speaker.weight)
@@ -434,8 +480,8 @@ class SpeechT5(SpeechEncoder):
         """
         config = self.config
         if config.task == "pretrain" and batch.audio is None:
-            holed, lengths = self.draw_holes(batch, generator)
-            return self.text_losses(batch, holed, lengths, Drawn(mixed=self.draw_mixed(lengths, holed.shape[1], generator)))
+            whole, holed, lengths = self.draw_holes(batch, generator)
+            return self.text_losses(whole, holed, lengths, Drawn(mixed=self.draw_mixed(lengths, holed.shape[1], generator)))
         pretrains = config.task == "pretrain"  # then frames are hidden in evaluation, too
         hides = batch.audio is not None and max(config.mask.prob, config.channel_mask.prob) > 0 and (self.training or pretrains)
         mask = self.draw_masks(batch, generator, same_count=pretrains) if hides else None
@@ -465,15 +511,16 @@ class SpeechT5(SpeechEncoder):
             return None
         return draw_mixed(lengths.cpu(), frames, self.config.mixing, generator, self.config.compute_padding)
 
-    def draw_holes(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """The batch's text with holes: ids (batch, length) and lengths (batch,)."""
+    def draw_holes(self, batch: Batch, generator: torch.Generator) -> tuple[Batch, Tensor, Tensor]:
+        """The batch with the text that is to be written, and its text with holes: ids (batch, length) and lengths (batch,)."""
         assert batch.text is not None
         assert batch.text_lengths is not None
         config, device = self.config, batch.text.device
         draws = TorchDraws(generator, config.infilling.mean_span, config.vocabulary)
         texts = [text[:length] for text, length in zip(batch.text.tolist(), batch.text_lengths.tolist(), strict=True)]
-        holed, lengths = pad([torch.tensor(infill(text, config.mask_id, config.infilling, draws)) for text in texts], PAD)
-        return holed.to(device), lengths.to(device)
+        pairs = [infill_pair(text, config.mask_id, config.infilling, draws) for text in texts]
+        (holed, lengths), (whole, ends) = (pad([torch.tensor(pair[side]) for pair in pairs], PAD) for side in (0, 1))
+        return dataclasses.replace(batch, text=whole.to(device), text_lengths=ends.to(device)), holed.to(device), lengths.to(device)
 
     def quantise(self, encoded: Tensor, lengths: Tensor, drawn: Drawn) -> tuple[Tensor, Quantised | None]:
         """What the decoder attends to, and the codes: (batch, frames, dim) both (section 3.2)."""
@@ -553,7 +600,14 @@ class SpeechT5(SpeechEncoder):
         assert self.speech_prenet is not None, "a model that writes no speech was asked for some"
         voice = batch.targets.get("voice")
         memory = self.decoder.project_memory(self.speech_prenet.inform(encoded, voice), lengths)
-        written = self.write_speech(shift_frames(mel, reduction), steps, voice, memory, keep, weights)
+        read, source = shift_frames(mel, reduction), None
+        if self.config.spectrogram.needs_source:
+            source, ends = self.source(batch)
+            if source.shape != mel.shape:
+                raise ValueError(f"{batch.ids[0]}: a spectrogram {tuple(mel.shape)} of noisy speech {tuple(source.shape)}; give pairs.")
+            if self.config.spectrogram.reads == "source":
+                read, steps, voice = source, ends, None
+        written = self.write_speech(read, steps, voice, memory, keep, weights, source)
         loss = spectrogram_loss(written, mel, frames, settings, reduction)
         if weights is not None and guide is not None:
             guided = guided_attention_loss(weights, steps, guide, settings)

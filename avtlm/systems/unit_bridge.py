@@ -25,6 +25,7 @@ from avtlm.data.inputs import InputFormat
 from avtlm.frontends.filterbank import SAMPLE_RATE
 from avtlm.frontends.multimodal import InputMask
 from avtlm.nn.attention import padding_mask
+from avtlm.nn.dropout import Dropout
 from avtlm.nn.transformer import Decoder, DecoderConfig, EncoderConfig
 from avtlm.nn.unit_encoder import LetterHead, UnitEncoder, UnitEncoderConfig
 from avtlm.objectives.ctc import ctc_loss
@@ -80,7 +81,8 @@ class BridgeConfig(SpeechEncoderConfig):
         vocabulary: symbols of text: 4 special ones, letters, ``<mask>``.
         text_mask: false where the symbols of text end without ``<mask>``, as those of official translations.
         ctc_head: ``own`` or ``none``.
-        ctc_kernel: of its convolution, which moves by half of it.
+        ctc_kernel: of its convolution, which moves by half of it; 0 for a linear layer alone.
+        final_dropout: between the encoders and what writes text, in fine-tuning.
         decoder: writes letters or translations; null for none.
         freeze_encoder_steps: train the heads alone for so many steps.
     """
@@ -103,6 +105,7 @@ class BridgeConfig(SpeechEncoderConfig):
     text_mask: bool = True
     ctc_head: Literal["own", "none"] = "own"
     ctc_kernel: int = 2
+    final_dropout: float = 0.0
     decoder: DecoderConfig | None = None
     losses: BridgeLosses = field(default_factory=BridgeLosses)
     freeze_encoder_steps: int = 0
@@ -125,8 +128,8 @@ class BridgeConfig(SpeechEncoderConfig):
                 f"label_rate: {self.label_rate:g} units per second for {self.waveform.frame_rate:g} frames per second of the model; every "
                 "frame needs a unit, so give at least as many units."
             )
-        if self.ctc_kernel < 2 or (self.ctc_kernel > 3 and self.task == "recognition"):
-            raise ValueError(f"ctc_kernel: {self.ctc_kernel}; give at least 2, and at most 3 to recognise speech, frame by frame.")
+        if self.ctc_kernel < 0 or self.ctc_kernel == 1:
+            raise ValueError(f"ctc_kernel: {self.ctc_kernel}; give at least 2, or 0 for no convolution.")
         if self.ctc_head == "none" and self.task == "recognition" and self.decoder is None:
             raise ValueError("ctc_head: none in a model without decoder, which could write nothing; set own, or give it a decoder.")
 
@@ -241,6 +244,7 @@ class UnitBridge(SpeechEncoder):
         dim = config.encoder.dim
         self.unit_encoder = UnitEncoder(config.unit_encoder)
         self.ctc = LetterHead(dim, config.vocabulary, config.ctc_kernel) if config.ctc_head == "own" else None
+        self.dropout = Dropout(config.final_dropout)
         self.decoder = None if config.decoder is None else Decoder(config.decoder, config.vocabulary, dim, PAD)
         self.entrance = nn.Linear(dim, dim) if config.projects else None
         self.unit_embedding: nn.Embedding | None = None
@@ -344,10 +348,20 @@ class UnitBridge(SpeechEncoder):
         return self.unit_encoder(self.embed_units(units, mask), lengths), lengths
 
     def ctc_logits(self, encoded: Tensor) -> Tensor:
-        """(batch, frames, dim) -> (batch, frames and one more, vocabulary)."""
+        """(batch, frames, dim) -> (batch, frames and one more, vocabulary); see LetterHead for other kernels than 2."""
         assert self.ctc is not None, "a model without CTC was asked for it"
         out: Tensor = self.ctc(encoded)
         return out
+
+    def ctc_frames(self, lengths: Tensor) -> Tensor:
+        """Frames of CTC's logits for so many of the encoder's, (batch,)."""
+        assert self.ctc is not None, "a model without CTC was asked for it"
+        return self.ctc.all_frames(lengths)
+
+    @property
+    def ctc_stride(self) -> int:
+        """Frames of the encoder for each of CTC's."""
+        return 1 if self.ctc is None else self.ctc.stride
 
     # Pre-training on speech ----------------------------------------------------------------------------------------------------------
 
@@ -485,6 +499,7 @@ class UnitBridge(SpeechEncoder):
         """Fine-tuning to write ``targets.tokens``, which have no end symbol, by CTC and attention; see BridgeLosses.divisor."""
         weights = self.config.losses
         encoded, lengths = self.encode(batch, mask=mask)
+        encoded = self.dropout(encoded)
         tokens, counts = batch.targets["tokens"], batch.target_lengths["tokens"]
         count = counts.new_tensor(len(batch)) if weights.divisor == "sentences" else counts.sum() + len(batch)
         found: dict[str, Loss] = {}

@@ -141,7 +141,9 @@ def view_of(case: Case, check: Check, model: MMSpeech, prefix: str, given: str |
     heard = model.hear_features(inputs["fbank"], inputs["fbank_length"])
     features = model.frontend.convolve(inputs["fbank"])
     hidden = inputs.get("mask_indices") if given is None else None
-    mask = None if hidden is None else InputMask(fused=hidden)
+    channels = inputs.get("mask_channel_indices") if given is None else None  # of all frames, or of each alike
+    channels = channels if channels is None or channels.dim() == 2 else channels[:, 0]
+    mask = None if hidden is None else InputMask(fused=hidden, channels=channels)
     phones = inputs["phone_items"]
     lengths = ((phones != PAD) & inputs["phone_masks"][:, None]).sum(1)
     spoken = bool(hears.any())

@@ -17,7 +17,7 @@ from torch import Tensor
 from avtlm.convert.names.speecht5 import EMBEDDING, POST_NORM_UNUSED, READ_EMBEDDING, UNUSED, rename
 from avtlm.convert.names.transformer import find_name
 from avtlm.convert.options import Options
-from avtlm.convert.options.speecht5 import architecture, fairseq
+from avtlm.convert.options.speecht5 import NUMBERED, architecture, fairseq
 from avtlm.convert.speecht5 import rules_of
 from avtlm.data.batching import Batch
 from avtlm.decoding.greedy import ctc_greedy
@@ -61,9 +61,10 @@ def settings_of(case: Case) -> SpeechT5Config:
     criterion = config.get("criterion") or {}
     values |= {key: value for key, value in criterion.items() if key != "sentence_avg"}
     options = Options(values, "case.json: config.args")
-    symbols = SPECIALS + len(config["text_symbols"]) + 2
+    symbols = SPECIALS + len(config["text_symbols"]) + 2 + NUMBERED * bool(values.get("iid_noise_target"))
     units = [count + SPECIALS for count in config.get("n_hubert", [])] or [0]
-    return fairseq(options, symbols, units, symbols if config["t5_task"] == "s2c" else 0)
+    named = config["t5_task"] == "s2c" and not values.get("sid_t5_postnet")
+    return fairseq(options, symbols, units, symbols if named else 0)
 
 
 def our_name(config: SpeechT5Config, key: str) -> str:
@@ -87,7 +88,7 @@ def prepare(case: Case) -> Given:
     settings = settings_of(case)
     model = SpeechT5(settings).eval()
     state = weights_of(settings, case.state)
-    if "feature_mask" not in state and settings.mask.prob == 0:
+    if "feature_mask" not in state and settings.mask.prob == 0 and "speech" in settings.inputs:
         state["feature_mask"] = model.feature_mask.detach()
     load(model, state)
     return Given(case, model, reading(case))
@@ -100,6 +101,12 @@ def reading(case: Case) -> Batch:
     names |= {key: f"units_{key.removeprefix('hubert_target_')}" for key in inputs if key.startswith("hubert_target_") and key not in names}
     targets = {name: inputs[key] for key, name in names.items() if key in inputs}
     lengths = {"mel": inputs["dec_target_lengths"]} if "dec_target_lengths" in inputs else {}
+    noisy = inputs.get("src_tokens")
+    if noisy is not None and noisy.dim() == 3:  # frames of what is heard; the lengths beside them may be of its samples
+        counted = inputs.get("src_lengths", lengths.get("mel"))
+        assert counted is not None
+        targets["source"] = noisy
+        lengths["source"] = counted if int(counted.max()) <= noisy.shape[1] else inputs["tgt_lengths"]
     if "target" in inputs:
         target = inputs["target"]
         targets |= {"tokens": target.masked_fill(target == EOS, PAD), "speaker": target[:, 0]}
@@ -141,7 +148,7 @@ def reads(given: Given, check: Check, prefix: str, batch: Batch, mask: InputMask
         check.forward(f"{prefix}sinusoidal_positions", model.frame_numbers(heard.padding))
         check.loss(f"{prefix}features_pen", heard.convolved.square().mean())
         check.equal(f"{prefix}frame_padding_mask", heard.padding)
-        seen, lengths = model.read_speech(heard, mask), heard.lengths
+        seen, lengths = model.lead(model.read_speech(heard, mask), heard.lengths)
     else:
         assert batch.text is not None
         assert batch.text_lengths is not None
@@ -198,13 +205,15 @@ def writes_speech(given: Given, check: Check, prefix: str, read: Read, keep: Ten
     )
     plain = model.speech_prenet.read(frames, keep)
     check.forward(f"{prefix}speech_decoder_prenet_linear_out", plain)
-    placed = plain + model.speech_prenet.positions(torch.arange(frames.shape[1]))
-    check.forward(f"{prefix}speech_decoder_prenet_posenc_out", placed)
+    check.forward(f"{prefix}speech_decoder_prenet_posenc_out", model.speech_prenet.positions.place(plain))
+    source, steps = model.source(given.batch) if model.config.spectrogram.needs_source else (None, lengths)
+    if source is not None and model.config.spectrogram.reads == "source":
+        frames, lengths, voice = source, steps, None
     seen = model.speech_prenet(frames, voice, keep=keep)
     check.forward(f"{prefix}decoder_in", seen)
     kept: list[Tensor] = []
     weights: list[Tensor] = []
-    memory = model.decoder.project_memory(model.speech_prenet.inform(read.memory, voice), read.lengths)
+    memory = model.decoder.project_memory(model.speech_prenet.inform(read.memory, inputs.get("spkembs")), read.lengths)
     out = model.decoder.decode(seen, memory, lengths=lengths, kept=kept, weights=weights)
     for index, state in enumerate(kept):
         check.forward(f"{prefix}decoder_layer_{index}", state)
@@ -212,7 +221,7 @@ def writes_speech(given: Given, check: Check, prefix: str, read: Read, keep: Ten
     for index, each in enumerate(weights):
         check.forward(f"{prefix}cross_attn_{index}", each)
     check.forward(f"{prefix}cross_attn_mean", weights[-1].mean(1))
-    written: Written = model.spectrogram(out, lengths)
+    written: Written = model.spectrogram(out, lengths, source)
     check.forward(f"{prefix}mel_before", written.before)
     check.forward(f"{prefix}mel_after", written.after)
     check.forward(f"{prefix}stop_logits", written.stop)
@@ -326,7 +335,7 @@ def generation_case(case: Case, check: Check) -> None:
         steps = torch.div(lengths, reduction, rounding_mode="floor")
         check.loss(f"{mode}log.enc_dec_attn_loss", guided_attention_loss(weights, steps, guide, settings))
         for side, part in (("encoder", model.text_prenet), ("decoder", model.speech_prenet)):
-            if part is not None:
+            if part is not None and part.positions.scale is not None:
                 check.loss(f"{mode}log.{side}_alpha", part.positions.scale)
         check.equal(f"{mode}log.ntokens", float((read.lengths if batch.audio_lengths is None else batch.audio_lengths).sum()))
         check.equal(f"{mode}log.nsentences", len(batch))
@@ -391,13 +400,12 @@ def speaker_case(case: Case, check: Check) -> None:
 
     def run(mode: str) -> None:
         read = reads(given, check, mode, batch)
-        head, seen = model.speaker_head, read.memory if model.config.pooling == "decoder" else read.encoded
-        assert head is not None
-        assert model.speaker is not None
-        embedded = head(model.pool(seen, read.lengths))
-        check.forward(f"{mode}class_logits", head.classify(embedded, model.speaker.weight))
-        check.forward(f"{mode}embedding", embedded)
+        seen = read.memory if model.config.pooling == "decoder" else read.encoded
+        check.forward(f"{mode}class_logits", model.name_speaker(seen, read.lengths))
         _after(case, check, mode, model)
+        model.load_state_dict(before)
+        if model.speaker_head is not None:
+            check.forward(f"{mode}embedding", model.speaker_head(model.pool(seen, read.lengths)))
         model.load_state_dict(before)
         start, kept = torch.zeros(len(batch), 1, model.config.decoder.dim), []
         check.forward(f"{mode}decoder_in", start)
@@ -414,9 +422,14 @@ def speaker_case(case: Case, check: Check) -> None:
             check.equal(f"{mode}{name}", loss.count)
         check.equal(f"{mode}log.ctc_loss", 0)
         check.equal(f"{mode}log.n_correct", loss.logs["speaker_accuracy"][0])
-        # To name a voice, the official code asks the decoder, however voices are pooled, and lets it attend to the last layer.
-        answer = model.decoder.decode(start, model.decoder.project_memory(read.encoded, read.lengths))[:, 0]
-        check.equal(f"{mode}generate_class", head.classify(head(answer), model.speaker.weight).argmax(-1))
+        # To name a voice, the official code asks the decoder, however voices are pooled, and lets it attend to the last layer, in which no
+        # symbol was before the frames.
+        if model.speaker_head is not None and model.speaker is not None:
+            heard = model.hear(batch)
+            plain = model.encode_seen(model.read_speech(heard), heard.lengths)[0]
+            answer = model.decoder.decode(start, model.decoder.project_memory(plain, heard.lengths))[:, 0]
+            logits = model.speaker_head.classify(model.speaker_head(answer), model.speaker.weight)
+            check.equal(f"{mode}generate_class", logits.argmax(-1))
         if mode == "train.":
             gradients(check, model, loss.value, lambda key: our_name(model.config, key))
 

@@ -4,24 +4,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from avtlm.convert.names.speecht5 import VOCODER_RULES
 from avtlm.convert.names.transformer import find_name
 from avtlm.convert.options import Options
-from avtlm.convert.options.speecht5 import vocoder
+from avtlm.convert.options.speecht5 import NUMBERED, vocoder
 from avtlm.data.batching import Batch
 from avtlm.data.spoken import Utterance, collate, crop, crop_size
 from avtlm.frontends.mel import log_mel, mel_bands
 from avtlm.nn.attention import padding_mask
 from avtlm.nn.spectrogram import shift_frames
 from avtlm.nn.vocoder import Vocoder
-from avtlm.objectives.infilling import InfillingConfig, infill, span_probabilities
+from avtlm.objectives.infilling import AFTER_MASK, InfillingConfig, infill_pair, span_probabilities
 from avtlm.objectives.seq2seq import shift_right
 from avtlm.text.vocabulary import EOS, PAD
 from benchmarks.replay.case import Case, CaseError, Check
-from benchmarks.replay.speech_encoders import load
+from benchmarks.replay.speech_encoders import SPECIALS, load
 
 # Holes of single words, instead of spans with Poisson lengths.
 SINGLE = {"span-poisson": False, "word": True, "subword": True}
@@ -124,6 +125,7 @@ class StoredDraws:
 
     inputs: dict[str, Tensor]
     prefix: str
+    seed: int = 0
     number: int = field(default=0)
 
     def _next(self, kind: str) -> Tensor:
@@ -153,14 +155,16 @@ class StoredDraws:
         numbers: list[int] = self._next("randint").tolist()
         return numbers
 
+    def turn(self, chance: float, count: int) -> int:
+        """Numpy draws this, anew from the seed of each example."""
+        state = np.random.RandomState(self.seed)
+        return int(state.randint(1, count + 1)) if state.random_sample() < chance else 0
+
 
 def infilling_case(case: Case, check: Check) -> None:
     for number, example in enumerate(case.config["examples"]):
         options = Options({**case.config.get("defaults", {}), **example}, f"case.json: config.examples.{number}")
         options.take("len", 0)
-        for key in ("rotate", "permute_sentences"):
-            options.require(key, 0.0)
-        options.require("iid", False)
         whole, single = options.take("whole", False), options.choose("mask_length", "span-poisson", SINGLE)
         traces: dict[int, Any] = {1: "span", -1: "tokens", 0: "nothing"}
         config = InfillingConfig(
@@ -169,6 +173,9 @@ def infilling_case(case: Case, check: Check) -> None:
             options.take("mask_random", 0.1),
             traces[options.take("replace_length", 1)],
             options.take("insert", 0.0),
+            options.take("permute_sentences", 0.0),
+            rotated=options.take("rotate", 0.0),
+            numbered=NUMBERED if options.take("iid", False) else 0,
         )
         options.finish()
         key = f"ex{number}"
@@ -178,10 +185,17 @@ def infilling_case(case: Case, check: Check) -> None:
         if whole and words is None:
             raise CaseError(f"inputs.safetensors: no {' or '.join(names)}, by which example {number} knows words.")
         begins = None if words is None else words[tokens].bool().tolist()
-        # <mask> and CTC's blank are the last symbols of the dictionary.
-        draws = StoredDraws(case.inputs, key)
-        check.equal(f"{key}.source", torch.tensor(infill(tokens.tolist(), case.config["V"] - 2, config, draws, begins)))
-        check.equal(f"{key}.target", tokens)
+        # <mask> and CTC's blank are the last symbols of the dictionary, but for mask symbols with numbers.
+        size = case.config["V"]
+        mask = size - AFTER_MASK - (config.numbered if size > config.numbered + AFTER_MASK + SPECIALS else 0)
+        numbers = case.inputs.get(f"{key}.uni_mask_idxs", case.inputs.get("uni_mask_idxs"))
+        draws = StoredDraws(case.inputs, key, int(hash((case.config.get("seed", 1), 0, 0)) % 1e6))
+        pair = infill_pair(tokens.tolist(), mask, config, draws, begins)
+        for name, found in zip(("source", "target"), map(torch.tensor, pair), strict=True):
+            numbered = found >= mask + AFTER_MASK
+            if config.numbered and numbers is not None:
+                found = found.masked_scatter(numbered, numbers[(found - mask - AFTER_MASK)[numbered]])
+            check.equal(f"{key}.{name}", found)
         if not single:
             check.close(f"{key}.poisson_probs", span_probabilities(config.mean_span), case.bound("float"))
 

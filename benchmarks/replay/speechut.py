@@ -19,7 +19,6 @@ from avtlm.data.batching import Batch
 from avtlm.decoding.beam import BeamOptions, attention_beam
 from avtlm.decoding.ctc_prefix import PrefixScorer
 from avtlm.decoding.language_model import MappedLanguageModel
-from avtlm.decoding.next_tokens import heard_frames
 from avtlm.decoding.result import Hypothesis
 from avtlm.decoding.settings import DecodingConfig
 from avtlm.nn.transformer import Decoder
@@ -55,7 +54,14 @@ CLOSE = 1e-3  # of scores of whole texts, which the official search adds up in f
 
 def rows_of(state: Mapping[str, Tensor]) -> int:
     """Symbols of text, by the names of a pre-trained file: those of the decoder, or of CTC in a model that has none."""
-    table = next((state[key] for key in ("decoder.embed_tokens.weight", "unit_encoder_ctc_head.5.weight") if key in state), ())
+    table = next(
+        (
+            state[key]
+            for key in ("decoder.embed_tokens.weight", "unit_encoder_ctc_head.5.weight", "unit_encoder_ctc_head.weight")
+            if key in state
+        ),
+        (),
+    )
     return len(table)
 
 
@@ -154,7 +160,7 @@ def tuned_case(case: Case, check: Check) -> None:
     if model.ctc is not None:
         logits = model.ctc(encoded)
         check.forward("eval.ctc_logits", logits.transpose(0, 1), ctc_places(model, lengths, encoded.shape[1], logits))
-        check.equal("eval.ctc_padding_mask", torch.arange(encoded.shape[1])[None] >= lengths[:, None])
+        check.equal("eval.ctc_padding_mask", (torch.arange(encoded.shape[1])[None] >= lengths[:, None])[:, :: model.ctc_stride])
     if model.decoder is not None:
         translated(case, check, model, encoded, lengths)
     losses = model.recognition_losses(batch, mask)
@@ -209,7 +215,7 @@ def _searches(case: Case, check: Check, model: SpeechUT, batch: Batch, single: b
             assert model.decoder is not None
             for (encoded, frames), log_probs in zip(read, heard, strict=True):
                 own = log_probs if asked.ctc_weight else None
-                longer = None if own is None else heard_frames(frames, encoded, own)
+                longer = None if own is None else model.ctc_frames(frames)
                 found += attention_beam(model.decoder, encoded, frames, asked, text, own, ctc_lengths=longer)
             return found
 

@@ -92,8 +92,9 @@ def ecapa_case(case: Case, check: Check) -> None:
         scale=args.pop("res2net_scale"),
         dim=args.pop("lin_neurons"),
         global_context=args.pop("global_context"),
+        groups=tuple(args.pop("groups", ())),
     )
-    args = {name: value for name, value in args.items() if name not in ("device", "dropout") and not (name == "groups" and {*value} == {1})}
+    args = {name: value for name, value in args.items() if name not in ("device", "dropout")}
     if args:
         raise CaseError(f"case.json: config.args has {', '.join(sorted(args))}, which are not known here.")
     model = Ecapa(config).eval()

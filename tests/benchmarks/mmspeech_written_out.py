@@ -119,6 +119,11 @@ def made_state(model: Mapping[str, Any], generator: torch.Generator) -> State:
             norm(f"{layer}.{name}")
         if decodes and model["scale_fc"]:
             norm(f"{layer}.ffn_layernorm", width)
+        if decodes and model.get("scale_resids"):
+            add(f"{layer}.w_resid", DIM, around=1.0)
+        if decodes and model.get("adapter"):
+            linear(f"{layer}.adapter.down_proj", model["adapter_dim"], DIM)
+            linear(f"{layer}.adapter.up_proj", DIM, model["adapter_dim"])
     for number in range(DECODER_LAYERS):
         add(f"decoder.token_rel_pos_table_list.{number}.weight", 2 * model["token_bucket_size"] - 1, model["decoder_attention_heads"])
     add("decoder.embed_tokens.weight", TOKENS, DIM)
@@ -277,7 +282,10 @@ class WrittenOut:
                     y = self.attend(f"{layer}.{part}", y, states, heads, scale, cross, there)
                 x = x + self.norm(f"{layer}.{behind}", y)
                 x = x if first else self.norm(f"{layer}.{part}_layer_norm", x)
-            x = x + self.feed_forward(layer, self.norm(f"{layer}.final_layer_norm", x) if first else x)
+            y = self.feed_forward(layer, self.norm(f"{layer}.final_layer_norm", x) if first else x)
+            if f"{layer}.adapter.up_proj.weight" in self.state:
+                y = y + self.linear(f"{layer}.adapter.up_proj", self.linear(f"{layer}.adapter.down_proj", y).relu())
+            x = x * self.state.get(f"{layer}.w_resid", torch.ones(())) + y
             x = x if first else self.norm(f"{layer}.final_layer_norm", x)
             self.found |= {f"{prefix}.dec.inner{number + 1}": x, f"{prefix}.dec.layer{number}": x}
         logits = self.found[f"{prefix}.logits"] = (self.norm("decoder.layer_norm", x) if first else x) @ self.output.t()

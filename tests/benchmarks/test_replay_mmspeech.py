@@ -61,6 +61,8 @@ def test_hypotheses_that_repeat_themselves_are_told(size: int, expected: bool) -
         {"scale_attn": False, "scale_fc": False, "scale_heads": False, "layernorm_embedding": False, "no_scale_embedding": True},
         {"attn_scale_factor": 1, "share_decoder_input_output_embed": False, "token_bucket_size": 6},
         {"activation_fn": "relu", "disable_entangle": True, "phone_dict_size": 14},
+        {"scale_resids": True, "adapter": True, "adapter_dim": 6},
+        {"scale_resids": True, "decoder_normalize_before": False},
         {"stage": 1},
         {"stage": 3},
         {"constrained": False},

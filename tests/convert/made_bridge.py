@@ -204,6 +204,11 @@ def official_state(model: UnitBridge, system: Bridge, prefix: str = "") -> dict[
         return state
     own = system == "speechlm"  # whose decoder stands beside the pre-trained model, not in it
     head = "unit_encoder_ctc_head."
+    if model.config.ctc_head == "own" and not model.config.ctc_kernel:  # the head of fine-tuning alone, a linear layer
+        last = "unit_encoder_ctc_head.5."
+        state = {key.replace(last, head): tensor for key, tensor in state.items()}
+        proj = {f"{prefix.split('.')[0]}.proj.{key.removeprefix(head)}": state.pop(key) for key in [*state] if key.startswith(head)}
+        return {prefix + key: tensor for key, tensor in state.items()} | proj
     fine = {key if own and key.startswith("decoder.") else prefix + key: tensor for key, tensor in state.items()}
     outer = prefix.split(".")[0]
     return fine | {f"{outer}.proj.{key.removeprefix(head)}": tensor for key, tensor in state.items() if key.startswith(head)}

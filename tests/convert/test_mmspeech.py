@@ -210,7 +210,7 @@ def test_how_features_are_normed_is_read_where_it_stands(tmp_path: Path) -> None
     ("options", "message"),
     [
         ({"decoder_prompt": True}, "decoder_prompt is True"),
-        ({"mask_channel_prob": 0.2}, "mask_channel_prob is 0.2"),
+        ({"mask_channel_prob": 0.2, "mask_channel_before": True}, "mask_channel_before is True"),
         ({"decoder_output_dim": 8}, "decoder_output_dim is 8"),
         ({"novelty": 1}, "options that avtlm does not know: novelty"),
         ({"encoder_layers": 6}, "speech_layers: 6 of 6 layers"),
@@ -222,6 +222,14 @@ def test_options_that_cannot_be_honoured_are_refused(tmp_path: Path, options: di
         convert(file(tmp_path, {**OPTIONS, **options}), None, tmp_path / "model", vocabulary=tmp_path / "dict.txt")
     assert "checkpoint.pt" in str(caught.value)
     assert not (tmp_path / "model").exists()
+
+
+def test_what_only_training_uses_is_read(tmp_path: Path) -> None:
+    options = {"mask_channel_prob": 0.2, "mask_channel_length": 4, "dropout_input": 0.1, "relu_dropout": 0.3, "adaptive_input": True}
+    path = file(tmp_path, {**OPTIONS, **options})
+    found = load_config(convert(path, None, tmp_path / "model", vocabulary=tmp_path / "dict.txt"))["model"]
+    assert (found["channel_mask"]["prob"], found["channel_mask"]["length"], found["input_dropout"]) == (0.2, 4, 0.1)
+    assert (found["decoder"]["activation_dropout"], found["encoder"]["activation_dropout"]) == (0.3, 0.0)
 
 
 def test_what_does_not_fit_is_named(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import torch
 
 from avtlm import systems
 from avtlm.checkpoint import load_config, load_decoding
+from avtlm.convert.container import read_container
 from avtlm.convert.fairseq import convert
 from avtlm.convert.model import ConversionError
 from avtlm.convert.official_file import container, dictionary, save
@@ -201,6 +202,17 @@ def test_a_translator_has_no_ctc_whatever_it_was_pre_trained_with(tmp_path: Path
     back = systems.load(convert(fine_tuned_file(tmp_path, "speechut_st_legacy", pretraining), None, tmp_path / "model", pretrained=origin))
     same(back.model, model)
     assert list(back.model.recognition_losses(speech())) == ["attention"]
+
+
+@pytest.mark.parametrize("told", ["shapes", "options"])
+def test_a_model_without_the_head_of_pre_training_has_a_linear_layer(tmp_path: Path, told: str) -> None:
+    model = made("speechlm", ctc_kernel=0, final_dropout=0.2, **TUNED)
+    origin = pretrained_cfg("speechlm", add_text_ctc=False) if told == "options" else None
+    file = fine_tuned_file(tmp_path, "speechlm_ctc", model, origin, target=LETTERS, final_dropout=0.2)
+    assert "w2v_encoder.proj.weight" in read_container(file).weights
+    back = systems.load(convert(file, None, tmp_path / "model"))
+    same(back.model, model)
+    assert (back.model.config.ctc_kernel, back.model.config.final_dropout) == (0, 0.2)
 
 
 # What cannot be converted -------------------------------------------------------------------------------------------------------------

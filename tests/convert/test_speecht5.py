@@ -17,13 +17,15 @@ from avtlm.convert.model import ConversionError
 from avtlm.convert.names.inverse import find_key
 from avtlm.convert.names.speecht5 import speech2c_rules
 from avtlm.convert.official_file import container, dictionary, save
-from avtlm.convert.options import Options
+from avtlm.convert.options import OptionError, Options
 from avtlm.convert.options.speech2c import speech2c as speech2c_of
 from avtlm.convert.options.speecht5 import fairseq
 from avtlm.convert.options.speecht5_official import official_options
 from avtlm.convert.speecht5 import PADDING, official_checkpoint
 from avtlm.nn.quantize import QuantizerConfig
 from avtlm.nn.speaker_head import SpeakerHeadConfig
+from avtlm.objectives.infilling import InfillingConfig
+from avtlm.objectives.reconstruction import ReconstructionConfig
 from avtlm.systems.speecht5 import LossConfig, SpeechT5, SpeechT5Config
 from avtlm.text.vocabulary import SPACE, Vocabulary, VocabularyError, load_vocabulary
 from tests.systems.sequence_models import SPEECH2C, SPEECHT5, batch, speech2c, speecht5
@@ -51,6 +53,16 @@ def official_file(folder: Path, model: SpeechT5, **changes: Any) -> Path:
         {"spectrogram": replace(SPEECHT5.spectrogram, voice_place="add"), "decoder": replace(SPEECHT5.decoder, positions="none")},
         {"spectrogram": replace(SPEECHT5.spectrogram, voice_place="concat"), "losses": LossConfig(hidden=0.5, visible=0.25, units=0.7)},
         {"task": "generation"},
+        {"task": "generation", "spectrogram": replace(SPEECHT5.spectrogram, reduction=1, reads="source", writes="mask")},
+        {"task": "generation", "spectrogram": replace(SPEECHT5.spectrogram, reduction=1, writes="difference", postnet_layers=0)},
+        {"task": "speaker", "leading_symbol": True, "speakers_in_text": True, "scaled_positions": False, "shuffle_frames": True},
+        {
+            "spectrogram": replace(SPEECHT5.spectrogram, postnet_norm=False, scaled_positions=False),
+            "decoder": replace(SPEECHT5.decoder, embedding_norm=True),
+            "infilling": InfillingConfig(mean_span=0.0, trace="nothing", inserted=0.1, permuted=0.5, rotated=0.2),
+            "losses": LossConfig(reconstruction=ReconstructionConfig(average="rows")),
+        },
+        {"vocabulary": 612, "infilling": InfillingConfig(numbered=600)},
     ],
 )
 def test_a_model_comes_back_from_its_official_file(tmp_path: Path, changes: dict[str, Any]) -> None:
@@ -70,6 +82,34 @@ def test_a_model_comes_back_from_its_official_file(tmp_path: Path, changes: dict
     first = read_container(tmp_path / "official.pt")
     assert set(again.weights) == set(first.weights)
     assert all(torch.equal(again.weights[key].read(), tensor.read()) for key, tensor in first.weights.items())
+
+
+@pytest.mark.parametrize(
+    ("kept", "reads", "writes", "gone"),
+    [
+        ("s2s", "speech", "speech", ("text_", "encoder.proj.", "hubert_layer.", "quantizer.")),
+        ("t2s", "text", "speech", ("speech_encoder_", "text_decoder_", "encoder.proj.", "hubert_layer.", "quantizer.")),
+        (
+            "s2c",
+            "speech",
+            "text",
+            ("text_encoder_", "speech_decoder_", "text_decoder_postnet.", "encoder.proj.", "hubert_layer.", "quantizer."),
+        ),
+    ],
+)
+def test_a_file_may_hold_the_nets_of_its_task_alone(tmp_path: Path, kept: str, reads: str, writes: str, gone: tuple[str, ...]) -> None:
+    task = {"task": "speaker", "speakers": 9} if kept == "s2c" else {"task": "generation"}
+    model = speecht5(**task)
+    file = official_file(tmp_path, model, t5_task=kept, modules_filter=kept)
+    content = torch.load(file, weights_only=False)
+    content["model"] = {key: tensor for key, tensor in content["model"].items() if not key.startswith(gone)}
+    back, _ = systems.load_encoder(convert(save(content, file), None, tmp_path / "model"))
+    assert (back.config.inputs, back.config.outputs, back.config.ctc_head) == ((reads,), (writes,), "none")  # type: ignore[union-attr]
+    state = model.state_dict()
+    assert all(torch.equal(state[name], tensor) for name, tensor in back.state_dict().items())
+    one = batch("wave" if reads == "speech" else "text", row=0)
+    with torch.no_grad():
+        torch.testing.assert_close(back.encode(one)[0], model.encode(one)[0])
 
 
 def test_large_models_keep_their_norms_of_distances(tmp_path: Path) -> None:
@@ -114,9 +154,10 @@ def test_how_speech_ends_is_noted(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"encoder_speech_prenet": "linear"}, "encoder_speech_prenet is 'linear'; avtlm knows only 'conv'"),
+        ({"use_conv_pos": False}, "use_conv_pos is False; avtlm knows only True"),
+        ({"se_predict": "sum"}, "se_predict is 'sum'; avtlm knows none, target, masking, delta"),
+        ({"t5_task": "s2s", "se_predict": "delta"}, "writes difference, reduction 2; it has to be 1 then"),
         ({"spk_embed_integration_type": "mix"}, "spk_embed_integration_type is 'mix'; avtlm knows pre, add, concat"),
-        ({"use_masking": False}, "use_masking is False"),
         ({"encoder_layers": 3}, "missing (encoder.layers.2"),
         ({"t5_task": "t2c"}, "t5_task is 't2c'; avtlm knows pretrain, s2t, t2s, s2s, s2c"),
         ({"sample_rate": 8000}, "sample_rate is 8000"),
@@ -235,6 +276,28 @@ def test_pre_norm_models_of_speech2c_keep_their_norms_of_distances(
 )
 def test_weights_of_losses_count_as_in_the_official_criterion(options: dict[str, Any], expected: LossConfig) -> None:
     assert fairseq(Options({"t5_task": "s2t", **options}, "cfg.model"), 12).losses == expected
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [({}, "frames"), ({"use_masking": False}, "padding"), ({"use_masking": False, "use_weighted_masking": True}, "rows")],
+)
+def test_frames_of_written_speech_are_averaged_as_the_criterion_says(options: dict[str, Any], expected: str) -> None:
+    assert fairseq(Options({"t5_task": "t2s", **options}, "cfg.model"), 12).losses.reconstruction.average == expected
+
+
+def test_only_speech_from_speech_is_related_to_what_is_heard() -> None:
+    options = {"reduction_factor": 1, "se_predict": "masking", "se_decoder_input": "source"}
+    found = {task: fairseq(Options({"t5_task": task, **options}, "cfg.model"), 12).spectrogram for task in ("s2s", "t2s")}
+    assert (found["s2s"].writes, found["s2s"].reads) == ("mask", "source")
+    assert (found["t2s"].writes, found["t2s"].reads) == ("frames", "written")
+
+
+def test_fairseq_layers_of_the_encoder_have_no_distances() -> None:
+    options = {"t5_task": "s2t", "relative_position_embedding": True, "use_sent_enc_layer": False}
+    assert fairseq(Options(options, "cfg.model"), 12).encoder.key_distance == 0
+    with pytest.raises(OptionError, match="encoder_normalize_before is True; avtlm knows only False"):
+        fairseq(Options({**options, "encoder_normalize_before": True}, "cfg.model"), 12)
 
 
 def test_a_spectrogram_decoder_alone_reads_the_weight_of_the_end() -> None:

@@ -1,6 +1,7 @@
 """Checkpoints of teachers in their public layouts: what is read, and what is refused."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -124,12 +125,26 @@ def test_beats_is_read_with_the_identifiers_of_its_classes(tmp_path: Path) -> No
     assert bool(((said > 0) & (said < 1)).all())
     for changes, message in (
         ({"finetuned_model": False}, "BEATs without classes"),
-        ({"activation_fn": "glu"}, "activation_fn 'glu'"),
+        ({"activation_fn": "swish"}, "activation_fn 'swish'"),
         ({"new_switch": 1}, "options of BEATs that avtlm does not know: new_switch"),
         ({"predictor_class": 6}, "names 5 classes, but predicts 6"),
     ):
         with pytest.raises(ConversionError, match=message):
             read_beats(beats_file(tmp_path / "other.pt", model, **changes))
+
+
+def test_beats_may_have_gated_feed_forward_parts(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = Beats(replace(SMALL_BEATS, activation="glu")).eval()
+    path = beats_file(tmp_path / "beats.pt", model, activation_fn="glu")
+    content = torch.load(path)
+    content["model"] = {re.sub(r"fc1\.(weight|bias)", r"fc1.linear.\1", key): tensor for key, tensor in content["model"].items()}
+    torch.save(content, path)
+    made, _ = read_beats(path)
+    assert same(model, made)
+    part, x = made.layers[0].feed_forward, torch.randn(2, 3, 16)
+    value, gate = torch.nn.functional.linear(x, part.expand.weight, part.expand.bias).chunk(2, -1)
+    torch.testing.assert_close(part(x), part.contract(value * gate * gate.sigmoid()))
 
 
 def test_options_of_beats_are_read_and_what_a_file_does_not_say_is_as_officially() -> None:
@@ -161,6 +176,7 @@ def official_ecapa(model: Ecapa) -> dict[str, Tensor]:
         (".first.norm.", ".tdnn1.norm.norm."),
         (".last.conv.", ".tdnn2.conv.conv."),
         (".last.norm.", ".tdnn2.norm.norm."),
+        (".shortcut.", ".shortcut.conv."),
         (".squeeze.", ".se_block.conv1.conv."),
         (".excite.", ".se_block.conv2.conv."),
         (".conv.", ".conv.conv."),
@@ -182,6 +198,17 @@ def official_ecapa(model: Ecapa) -> dict[str, Tensor]:
 def test_pooling_without_the_context_of_the_clip_is_told_by_its_shapes() -> None:
     model = Ecapa(replace(ECAPA, global_context=False)).eval()
     assert ecapa_config(official_ecapa(model), ECAPA.dilations, "here") == model.config
+
+
+def test_groups_and_unequal_channels_of_ecapa_are_told_by_its_shapes() -> None:
+    widths = (ECAPA.channels[0] // 2, *ECAPA.channels[1:])
+    model = Ecapa(replace(ECAPA, channels=widths, groups=(1, 2, 2, 2, 2))).eval()
+    assert ecapa_config(official_ecapa(model), ECAPA.dilations, "here") == model.config
+    assert [block.first.conv.groups for block in model.blocks] == [2, 2, 2]
+    assert [isinstance(block.shortcut, torch.nn.Conv1d) for block in model.blocks] == [True, False, False]
+    assert model(torch.randn(1, 40, ECAPA.bands), torch.tensor([40])).shape == (1, ECAPA.dim)
+    with pytest.raises(ValueError, match="groups: 3 of"):
+        replace(ECAPA, groups=(1, 3, 1, 1, 1))
 
 
 def test_ecapa_is_read_from_speechbrains_folder_with_the_dilations_of_its_recipe(tmp_path: Path) -> None:

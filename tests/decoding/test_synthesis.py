@@ -98,6 +98,21 @@ def test_steps_say_what_teacher_forcing_says() -> None:
     torch.testing.assert_close(short.mel, model.spectrogram.refine(frames)[0], atol=1e-5, rtol=1e-5)
 
 
+def test_speech_that_is_enhanced_is_as_long_as_what_is_heard() -> None:
+    spectrogram = replace(SPECTROGRAM, reduction=1, reads="source", writes="mask")
+    model, rows = speaks(0.0, spectrogram=spectrogram), batch("wave", "mel")
+    encoded, lengths = model.encode(rows)
+    noisy, ends = rows.targets["mel"], rows.target_lengths["mel"]
+    keep = torch.ones(1, spectrogram.prenet_layers, 3, spectrogram.prenet_width, dtype=torch.bool)
+    found = synthesize(model, encoded, lengths, None, options=OPTIONS, keep=keep, source=noisy, ends=ends)
+    assert [len(each.mel) for each in found] == ends.tolist()
+    assert not any(each.cut for each in found)
+    memory = model.decoder.project_memory(encoded, lengths)
+    at_once = model.write_speech(noisy, ends, None, memory, keep[0, :, :, None], source=noisy)
+    for row, each in enumerate(found):
+        torch.testing.assert_close(each.mel, at_once.after[row, : ends[row]], atol=1e-5, rtol=1e-5)
+
+
 def test_what_cannot_be_said_is_refused() -> None:
     model, one = speaks(0.0), batch("text", "voice", row=1)
     encoded, lengths = model.encode(one)

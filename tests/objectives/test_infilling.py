@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from avtlm.objectives.infilling import InfillingConfig, TorchDraws, infill, span_probabilities
+from avtlm.objectives.infilling import InfillingConfig, TorchDraws, infill, infill_pair, span_probabilities
 
 MASK, TEXT = 30, [0, *range(4, 24), 2]
 
@@ -29,6 +29,9 @@ class Draws:
     def tokens(self, count: int) -> list[int]:
         del count
         return self._tokens.pop(0)
+
+    def turn(self, chance: float, count: int) -> int:
+        return min(3, count) if chance else 0
 
 
 def test_a_span_becomes_one_mask_symbol() -> None:
@@ -89,6 +92,29 @@ def test_short_texts_keep_their_ends(text: list[int]) -> None:
     for seed in range(20):
         found = infill(text, MASK, InfillingConfig(), TorchDraws(torch.Generator().manual_seed(seed), 3.5, 32))
         assert (found[0], found[-1]) == (0, 2)
+
+
+def test_sentences_may_change_places() -> None:
+    text = [0, 5, 6, 2, 7, 2, 8, 9, 2]
+    draws = Draws([], [[2, 0, 1], [1, 0]], [], [])  # the third and the first of them
+    assert infill(text, MASK, InfillingConfig(share=0.0, permuted=0.5), draws) == [0, 8, 9, 7, 2, 5, 6, 2, 2]
+    found = infill_pair(text, MASK, InfillingConfig(share=0.0, permuted=1.0), TorchDraws(torch.Generator().manual_seed(1), 3.5, 32))
+    assert sorted(found[0]) == sorted(text)
+    assert found[1] == text
+
+
+def test_a_text_may_begin_with_another_of_its_tokens() -> None:
+    assert infill([0, 5, 6, 7, 8, 2], MASK, InfillingConfig(share=0.0, rotated=1.0), Draws([], [], [], [])) == [0, 7, 8, 5, 6, 2]
+    draws = TorchDraws(torch.Generator().manual_seed(0), 3.5, 32)
+    turned = [infill(TEXT, MASK, InfillingConfig(share=0.0, rotated=0.5), draws) != TEXT for _ in range(200)]
+    assert 0.35 < sum(turned) / len(turned) < 0.65
+
+
+def test_numbered_mask_symbols_ask_for_what_they_hide_alone() -> None:
+    draws = Draws([4, 2], [[0, 10]], [0.5, 0.5], [[]])
+    holed, written = infill_pair(TEXT, MASK, InfillingConfig(numbered=5), draws)
+    assert holed == [0, MASK + 2, *range(8, 14), MASK + 3, *range(16, 24), 2]
+    assert written == [MASK + 2, 4, 5, 6, 7, MASK + 3, 14, 15, 2]
 
 
 def test_lengths_are_poisson() -> None:

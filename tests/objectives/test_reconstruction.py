@@ -29,6 +29,32 @@ def test_distances_are_means_over_valid_values() -> None:
     assert float(squared.value / squared.count) == pytest.approx(5.0)
 
 
+def test_rows_may_count_the_same_however_long_they_are() -> None:
+    torch.manual_seed(0)
+    mel, lengths = torch.randn(2, 6, 3), torch.tensor([6, 2])
+    written = Written(torch.randn(2, 6, 3), torch.randn(2, 6, 3), torch.randn(2, 6))
+    config = ReconstructionConfig(squared=0.5, average="rows")
+    found = spectrogram_loss(written, mel, lengths, config)
+    rows = []
+    for row, length in enumerate(lengths.tolist()):
+        alone = Written(written.before[row, None, :length], written.after[row, None, :length], written.stop[row, None, :length])
+        loss = spectrogram_loss(alone, mel[row, None, :length], torch.tensor([length]), ReconstructionConfig(squared=0.5))
+        rows.append(float(loss.value / loss.count))
+    assert float(found.value / found.count) == pytest.approx(sum(rows) / 2)
+
+
+def test_padding_may_count_as_silence_behind_the_end() -> None:
+    torch.manual_seed(0)
+    mel, lengths = torch.randn(2, 7, 3), torch.tensor([7, 3])
+    written = Written(torch.randn(2, 6, 3), torch.randn(2, 6, 3), torch.randn(2, 6))
+    found = spectrogram_loss(written, mel, lengths, ReconstructionConfig(average="padding", stop_positive=1.0), reduction=2)
+    ends = torch.tensor([[0, 0, 0, 0, 0, 1], [0, 1, 1, 1, 1, 1]]).float()  # the second one's third frame is its end, too
+    distances = sum((each - mel[:, :6]).abs().mean() for each in (written.before, written.after))
+    stop = torch.nn.functional.binary_cross_entropy_with_logits(written.stop, ends)
+    assert found.count == 12
+    assert float(found.value / found.count) == pytest.approx(float(distances + stop), rel=1e-5)
+
+
 def test_attention_along_the_diagonal_costs_nothing() -> None:
     along, across = torch.eye(6).expand(1, 2, 6, 6), torch.eye(6).flip(0).expand(1, 2, 6, 6)
     lengths = torch.tensor([6])

@@ -1,6 +1,7 @@
 """SpeechT5 beside what a replay of the stored cases shows: its promises, its sizes, its switches."""
 
 from dataclasses import replace
+from typing import Literal
 
 import pytest
 import torch
@@ -9,11 +10,14 @@ import torch.nn.functional as F
 from avtlm import config
 from avtlm.convert.options import Options
 from avtlm.convert.options.speecht5 import architecture, fairseq
+from avtlm.frontends.mel import log_mel
 from avtlm.frontends.multimodal import InputMask
 from avtlm.nn.speaker_head import SpeakerHeadConfig
+from avtlm.nn.spectrogram import shift_frames
+from avtlm.objectives.infilling import InfillingConfig
 from avtlm.objectives.loss import Loss
 from avtlm.objectives.masking import SpanMaskConfig
-from avtlm.objectives.reconstruction import ReconstructionConfig
+from avtlm.objectives.reconstruction import ReconstructionConfig, spectrogram_loss
 from avtlm.protocols import DropsHeads, FollowsSteps, PredictsUnits, SpeechEncoder, Trainable
 from avtlm.systems.speecht5 import Drawn, LossConfig, SpeechT5, SpeechT5Config
 from tests.systems.sequence_models import SPECTROGRAM, SPEECHT5, batch, speecht5
@@ -247,6 +251,87 @@ def test_guided_attention_adds_to_the_loss_of_fine_tuning() -> None:
     value, number = guided.logs["guided_attention"]
     assert float(guided.value) == pytest.approx(float(plain.value + value), rel=1e-5)
     assert 0 < float(value / number) < 1
+
+
+@pytest.mark.parametrize("reads", ["written", "source"])
+def test_noisy_speech_may_be_read_and_masked(reads: Literal["written", "source"]) -> None:
+    spectrogram = replace(SPECTROGRAM, reduction=1, reads=reads, writes="mask", prenet_dropout=0.0)
+    model, rows = speecht5(task="generation", spectrogram=spectrogram), batch("wave", "mel", "voice")
+    noisy = rows.targets["mel"] + 0.1
+    rows.targets["source"], rows.target_lengths["source"] = noisy, rows.target_lengths["mel"]
+    with torch.no_grad():
+        memory = model.decoder.project_memory(*model.encode(rows))
+        frames = noisy if reads == "source" else shift_frames(rows.targets["mel"], 1)
+        voice = None if reads == "source" else rows.targets["voice"]
+        written = model.write_speech(frames, rows.target_lengths["mel"], voice, memory, source=noisy)
+        assert bool((written.after.abs() <= noisy.abs()).all())
+        expected = spectrogram_loss(written, rows.targets["mel"], rows.target_lengths["mel"], ReconstructionConfig())
+        torch.testing.assert_close(model.generation_losses(rows)["spectrogram"].value, expected.value)
+    rows.targets["source"] = noisy[:, :-1]
+    with pytest.raises(ValueError, match=r"a: a spectrogram \(3, 25, 6\) of noisy speech \(3, 24, 6\); give pairs"):
+        model.generation_losses(rows)
+
+
+def test_the_noisy_spectrogram_is_that_of_the_waveform() -> None:
+    spectrogram = replace(SPECTROGRAM, bands=80, reduction=1, writes="difference")
+    model, rows = speecht5(task="generation", spectrogram=spectrogram), batch("wave")
+    frames, lengths = model.source(rows)
+    assert lengths.tolist() == [26, 16, 21]
+    assert rows.audio is not None
+    torch.testing.assert_close(frames[1, :16], log_mel(rows.audio[1, :4000]))
+
+
+@pytest.mark.parametrize("pooling", ["decoder", "first"])
+def test_a_symbol_may_stand_before_the_frames_of_a_voice(pooling: Literal["decoder", "first"]) -> None:
+    settings = {"task": "speaker", "leading_symbol": True, "pooling": pooling, "speakers": 9}
+    model, rows = speecht5(**settings), batch("wave", "speaker")
+    with torch.no_grad():
+        heard = model.hear(rows)
+        encoded, lengths = model.encode(rows)
+        assert encoded.shape[1] == heard.projected.shape[1] + 1
+        assert torch.equal(lengths, heard.lengths + 1)
+        start = model.decoder.embed(torch.zeros(3, 1, dtype=torch.long))  # type: ignore[operator]
+        together = model.encoder(torch.cat([start, model.read_speech(heard)], 1), heard.lengths + 1)
+        torch.testing.assert_close(encoded, together)
+        alone = model.name_speaker(*model.encode(batch("wave", "speaker", row=1)))
+        torch.testing.assert_close(model.name_speaker(encoded, lengths)[1], alone[0], atol=1e-5, rtol=1e-5)
+        padded = speecht5(**settings, compute_padding=True)
+        assert padded.encode(rows)[1].tolist() == [encoded.shape[1]] * 3
+
+
+def test_voices_may_be_symbols_of_text() -> None:
+    model, rows = speecht5(task="speaker", speakers_in_text=True), batch("wave", "speaker")
+    assert model.speaker is None
+    loss = model.losses(rows, generator())["speaker"]
+    logits = model.name_speaker(*model.encode(rows))
+    assert logits.shape == (3, model.config.vocabulary)
+    torch.testing.assert_close(loss.value, F.cross_entropy(logits, rows.targets["speaker"], reduction="sum"))
+
+
+def test_frames_of_a_voice_may_be_shuffled_in_training() -> None:
+    model, rows = speecht5(task="speaker", speakers=9, shuffle_frames=True), batch("wave", "speaker")
+    plain, lengths = model.see(rows)
+    torch.testing.assert_close(model.see(rows)[0], plain)
+    mixed, same = model.train().see(rows)
+    assert torch.equal(same, lengths)
+    assert not torch.equal(mixed, plain)
+    for row, length in enumerate(lengths.tolist()):
+        torch.testing.assert_close(mixed[row, :length].sort(0)[0], plain[row, :length].sort(0)[0])
+
+
+def test_with_numbered_mask_symbols_the_decoder_writes_what_they_hide() -> None:
+    model = speecht5(vocabulary=17, infilling=InfillingConfig(share=0.5, numbered=5), units=0, codebook=None)
+    assert (model.config.mask_id, model.config.blank) == (10, 11)
+    rows = batch("text")
+    whole, holed, lengths = model.draw_holes(rows, generator())
+    assert whole.text is not None
+    assert rows.text is not None
+    numbers = set(range(12, 17))
+    assert numbers & set(holed.flatten().tolist())
+    assert numbers & set(whole.text.flatten().tolist())
+    assert whole.text.shape != rows.text.shape
+    assert torch.equal(lengths, (holed != 1).sum(1))
+    model.losses(rows, generator())["text"].value.backward()
 
 
 def test_models_have_the_nets_of_their_inputs_and_outputs_alone() -> None:

@@ -5,11 +5,15 @@ from dataclasses import replace
 import pytest
 import torch
 
+from avtlm.decoding.greedy import ctc_greedy
+from avtlm.decoding.settings import DecodingConfig
 from avtlm.frontends.multimodal import InputMask
 from avtlm.nn.adapters import LengthAdapterConfig
+from avtlm.nn.unit_encoder import LetterHead
 from avtlm.objectives.loss import Loss
 from avtlm.systems.unit_bridge import BridgeConfig, Drawn, UnitBridge
-from avtlm.text.vocabulary import PAD
+from avtlm.text.vocabulary import PAD, SPECIALS, Vocabulary
+from avtlm.whole_model import WholeModel
 from tests.systems.bridge_models import DECODER, SPEECHLM, UNIT_ENCODER, speech, speechlm, text
 
 
@@ -281,6 +285,32 @@ def test_a_wider_kernel_of_ctc_sees_the_padding_that_official_training_saw() -> 
             torch.testing.assert_close(encoded[1, lengths[1] :], behind)
 
 
+def test_a_wider_kernel_of_ctc_leaves_out_frames_and_a_linear_layer_none() -> None:
+    for kernel, frames, counted in ((0, 12, 12), (2, 13, 12), (3, 12, 12), (4, 7, 6), (5, 6, 6)):
+        head = LetterHead(4, 9, kernel)
+        logits = head(torch.randn(1, 12, 4))
+        length = torch.tensor([12])
+        assert logits.shape == (1, frames, 9)
+        assert (int(head.all_frames(length)), int(head.frames(length))) == (frames, counted)
+    assert head.all_frames(torch.tensor([0])).tolist() == [0]
+    assert set(LetterHead(4, 9, 0).state_dict()) == {"output.weight", "output.bias"}
+
+
+def test_ctc_that_leaves_out_frames_writes_and_tells_times() -> None:
+    model, batch = speechlm(task="recognition", ctc_kernel=4), speech()
+    vocabulary = Vocabulary([*SPECIALS, *"|abcdefg"[: model.config.vocabulary - 5], "<mask>"])
+    whole = WholeModel(model, vocabulary, DecodingConfig("ctc_greedy", words=True))
+    with torch.no_grad():
+        encoded, lengths = model.encode(batch)
+        found = whole.search(batch)
+        for row, length in enumerate(lengths.tolist()):
+            best = ctc_greedy(model.ctc_logits(encoded[row : row + 1, :length]).log_softmax(-1), model.ctc_frames(lengths[row : row + 1]))
+            assert found[row][0].tokens == best[0].tokens
+            spans = found[row][0].timesteps
+            assert all(first % 2 == end % 2 == 0 for first, end in spans)
+            assert all(end <= length + 2 for _, end in spans)
+
+
 def test_encoders_may_wait_until_the_head_has_learned_something() -> None:
     model = speechlm(task="recognition", freeze_encoder_steps=2)
     for step, learns in ((1, False), (2, True)):
@@ -288,7 +318,7 @@ def test_encoders_may_wait_until_the_head_has_learned_something() -> None:
         model.zero_grad()
         model.recognition_losses(speech())["ctc"].value.backward()
         assert model.ctc is not None
-        assert model.ctc.conv.weight.grad is not None
+        assert model.ctc.output.weight.grad is not None
         assert (model.encoder.layers[0].feed_forward.expand.weight.grad is not None) is learns
 
 
@@ -304,7 +334,6 @@ def test_encoders_may_wait_until_the_head_has_learned_something() -> None:
         ({"further_units": (9, 9)}, "at most one further kind"),
         ({"vocabulary": 5}, "vocabulary: 5"),
         ({"ctc_kernel": 1}, "ctc_kernel: 1"),
-        ({"ctc_kernel": 4, "task": "recognition"}, "ctc_kernel: 4"),
         ({"ctc_head": "none", "task": "recognition"}, "ctc_head: none in a model without decoder"),
         ({"adapter": LengthAdapterConfig()}, "adapter: "),
     ],

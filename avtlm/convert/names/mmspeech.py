@@ -68,5 +68,8 @@ def rules() -> Rules:
         (r"decoder\.layers\.(\d+)\.self_attn_ln\.(.+)", r"decoder.layers.\1.self_output_norm.\2"),
         (r"decoder\.layers\.(\d+)\.cross_attn_ln\.(.+)", r"decoder.layers.\1.cross_output_norm.\2"),
         (r"decoder\.layers\.(\d+)\.ffn_layernorm\.(.+)", r"decoder.layers.\1.feed_forward.inner_norm.\2"),
+        (r"decoder\.layers\.(\d+)\.w_resid", r"decoder.layers.\1.residual_scale"),
+        (r"decoder\.layers\.(\d+)\.adapter\.down_proj\.(.+)", r"decoder.layers.\1.adapter.expand.\2"),
+        (r"decoder\.layers\.(\d+)\.adapter\.up_proj\.(.+)", r"decoder.layers.\1.adapter.contract.\2"),
         *transformer("decoder", "decoder"),
     ]

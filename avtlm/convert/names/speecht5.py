@@ -67,6 +67,7 @@ def fairseq_rules(layout: Layout = "group", score_layers: int = 1, shared: bool 
         *((re.escape(name), ours) for name, ours in zip(EMBEDDINGS, embeddings, strict=True)),
         (r"text_encoder_prenet\.encoder_prenet\.1\.alpha", r"text_prenet.positions.scale"),
         (r"text_decoder_prenet\.embed_positions\.weight", r"decoder.positions.table.weight"),
+        (r"text_decoder_prenet\.layernorm_embedding\.(.+)", r"decoder.embedding_norm.\1"),
         (r"encoder\.proj\.(.+)", r"ctc.\1"),
         (r"encoder\.pos_emb\.pe_k\.weight", r"encoder.distances.table.weight"),
         (r"encoder\.layers\.(\d+)\.norm_k\.(.+)", r"encoder.layers.\1.distance_norm.\2"),

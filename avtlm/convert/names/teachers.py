@@ -43,7 +43,8 @@ BEATS: Rules = [
         for theirs, ours in ATTENTION.items()
     ),
     (r"encoder\.layers\.(\d+)\.self_attn_layer_norm\.(.+)", r"layers.\1.self_attention_norm.\2"),
-    (r"encoder\.layers\.(\d+)\.fc1\.(.+)", r"layers.\1.feed_forward.expand.\2"),
+    (r"encoder\.layers\.(\d+)\.fc1\.(weight|bias)", r"layers.\1.feed_forward.expand.\2"),
+    (r"encoder\.layers\.(\d+)\.fc1\.linear\.(.+)", r"layers.\1.feed_forward.expand.\2"),  # where it is gated
     (r"encoder\.layers\.(\d+)\.fc2\.(.+)", r"layers.\1.feed_forward.contract.\2"),
     (r"encoder\.layers\.(\d+)\.final_layer_norm\.(.+)", r"layers.\1.feed_forward_norm.\2"),
     (r"predictor\.(.+)", r"predictor.\1"),
@@ -70,6 +71,7 @@ _ECAPA: Rules = [
     (rf"{_BLOCK}tdnn2\.norm\.norm\.(.+)", r"blocks.\1.last.norm.\2"),
     (rf"{_BLOCK}res2net_block\.blocks\.(\d+)\.conv\.conv\.(.+)", r"blocks.\1.parts.\2.conv.\3"),
     (rf"{_BLOCK}res2net_block\.blocks\.(\d+)\.norm\.norm\.(.+)", r"blocks.\1.parts.\2.norm.\3"),
+    (rf"{_BLOCK}shortcut\.conv\.(.+)", r"blocks.\1.shortcut.\2"),
     (rf"{_BLOCK}se_block\.conv1\.conv\.(.+)", r"blocks.\1.squeeze.\2"),
     (rf"{_BLOCK}se_block\.conv2\.conv\.(.+)", r"blocks.\1.excite.\2"),
     (r"mfa\.conv\.conv\.(.+)", r"gather.conv.\1"),

@@ -35,6 +35,7 @@ def bridge_rules(system: Bridge, layout: Layout = "group") -> Rules:
         (r"unit_encoder_ctc_head\.1\.weight", r"ctc.conv.weight"),
         (r"unit_encoder_ctc_head\.3\.2\.(.+)", r"ctc.norm.\1"),
         (r"unit_encoder_ctc_head\.5\.(.+)", r"ctc.output.\1"),
+        (r"unit_encoder_ctc_head\.(weight|bias)", r"ctc.output.\1"),  # where that is a linear layer
         (r"target_glu\.0\.(.+)", r"predictor.glu.\1"),
         (r"decoder\.layernorm_embedding\.(.+)", r"decoder.embedding_norm.\1"),
         *(_speechlm_heads(layout) if system == "speechlm" else _speechut_heads(layout)),

@@ -33,7 +33,7 @@ class Options:
             raise OptionError(f"{self.where}: {key} is missing.")
         return default if value is None else value
 
-    def choose(self, key: str, default: str, known: Mapping[str, Any]) -> Any:
+    def choose(self, key: str, default: str | int, known: Mapping[Any, Any]) -> Any:
         """Our word for the value of a key."""
         value = self.take(key, default)
         if value not in known:

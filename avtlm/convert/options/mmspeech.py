@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from avtlm.convert.options import Options
 from avtlm.convert.options.wav2vec2 import ACTIVATIONS
+from avtlm.convert.options.wav2vec2 import spans as spans_of
 from avtlm.frontends.subsampling import SubsamplingConfig
 from avtlm.nn.biased_decoder import BiasedDecoderConfig
 from avtlm.nn.transformer import EncoderConfig
@@ -29,8 +30,7 @@ WITHOUT_EFFECT = frozenset(
         *("pooler_dropout", "pooler_classifier", "resnet_drop_path_rate", "encoder_drop_path_rate", "resnet_type"),
         *("freeze_encoder_embedding", "freeze_decoder_embedding", "add_type_embedding", "code_image_size", "patch_layernorm_embedding"),
         *("code_layernorm_embedding", "entangle_position_embedding", "sync_bn", "bitfit", "instance_norm_target_layer"),
-        *("average_top_k_layers", "decoder_embed_path", "encoder_layers_to_keep", "decoder_layers_to_keep", "mask_channel_length"),
-        *("mask_channel_selection", "mask_channel_other", "no_mask_channel_overlap", "mask_channel_min_space", "mask_channel_before"),
+        *("average_top_k_layers", "decoder_embed_path", "encoder_layers_to_keep", "decoder_layers_to_keep", "adaptive_input"),
         *("adaptive_softmax_cutoff", "adaptive_softmax_factor", "min_params_to_wrap"),
     )
 )
@@ -43,9 +43,7 @@ PORT_WITHOUT_EFFECT = frozenset(
         *("resnet_drop_path_rate", "image_bucket_size", "add_type_embedding", "code_layernorm_embedding", "code_image_size"),
         *("interpolate_position", "orig_patch_image_size", "share_attn_bias", "use_image_feature", "exclude_mlp", "mlp_dim", "gamma"),
         *("vit_type", "vit_drop_path_rate", "required_seq_len_multiple", "encoder_max_positions", "encoder_dropout_features"),
-        *("temperature_init_value", "remove_decoder_type_embedding"),
-        *("audio_mask_channel_selection", "audio_mask_channel_other", "audio_mask_channel_length", "audio_no_mask_channel_overlap"),
-        *("audio_mask_channel_min_space", "audio_mask_channel_before", "num_hidden_layers", "attention_heads", "vocab_size"),
+        *("temperature_init_value", "remove_decoder_type_embedding", "num_hidden_layers", "attention_heads", "vocab_size"),
     )
 )
 
@@ -70,24 +68,19 @@ def official(options: Options, tables: Tables) -> MMSpeechConfig:
     dim = take("encoder_embed_dim", 768)
     for name in ("decoder_embed_dim", "decoder_output_dim"):
         options.require(name, dim)
-    for name, value in (
-        ("decoder_prompt", False),
-        ("scale_resids", False),
-        ("adapter", False),
-        ("quant_noise_pq", 0),
-        ("relu_dropout", 0.0),
-    ):
-        options.require(name, value)
-    for name in ("decoder_prompt", "scale_resids", "adapter", "no_cross_attention", "cross_self_attention", "adaptive_input"):
+    for name in ("decoder_prompt", "no_cross_attention", "cross_self_attention"):
         options.require(name, False)
+    options.require("quant_noise_pq", 0)
     options.require("layer_type", "transformer")
-    options.require("dropout_input", 0.0)
-    options.require("mask_channel_prob", 0.0)
+    channels = spans_of(options, "mask_channel", 0.0, 0)
+    if channels.prob:
+        options.require("mask_channel_before", False)
+    take("mask_channel_before", False)
     blocks = take("pos_conv_depth", 5)
     ends = take("phone_dict_size", tables.phones + len(SPECIALS))
     activation = options.choose("activation_fn", "gelu", ACTIVATIONS)
     dropout, attention, inner = take("dropout", 0.1), take("attention_dropout", 0.0), take("activation_dropout", 0.0)
-    heads = take("encoder_attention_heads", 12)
+    heads, adapts, adapter = take("encoder_attention_heads", 12), take("adapter", False), take("adapter_dim", 200)
     spans = {
         "length": take("audio_mask_length", 10),
         "min_spans": 1,
@@ -122,7 +115,7 @@ def official(options: Options, tables: Tables) -> MMSpeechConfig:
                 norm_first=take("decoder_normalize_before", False),
                 dropout=dropout,
                 attention_dropout=attention,
-                activation_dropout=inner,
+                activation_dropout=inner or take("relu_dropout", 0.0),  # its older name
                 layer_drop=take("decoder_layerdrop", 0.0),
                 tie_embeddings=take("share_decoder_input_output_embed", False),
                 scale_embedding=not take("no_scale_embedding", False),
@@ -132,6 +125,8 @@ def official(options: Options, tables: Tables) -> MMSpeechConfig:
                 attention_norms=take("scale_attn", False),
                 inner_norm=take("scale_fc", False),
                 head_scales=take("scale_heads", False),
+                residual_scales=take("scale_resids", False),
+                adapter_dim=adapter if adapts else 0,
                 embedding_norm=take("layernorm_embedding", False),
                 add_positions=not take("disable_entangle", False),
                 drop_path=take("decoder_drop_path_rate", 0.0),
@@ -148,7 +143,9 @@ def official(options: Options, tables: Tables) -> MMSpeechConfig:
             phone_classes=None if ends == tables.phones + len(SPECIALS) else ends - UNKNOWN,
             mask=SpanMaskConfig(prob=take("audio_mask_prob", 0.7), **spans),
             paired_mask=SpanMaskConfig(prob=0.3, **spans),
+            channel_mask=channels,
             same_mask_count=take("require_same_masks", True),
+            input_dropout=take("dropout_input", 0.0),
         )
 
 
@@ -170,6 +167,12 @@ PORTED = {
     "audio_no_mask_overlap": "no_mask_overlap",
     "audio_mask_min_space": "mask_min_space",
     "audio_mask_channel_prob": "mask_channel_prob",
+    "audio_mask_channel_length": "mask_channel_length",
+    "audio_mask_channel_selection": "mask_channel_selection",
+    "audio_mask_channel_other": "mask_channel_other",
+    "audio_no_mask_channel_overlap": "no_mask_channel_overlap",
+    "audio_mask_channel_min_space": "mask_channel_min_space",
+    "audio_mask_channel_before": "mask_channel_before",
 }
 # Its defaults, where they are others than those above.
 PORT_DEFAULTS = {

@@ -43,6 +43,16 @@ _LARGE = {
     **{"dropout": 0.0, "attention_dropout": 0.0, "encoder_layerdrop": 0.0, "decoder_layerdrop": 0.0},
     **{"feature_grad_mult": 1.0, "final_dim": 768},
 }
+# How its enhancement relates what is written to the noisy spectrogram; a target is the spectrogram itself.
+RELATIONS: dict[str, Any] = {"none": "frames", "target": "frames", "masking": "mask", "delta": "difference"}
+NUMBERED = 600  # mask symbols with numbers, where it has them
+# What a model reads and writes of which the nets for other tasks were removed.
+FILTERED: dict[str, Any] = {
+    "none": {},
+    "s2s": {"inputs": ("speech",), "outputs": ("speech",)},
+    "t2s": {"inputs": ("text",), "outputs": ("speech",)},
+    "s2c": {"inputs": ("speech",), "outputs": ("text",)},
+}
 ARCHITECTURES: dict[str, dict[str, Any]] = {
     "t5_transformer": {},
     "t5_transformer_base": {},
@@ -66,19 +76,29 @@ def fairseq(options: Options, vocabulary: int, units: int | Sequence[int] = 0, s
     """
     take = options.take
     _refuse(options, bool(speakers))
-    task = options.choose("t5_task", "pretrain", TASKS)
+    official_task = options.take("t5_task", "pretrain")
+    if official_task not in TASKS:
+        raise OptionError(f"{options.where}: t5_task is {official_task!r}; avtlm knows {', '.join(TASKS)}.")
+    task, relates = TASKS[official_task], _relations(options, official_task)
     dim, width = take("encoder_embed_dim", 768), take("decoder_embed_dim", 768)
     widths, kernels, strides = zip(*convolutions(take("conv_feature_layers", CONVOLUTIONS)), strict=True)
     dropouts = {name: take(name, default) for name, default in (("dropout", 0.1), ("attention_dropout", 0.1), ("activation_dropout", 0.0))}
     activation = options.choose("activation_fn", "gelu", ACTIVATIONS)
     norm_first = take("layer_norm_first", False)
-    take("encoder_normalize_before", False)  # its layers heed layer_norm_first alone; large models have false here
-    relative = take("relative_position_embedding", False)
+    own_layers = take("use_sent_enc_layer", True)
+    if not own_layers:  # fairseq's, without distances; SpeechT5's heed layer_norm_first alone, and large models have false here
+        options.require("encoder_normalize_before", norm_first)
+    relative = take("relative_position_embedding", False) and own_layers
     first, *further = (units,) if isinstance(units, int) else units
     separate, layers, memory_layer = take("untie_final_proj", True), take("encoder_layers", 12), take("unb_enc_layer", -1)
     positions: Literal["learned", "sinusoidal"] = "learned" if take("decoder_learned_pos", False) else "sinusoidal"
-    shared = take("share_input_output_embed", True)
-    ctc_head: Literal["tied", "own"] = "tied" if take("share_ctc_embed", False) else "own"
+    shared, tied_ctc = take("share_input_output_embed", True), take("share_ctc_embed", False)
+    ctc_head: Literal["tied", "own", "none"] = "tied" if tied_ctc else "own"
+    filtered = options.choose("modules_filter", "none", FILTERED)
+    if filtered:  # of text there is one embedding at most, and no head
+        shared, ctc_head = True, "none"
+    if filtered and "text" in filtered["inputs"]:
+        positions = "sinusoidal"
     return SpeechT5Config(
         waveform=WaveformConfig(
             widths,
@@ -117,6 +137,7 @@ def fairseq(options: Options, vocabulary: int, units: int | Sequence[int] = 0, s
             layer_drop=take("decoder_layerdrop", 0.05),
             scale_embedding=not take("no_scale_embedding", True),
             tie_embeddings=shared,
+            embedding_norm=take("layernorm_embedding", False) and "speech" not in filtered.get("outputs", ()),
             positions="none" if take("no_token_positional_embeddings", False) else positions,
             max_positions=take("max_text_positions", 450),
             **dropouts,
@@ -125,6 +146,7 @@ def fairseq(options: Options, vocabulary: int, units: int | Sequence[int] = 0, s
         position_groups=take("conv_pos_groups", 16),
         sinusoids=take("use_sinc_pos", True),
         position_dropout=take("transformer_enc_positional_dropout_rate", 0.1),
+        scaled_positions=take("enc_use_scaled_pos_enc", True),
         vocabulary=vocabulary,
         shared_embedding=shared,
         ctc_head=ctc_head,
@@ -152,38 +174,58 @@ def fairseq(options: Options, vocabulary: int, units: int | Sequence[int] = 0, s
             postnet_dropout=take("postnet_dropout_rate", 0.5),
             position_dropout=take("transformer_dec_positional_dropout_rate", 0.1),
             compute_padding=official,
+            postnet_norm=take("use_batch_norm", True),
+            scaled_positions=take("dec_use_scaled_pos_enc", True),
+            **relates,
         ),
-        infilling=InfillingConfig(take("mask", 0.3), take("poisson_lambda", 3.5), take("mask_random", 0.1)),
+        infilling=_infilling(options),
         speakers=speakers,
         pooling=options.choose("sid_pooling_layer", "decoder", POOLING) if speakers else "decoder",
         speaker_head=_speaker_head(options) if speakers else SpeakerHeadConfig(),
+        shuffle_frames=task == "speaker" and take("sid_shuffle_encoder_input", False),
+        leading_symbol=task == "speaker" and options.choose("sid_encoder_cls", "none", {"none": False, "encoder": True}),
+        speakers_in_text=task == "speaker" and take("sid_t5_postnet", False),
         losses=_losses(options, pretrains=task == "pretrain"),
         freeze_encoder_steps=take("freeze_encoder_updates", 0),
         compute_padding=official,
+        **filtered,
     )
 
 
 def _refuse(options: Options, speakers: bool) -> None:
-    """What no released model sets."""
-    options.require("encoder_speech_prenet", "conv")
+    """What the official code itself fails at, and what no released model sets."""
     options.require("use_conv_pos", True)
-    options.require("use_batch_norm", True)
-    options.require("enc_use_scaled_pos_enc", True)
-    options.require("dec_use_scaled_pos_enc", True)
-    options.require("encoder_reduction_factor", 1)
-    options.require("layer_norm_eps", 1e-5)
-    options.require("layernorm_embedding", False)
-    options.require("adaptive_input", False)
     options.require("target_glu", False)
-    options.require("se_predict", None)
-    options.require("se_decoder_input", "previous_target", None)
-    options.require("use_sent_enc_layer", True)
-    options.require("use_masking", True)
-    options.require("use_weighted_masking", False)
+    options.require("layer_norm_eps", 1e-5)
+    options.require("quant_noise_pq", 0)
+    options.require("adaptive_softmax_cutoff", None)
     if speakers:
-        options.require("sid_encoder_cls", None)
-        for key in ("sid_t5_postnet", "sid_decoder_speaker", "sid_shuffle_encoder_input", "sid_pad_prenet"):
+        for key in ("sid_decoder_speaker", "sid_pad_prenet"):
             options.require(key, False)
+
+
+def _relations(options: Options, task: str) -> dict[str, Any]:
+    """What enhancement makes of the noisy spectrogram; other tasks have none."""
+    writes = options.choose("se_predict", "none", RELATIONS)
+    reads = options.choose("se_decoder_input", "previous_target", {"previous_target": "written", "source": "source"})
+    return {"writes": writes, "reads": reads} if task == "s2s" else {}
+
+
+def _infilling(options: Options) -> InfillingConfig:
+    """Holes in texts. ``mask_length`` is that of holes, not of spans of frames."""
+    take = options.take
+    spans = options.choose("mask_length", "span-poisson", {"span-poisson": True, "word": False, "subword": False})
+    mean = take("poisson_lambda", 3.5)
+    return InfillingConfig(
+        share=take("mask", 0.3),
+        mean_span=mean if spans else 0.0,
+        random=take("mask_random", 0.1),
+        trace=options.choose("replace_length", 1, {1: "span", 0: "nothing", -1: "tokens"}),
+        inserted=take("insert", 0.0),
+        permuted=take("permute_sentences", 0.0),
+        rotated=take("rotate", 0.0),
+        numbered=NUMBERED if take("iid_noise_target", False) else 0,
+    )
 
 
 def _speaker_head(options: Options) -> SpeakerHeadConfig:
@@ -241,6 +283,8 @@ def _losses(options: Options, pretrains: bool) -> LossConfig:
     spectrogram, whole, stop = take("dec_weight", 1.0), take("hubert_weight", 1.0), take("bce_loss_lambda", 1.0)
     attention, ctc = take("ce_weight", 1.0), take("ctc_weight", 0.0)
     units = whole if spectrogram else 1.0  # a loss that stands alone is not weighed
+    weighted = take("use_weighted_masking", False)
+    average: Literal["frames", "rows", "padding"] = "frames" if take("use_masking", True) else "rows" if weighted else "padding"
     return LossConfig(
         units=units if masked or visible else 0.0,
         hidden=masked if masked or visible else 1.0,
@@ -256,6 +300,7 @@ def _losses(options: Options, pretrains: bool) -> LossConfig:
             stop_positive=take("bce_pos_weight", 5.0),
             guided_weight=1.0 if take("use_guided_attn_loss", False) else 0.0,  # its weight and width are read and not used there
             guided_heads=take("num_heads_applied_guided_attn", 2),
+            average=average,
         ),
         text=take("bart_weight", 1.0),
         attention=attention if ctc > 0 else float(attention > 0),

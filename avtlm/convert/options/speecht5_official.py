@@ -5,6 +5,7 @@ from typing import Any
 from avtlm.convert.options.wav2vec2 import ACTIVATIONS
 from avtlm.nn.quantize import QuantizerConfig
 from avtlm.nn.vocoder import VocoderConfig
+from avtlm.objectives.infilling import InfillingConfig
 from avtlm.objectives.masking import SpanMaskConfig
 from avtlm.systems.speecht5 import SpeechT5Config
 
@@ -14,7 +15,9 @@ def official_options(settings: SpeechT5Config) -> dict[str, Any]:
     waveform, encoder, decoder, spectrogram = settings.waveform, settings.encoder, settings.decoder, settings.spectrogram
     weights, codebook = settings.losses, settings.codebook
     # Whether speech is written from text or from speech is no setting of ours, and changes nothing in the model.
-    tasks = {"pretrain": "pretrain", "recognition": "s2t", "generation": "t2s", "speaker": "s2c"}
+    relation = spectrogram.needs_source
+    tasks = {"pretrain": "pretrain", "recognition": "s2t", "generation": "s2s" if relation else "t2s", "speaker": "s2c"}
+    average = weights.reconstruction.average
     back = {"gelu": "gelu", "gelu_tanh": "gelu_accurate", "relu": "relu", "tanh": "tanh", "linear": "linear"}
     return {
         "_name": "t5_transformer_large" if encoder.norm_first else "t5_transformer_base",
@@ -78,10 +81,17 @@ def official_options(settings: SpeechT5Config) -> dict[str, Any]:
         "postnet_chans": spectrogram.postnet_width,
         "postnet_filts": spectrogram.postnet_kernel,
         "postnet_dropout_rate": spectrogram.postnet_dropout,
+        "use_batch_norm": spectrogram.postnet_norm,
         "transformer_dec_positional_dropout_rate": spectrogram.position_dropout,
-        "mask": settings.infilling.share,
-        "poisson_lambda": settings.infilling.mean_span,
-        "mask_random": settings.infilling.random,
+        "enc_use_scaled_pos_enc": settings.scaled_positions,
+        "dec_use_scaled_pos_enc": spectrogram.scaled_positions,
+        "layernorm_embedding": decoder.embedding_norm,
+        "se_predict": {"frames": None, "mask": "masking", "difference": "delta"}[spectrogram.writes],
+        "se_decoder_input": "source" if spectrogram.reads == "source" else "previous_target",
+        **_official_infilling(settings.infilling),
+        "sid_encoder_cls": "encoder" if settings.leading_symbol else None,
+        "sid_t5_postnet": settings.speakers_in_text,
+        "sid_shuffle_encoder_input": settings.shuffle_frames,
         "sid_pooling_layer": {"first": "encoder-cls"}.get(settings.pooling, settings.pooling),
         "sid_no_pooling_bn": not settings.speaker_head.pooled_norm,
         "sid_no_embed_postnet": not settings.speaker_head.dim,
@@ -101,8 +111,24 @@ def official_options(settings: SpeechT5Config) -> dict[str, Any]:
         "loss_type": "+".join(name for name, on in (("L1", weights.reconstruction.absolute), ("L2", weights.reconstruction.squared)) if on),
         "bce_loss_lambda": weights.reconstruction.stop_weight,
         "bce_pos_weight": weights.reconstruction.stop_positive,
+        "use_masking": average == "frames",
+        "use_weighted_masking": average == "rows",
         "use_guided_attn_loss": weights.reconstruction.guided_weight > 0,
         "num_heads_applied_guided_attn": weights.reconstruction.guided_heads,
+    }
+
+
+def _official_infilling(holes: InfillingConfig) -> dict[str, Any]:
+    return {
+        "mask": holes.share,
+        "mask_length": "span-poisson" if holes.mean_span else "word",
+        "poisson_lambda": holes.mean_span,
+        "mask_random": holes.random,
+        "replace_length": {"span": 1, "nothing": 0, "tokens": -1}[holes.trace],
+        "insert": holes.inserted,
+        "permute_sentences": holes.permuted,
+        "rotate": holes.rotated,
+        "iid_noise_target": holes.numbered > 0,
     }
 
 

@@ -225,11 +225,12 @@ def fine_tuning(options: Options, settings: BridgeConfig, kind: str, smoothing: 
     applied = bool(take("apply_mask", False))
     frames, channels = spans(options, "mask", 0.5, 2), spans(options, "mask_channel", 0.0, 0)
     hidden = (frames, channels) if applied else (replace(frames, prob=0.0), replace(channels, prob=0.0))
-    options.require("final_dropout", 0.0, 0)
     dropout = {key: take(key, 0.0) for key in ("dropout", "attention_dropout", "activation_dropout")}
     encoder = replace(settings.encoder, layer_drop=take("layerdrop", 0.0), **dropout)
     weights = {"ctc": 1.0, "attention": 1.0} if kind != "joint" else {"ctc": 1.0 - written, "attention": written}
-    decoder, head = settings.decoder, settings.ctc_head if kind != "translation" else "none"
+    # A model without a head for CTC is given a linear layer.
+    kernel = settings.ctc_kernel if settings.ctc_head == "own" else 0
+    decoder, head = settings.decoder, "own" if kind != "translation" else "none"
     if kind == "translation" and isinstance(settings, SpeechLMConfig):
         decoder = translator(options, dropout)
     if kind == "joint" and not take("add_decoder", True):
@@ -244,6 +245,8 @@ def fine_tuning(options: Options, settings: BridgeConfig, kind: str, smoothing: 
         "freeze_encoder_steps": take("freeze_finetune_updates", 0),
         "decoder": decoder,
         "ctc_head": head,
+        "ctc_kernel": settings.ctc_kernel if kind == "translation" else kernel,
+        "final_dropout": take("final_dropout", 0.0),
         "losses": replace(
             settings.losses, **weights, label_smoothing=smoothing, divisor="tokens" if kind == "translation" else "sentences"
         ),

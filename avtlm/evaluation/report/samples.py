@@ -184,7 +184,6 @@ def alignments(model: "Transcriber", item: "Item") -> tuple[str, Mapping[str, tu
     import torch
 
     from avtlm.data.dataset import collate
-    from avtlm.decoding.next_tokens import heard_frames
 
     device = next(model.parameters()).device
     batch = collate([item], "recognition").to(device)
@@ -198,7 +197,7 @@ def alignments(model: "Transcriber", item: "Item") -> tuple[str, Mapping[str, tu
         encoded, lengths = model.encode(batch)
         if heads.ctc is not None:
             log_probs = heads.ctc(encoded).float().log_softmax(-1)
-            frames = int(heard_frames(lengths, encoded, log_probs)[0])
+            frames = int(heads.heard(lengths, encoded, log_probs)[0])
             rows = [*dict.fromkeys(best.tokens), heads.blank]
             maps["ctc"] = log_probs[0][:frames][:, rows].exp().cpu().numpy().T, [*_names(symbols, rows[:-1]), "(blank)"]
         if heads.decoder is not None:
