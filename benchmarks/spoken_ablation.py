@@ -134,6 +134,8 @@ class Ablation(OnReadAloud):
                     f"validation.manifest={self.part(part)}",
                     "validate_every=0",
                     *([f"sources.{source}.limit={self.plan.labels}", f"sources.{source}.limit_seed={seed}"] if task == "asr" else []),
+                    # Nothing has been learned that fresh weights could disturb.
+                    *(["model.freeze_encoder_steps=0"] if start == SCRATCH else []),
                     *self.changes,
                 )
                 jobs.append(Job(CONFIGS / f"{config}.yaml", changes, self.out / f"finetune_{seed}" / f"{start}_{task}"))

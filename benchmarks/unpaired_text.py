@@ -188,6 +188,8 @@ class Comparison(OnReadAloud):
                         f"validation.manifest={self.part('reader')}",
                         "validate_every=0",
                         *self._labelled("labelled", task, seed),
+                        # Nothing has been learned that fresh weights could disturb.
+                        *(["model.freeze_encoder_steps=0"] if start == SCRATCH else []),
                         *self.changes,
                     )
                     folder = self.out / f"finetune_{seed}" / f"{system}_{start}_{list(TASKS)[task]}"
