@@ -1,12 +1,9 @@
 """Synthetic corpora that several comparisons over seeds learn from: talking heads, and sentences that are read aloud."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from rich.console import Console
-
-from benchmarks.over_seeds import OverSeeds, Report
+from benchmarks.over_seeds import OverSeeds
 
 
 class OnTalkingHeads(OverSeeds):
@@ -17,17 +14,9 @@ class OnTalkingHeads(OverSeeds):
 
     FOLDERS: ClassVar = {"corpus": ("use corpus and lips of a finished quickstart in place of making them: runs/quickstart", False)}
 
-    def __init__(
-        self,
-        out: Path,
-        plan: Any,
-        console: Console,
-        changes: Sequence[str] = (),
-        earlier: Report | None = None,
-        corpus: Path | None = None,
-    ) -> None:
+    def __init__(self, out: Path, *given: Any, corpus: Path | None = None, **named: Any) -> None:
         # Not by the option's name, which is that of the plan's size.
-        super().__init__(out, plan, console, changes, earlier, made=corpus)
+        super().__init__(out, *given, made=corpus, **named)
         self.made = corpus or out
         self.lips = self.made / "lips" / "manifest.jsonl"
 
