@@ -36,7 +36,7 @@ class InfillingConfig:
         inserted: mask symbols put in at random afterwards, as a share of the tokens.
         permuted: this share of the sentences changes places before. sentence_end: the symbol that ends a sentence.
         rotated: the probability that a text begins with another of its tokens afterwards, and goes on behind its end.
-        numbered: this many mask symbols have numbers, see infill_pair; they stand at the end of the vocabulary, behind CTC's blank. 0 for
+        numbered: this many mask symbols have numbers, see infill; they stand at the end of the vocabulary, behind CTC's blank. 0 for
             one mask symbol, and for the whole text to be written.
     """
 
@@ -118,12 +118,7 @@ class TorchDraws:
         return int(torch.randint(1, count + 1, (), generator=self.generator))
 
 
-def infill(tokens: Sequence[int], mask: int, config: InfillingConfig, draws: Draws, begins: Sequence[bool] | None = None) -> list[int]:
-    """A text with holes, see infill_pair."""
-    return infill_pair(tokens, mask, config, draws, begins)[0]
-
-
-def infill_pair(
+def infill(
     tokens: Sequence[int], mask: int, config: InfillingConfig, draws: Draws, begins: Sequence[bool] | None = None
 ) -> tuple[list[int], list[int]]:
     """A text with holes, and what is to be written: the whole text, or, with numbered mask symbols, what spans hide, each behind the mask

@@ -35,7 +35,7 @@ from avtlm.nn.speaker_head import SpeakerHead, SpeakerHeadConfig
 from avtlm.nn.spectrogram import SpectrogramConfig, SpectrogramHead, SpectrogramPrenet, Written, shift_frames
 from avtlm.nn.transformer import Decoder, DecoderConfig, DecoderStack, EncoderConfig, Memory
 from avtlm.objectives.ctc import ctc_loss
-from avtlm.objectives.infilling import InfillingConfig, TorchDraws, infill_pair
+from avtlm.objectives.infilling import InfillingConfig, TorchDraws, infill
 from avtlm.objectives.loss import Loss
 from avtlm.objectives.masked_prediction import UnitPredictor, inventories, masked_prediction_loss, units_of_frames
 from avtlm.objectives.masking import SpanMaskConfig
@@ -518,7 +518,7 @@ class SpeechT5(SpeechEncoder):
         config, device = self.config, batch.text.device
         draws = TorchDraws(generator, config.infilling.mean_span, config.vocabulary)
         texts = [text[:length] for text, length in zip(batch.text.tolist(), batch.text_lengths.tolist(), strict=True)]
-        pairs = [infill_pair(text, config.mask_id, config.infilling, draws) for text in texts]
+        pairs = [infill(text, config.mask_id, config.infilling, draws) for text in texts]
         (holed, lengths), (whole, ends) = (pad([torch.tensor(pair[side]) for pair in pairs], PAD) for side in (0, 1))
         return dataclasses.replace(batch, text=whole.to(device), text_lengths=ends.to(device)), holed.to(device), lengths.to(device)
 

@@ -18,7 +18,7 @@ from avtlm.frontends.mel import log_mel, mel_bands
 from avtlm.nn.attention import padding_mask
 from avtlm.nn.spectrogram import shift_frames
 from avtlm.nn.vocoder import Vocoder
-from avtlm.objectives.infilling import AFTER_MASK, InfillingConfig, infill_pair, span_probabilities
+from avtlm.objectives.infilling import AFTER_MASK, InfillingConfig, infill, span_probabilities
 from avtlm.objectives.seq2seq import shift_right
 from avtlm.text.vocabulary import EOS, PAD
 from benchmarks.replay.case import Case, CaseError, Check
@@ -190,7 +190,7 @@ def infilling_case(case: Case, check: Check) -> None:
         mask = size - AFTER_MASK - (config.numbered if size > config.numbered + AFTER_MASK + SPECIALS else 0)
         numbers = case.inputs.get(f"{key}.uni_mask_idxs", case.inputs.get("uni_mask_idxs"))
         draws = StoredDraws(case.inputs, key, int(hash((case.config.get("seed", 1), 0, 0)) % 1e6))
-        pair = infill_pair(tokens.tolist(), mask, config, draws, begins)
+        pair = infill(tokens.tolist(), mask, config, draws, begins)
         for name, found in zip(("source", "target"), map(torch.tensor, pair), strict=True):
             numbered = found >= mask + AFTER_MASK
             if config.numbered and numbers is not None:
