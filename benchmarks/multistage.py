@@ -67,7 +67,7 @@ class Plan:
 
 
 PLANS = {
-    "small": Plan("default", 1200, 300, 400, 1000, 60, 300, 3),
+    "small": Plan("default", 1000, 300, 400, 1000, 60, 300, 3),
     "smoke": Plan("smoke", 2, 2, 2, 12, 40, 12, 2),
 }
 
@@ -133,6 +133,8 @@ class Grid(OnTalkingHeads):
                     f"sources.labelled.limit_seed={seed}",
                     f"validation.manifest={self.lips}",
                     "validate_every=0",
+                    # Nothing has been learned that fresh weights could disturb.
+                    *(["model.freeze_encoder_steps=0"] if (start, middle) == (SCRATCH, NONE) else []),
                     *self._length(steps, seed),
                 )
                 jobs.append(Job(CONFIGS / "3_recognise.yaml", changes, self.out / f"finetune_{seed}" / f"{start}_{middle}"))

@@ -70,7 +70,8 @@ def aligned(asked: tuple[Path, Path, Path]) -> dict[str, dict[str, float]]:
 @dataclass(frozen=True)
 class Plan:
     """How much of everything: ``labels`` transcripts, and translations, of the reader. Clips are cut to ``crop`` frames of 20 ms in
-    pre-training; ``steps`` are those of recognition and of translation, which take ``max_frames`` each."""
+    pre-training; ``steps`` are those of recognition and of translation, which take ``max_frames`` each. Translations are
+    written in ``pieces``: an attention decoder learns few long tokens sooner than many letters."""
 
     corpus: str
     clusters: int
@@ -80,12 +81,13 @@ class Plan:
     labels: tuple[int, int]
     steps: tuple[int, int]
     max_frames: int
+    pieces: int
     seeds: int
 
 
 PLANS = {
-    "small": Plan("default", 100, 100, 600, 1000, (300, 1500), (400, 600), 1200, 3),
-    "smoke": Plan("smoke", 10, 50, 40, 2, (12, 16), (2, 2), 1200, 2),
+    "small": Plan("default", 100, 100, 600, 1000, (300, 1500), (400, 600), 1200, 100, 3),
+    "smoke": Plan("smoke", 10, 50, 40, 2, (12, 16), (2, 2), 1200, 40, 2),
 }
 
 
@@ -188,6 +190,7 @@ class Comparison(OnReadAloud):
                         f"validation.manifest={self.part('reader')}",
                         "validate_every=0",
                         *self._labelled("labelled", task, seed),
+                        *([f"subwords={self.plan.pieces}"] if column == "translation" else []),
                         # Nothing has been learned that fresh weights could disturb.
                         *(["model.freeze_encoder_steps=0"] if start == SCRATCH else []),
                         *self.changes,

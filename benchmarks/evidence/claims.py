@@ -211,7 +211,11 @@ _SPOKEN = Trial(
     "pre-training",
     "results/{row}/{measure}",
     spoken_ablation.TITLES,
-    (Measure("asr", "WER, %"), Measure("vc", "MCD, dB", digits=2), Measure("sid", "accuracy of speakers, %", higher=True)),
+    (
+        Measure("asr", "WER, %"),
+        Measure("vc", "conversion: L1 of spectra", digits=2),
+        Measure("sid", "accuracy of speakers, %", higher=True),
+    ),
     _against("whole", [name for name in spoken_ablation.TITLES if name != "whole"], spoken_ablation.SCRATCH, "asr", "vc", "sid"),
 )
 _SPEAKING = Trial(

@@ -72,7 +72,7 @@ def test_the_plot_is_a_picture(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_it_runs_from_a_corpus_to_figures(tmp_path: Path) -> None:
     pytest.importorskip("espeakng_loader")
-    plan = Plan("smoke", 5, 50, 40, 1, (8, 8), (1, 1), 800, 1)
+    plan = Plan("smoke", 5, 50, 40, 1, (8, 8), (1, 1), 800, 40, 1)
     found = Comparison(tmp_path, plan, Console(file=io.StringIO()), ("max_rows=4",)).run()
     assert set(found["results"]) == set(SYSTEMS)
     for starts in found["results"].values():
