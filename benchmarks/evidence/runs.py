@@ -73,7 +73,7 @@ RUNS: dict[str, Run] = {
     "mandarin": Run("benchmarks.mandarin", 120),
     "self_supervised": Run("benchmarks.self_supervised", 60, (("--speech", "speech"),)),
     "one_encoder": Run("benchmarks.one_encoder", 60, (("--digits", "speech"), ("--noise", "noise"))),
-    "multistage": Run("benchmarks.multistage", 120),
+    "multistage": Run("benchmarks.multistage", 40),
 }
 
 
