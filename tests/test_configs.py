@@ -1,5 +1,6 @@
 """Every configuration that ships is read strictly, says what it reproduces, and builds the model it describes."""
 
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,13 +27,18 @@ each_file = pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.rel
 def encoder(settings: TrainConfig, changes: dict[str, Any]) -> nn.Module:
     """The system that a configuration describes: that of the configuration it starts from, with single settings changed."""
     system = systems.find(settings.system)
-    earlier = {f"{other.output}/model": other for other in map(read, FILES) if other.task == "pretrain"}
-    start = earlier.get(settings.initialise or "")
+    start = pretrainings().get(settings.initialise or "")
     return system.build(config.load(system.config_class(), merged(start.model if start else {}, changes)))
 
 
 def read(path: Path) -> TrainConfig:
     return config.load(TrainConfig, path)
+
+
+@functools.cache
+def pretrainings() -> dict[str, TrainConfig]:
+    """Those that other configurations may start from, by the folder of their model."""
+    return {f"{settings.output}/model": settings for settings in map(read, FILES) if settings.task == "pretrain"}
 
 
 def build(settings: TrainConfig, device: str = "meta") -> nn.Module:

@@ -44,8 +44,12 @@ def test_doctor_knows_every_extra() -> None:
     assert set(EXTRAS) == extras - {"all", "dev", "docs"}
 
 
+def constraints() -> list[str]:
+    return [line for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line and not line.startswith("#")]
+
+
 def test_every_requirement_is_pinned_for_the_tests() -> None:
-    pinned = {line.split("==")[0].lower() for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line}
+    pinned = {line.split("==")[0].lower() for line in constraints()}
     project = "\n".join(section("project"))
     needed = names(project.split("dependencies = [", 1)[1])
     for line in section("project.optional-dependencies"):
@@ -116,8 +120,8 @@ def metadata() -> dict[str, Any]:
 def test_requirements_can_be_met_together_and_extras_name_extras_that_there_are() -> None:
     project = metadata()
     extras = project["optional-dependencies"]
-    lines = (line for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line)
-    pinned = {canonicalize_name(line.split("==")[0]): line.split("==")[1] for line in lines}
+    lines = (line.split(";")[0].strip().split("==") for line in constraints())
+    pinned = {canonicalize_name(name): version for name, version in lines}
     for text in [*project["dependencies"], *(text for group in extras.values() for text in group)]:
         requirement = Requirement(text)
         if requirement.name == "avtlm":

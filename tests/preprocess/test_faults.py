@@ -37,11 +37,13 @@ def parts(folder: Path) -> list[str]:
 
 
 def with_little_room(size: int, imports: str, call: str) -> subprocess.CompletedProcess[str]:
-    """Run a command in a process none of whose files may grow beyond so many bytes."""
+    """Run a command in a process none of whose files may grow beyond so many bytes.
+
+    Compiled modules are no files of ours: Python would cut them short without a word, and every later process would stumble over them.
+    """
     script = textwrap.dedent(LIMITED).format(size=size, imports=imports, call=call)
-    return subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"}
-    )
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, env=environment)
 
 
 @pytest.fixture
