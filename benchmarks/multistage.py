@@ -133,8 +133,6 @@ class Grid(OnTalkingHeads):
                     f"sources.labelled.limit_seed={seed}",
                     f"validation.manifest={self.lips}",
                     "validate_every=0",
-                    # Nothing has been learned that fresh weights could disturb.
-                    *(["model.freeze_encoder_steps=0"] if (start, middle) == (SCRATCH, NONE) else []),
                     *self._length(steps, seed),
                 )
                 jobs.append(Job(CONFIGS / "3_recognise.yaml", changes, self.out / f"finetune_{seed}" / f"{start}_{middle}"))

@@ -58,8 +58,7 @@ def measured(asked: tuple[Path, str, Path]) -> float:
     if task == "asr":
         from avtlm.evaluation.evaluate import evaluate
 
-        greedy = ["method=ctc_greedy", "convention=espnet", "ctc_weight=0"]
-        return round(evaluate(manifest, model, ("a",), decoding=greedy).conditions[0].rate.percent, 2)
+        return round(evaluate(manifest, model, ("a",)).conditions[0].rate.percent, 2)
     if task == "vc":
         [*_, last] = (model.parent / "log.jsonl").read_text().splitlines()
         return round(json.loads(last)["valid_absolute"], 4)
@@ -137,8 +136,6 @@ class Ablation(OnReadAloud):
                     # The loss of what was held out is asked for once, at the end.
                     *(["validation.split=test", f"validate_every={steps}"] if task == "vc" else ["validate_every=0"]),
                     *([f"sources.{source}.limit={self.plan.labels}", f"sources.{source}.limit_seed={seed}"] if task == "asr" else []),
-                    # Nothing has been learned that fresh weights could disturb.
-                    *(["model.freeze_encoder_steps=0"] if start == SCRATCH else []),
                     *self.changes,
                 )
                 jobs.append(Job(CONFIGS / f"{config}.yaml", changes, self.out / f"finetune_{seed}" / f"{start}_{task}"))

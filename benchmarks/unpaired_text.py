@@ -191,8 +191,6 @@ class Comparison(OnReadAloud):
                         "validate_every=0",
                         *self._labelled("labelled", task, seed),
                         *([f"subwords={self.plan.pieces}"] if column == "translation" else []),
-                        # Nothing has been learned that fresh weights could disturb.
-                        *(["model.freeze_encoder_steps=0"] if start == SCRATCH else []),
                         *self.changes,
                     )
                     folder = self.out / f"finetune_{seed}" / f"{system}_{start}_{list(TASKS)[task]}"

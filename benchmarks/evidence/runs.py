@@ -66,7 +66,7 @@ SUPERB = ("--model", MODEL % "with", MODEL % "without", "--tasks", "KS", "SID", 
 RUNS: dict[str, Run] = {
     "lips_and_text": Run("benchmarks.lips_and_text", 100),
     "quickstart": Run("demos.quickstart", 45, merge=recipes.quickstart),
-    "spoken_ablation": Run("benchmarks.spoken_ablation", 180),
+    "spoken_ablation": Run("benchmarks.spoken_ablation", 120),
     "speaking": Run("demos.speaking", 105, merge=recipes.speaking),
     "unpaired_text": Run("benchmarks.unpaired_text", 150),
     "superb_speechlm": Run("benchmarks.superb", 120, merge=recipes.superb, size="small", options=SUPERB, behind="unpaired_text"),
