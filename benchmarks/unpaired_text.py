@@ -44,8 +44,7 @@ def measured(asked: tuple[Path, str, Path]) -> float:
     if task == "asr":
         from avtlm.evaluation.evaluate import evaluate
 
-        greedy = ["method=ctc_greedy", "convention=espnet", "ctc_weight=0"]
-        return round(evaluate(manifest, model, ("a",), decoding=greedy).conditions[0].rate.percent, 2)
+        return round(evaluate(manifest, model, ("a",)).conditions[0].rate.percent, 2)
     from avtlm.evaluation.translation import evaluate_translation
 
     return round(evaluate_translation(manifest, model, decoding=["beam=5"]).score.bleu, 2)
