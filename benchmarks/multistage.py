@@ -8,7 +8,6 @@ of speech alone from few transcripts. All have the same network, data and seeds,
 measured are word errors of unseen speakers. Finished stages are kept, a stopped one goes on: give the same command again.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ from rich.table import Table
 from benchmarks.comparison_corpora import OnTalkingHeads
 from benchmarks.over_seeds import averaged, cell, command, draw_rates, empty_table
 from benchmarks.toy_languages import LANGUAGES, add_translations
-from demos.parallel import Job, measure_together, train_together
+from demos.parallel import Job, last_line, measure_together, train_together
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "multistage" / "tiny"
 SCRATCH, NONE = "random", "none"
@@ -158,7 +157,7 @@ class Grid(OnTalkingHeads):
             cells = {"wer": rate}
             if middle != NONE:
                 journal = self.out / f"translate_{seed}" / f"{start}_{middle}" / "log.jsonl"
-                cells["token_accuracy"] = round(100 * json.loads(journal.read_text().splitlines()[-1])["token_accuracy"], 2)
+                cells["token_accuracy"] = round(100 * last_line(journal)["token_accuracy"], 2)
             found.setdefault(start, {})[middle] = cells
         self.seeds.write(seed, found)
 

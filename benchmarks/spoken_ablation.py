@@ -10,7 +10,6 @@ mel-cepstral distortion of what it says by itself follows the length of that. Fi
 command again.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ from rich.table import Table
 
 from benchmarks.comparison_corpora import OnReadAloud
 from benchmarks.over_seeds import averaged, cell, command, draw_rates, empty_table
-from demos.parallel import Job, measure_together, train_together
+from demos.parallel import Job, last_line, measure_together, train_together
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "speecht5"
 SCRATCH = "scratch"
@@ -60,8 +59,7 @@ def measured(asked: tuple[Path, str, Path]) -> float:
 
         return round(evaluate(manifest, model, ("a",)).conditions[0].rate.percent, 2)
     if task == "vc":
-        [*_, last] = (model.parent / "log.jsonl").read_text().splitlines()
-        return round(json.loads(last)["valid_absolute"], 4)
+        return round(last_line(model.parent / "log.jsonl")["valid_absolute"], 4)
     from avtlm.evaluation.identification import evaluate_speakers
 
     return round(evaluate_speakers(manifest, model).accuracy, 2)

@@ -76,8 +76,13 @@ def _watch(folders: Sequence[Path], progress: Any, finished: threading.Event) ->
 
 
 def last_step(journal: Path) -> int:
+    return int(last_line(journal).get("step", 0))
+
+
+def last_line(journal: Path) -> dict[str, float]:
+    """The newest whole line of a run's ``log.jsonl``; empty before the first."""
     lines = [line for line in journal.read_text().splitlines() if line.endswith("}")] if journal.exists() else []
-    return int(json.loads(lines[-1])["step"]) if lines else 0
+    return json.loads(lines[-1]) if lines else {}
 
 
 def measure_together(what: str, measure: Callable[[Item], Figures], items: Iterable[Item]) -> list[Figures]:

@@ -211,12 +211,10 @@ _SPOKEN = Trial(
     "pre-training",
     "results/{row}/{measure}",
     spoken_ablation.TITLES,
-    (
-        Measure("asr", "WER, %"),
-        Measure("vc", "conversion: L1 of spectra", digits=2),
-        Measure("sid", "accuracy of speakers, %", higher=True),
+    tuple(
+        Measure(task, title, higher=task == "sid", digits=2 if task == "vc" else 1) for task, (*_, title) in spoken_ablation.TASKS.items()
     ),
-    _against("whole", [name for name in spoken_ablation.TITLES if name != "whole"], spoken_ablation.SCRATCH, "asr", "vc", "sid"),
+    _against("whole", [name for name in spoken_ablation.TITLES if name != "whole"], spoken_ablation.SCRATCH, *spoken_ablation.TASKS),
 )
 _SPEAKING = Trial(
     "speaking",
