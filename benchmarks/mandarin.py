@@ -70,7 +70,7 @@ class Plan:
 
 
 PLANS = {
-    "small": Plan("default", 100, 1000, (400, 400, 600), 3),
+    "small": Plan("default", 100, 1000, (400, 400, 1000), 3),
     "long": Plan("default", 100, 1200, (1000, 2000, 3000), 3),
     "smoke": Plan("smoke", 10, 8, (2, 2, 2), 2),
 }
