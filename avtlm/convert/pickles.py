@@ -132,6 +132,10 @@ class StandIn:
         self.entries.append((key, value))
 
 
+class _ForeignError(Exception):
+    """A pickle asks for this, by module and name, which is not to be given."""
+
+
 # Harmless counterparts of what pickles call. They are classes, whose attributes a pickle cannot set: an unbound __setstate__ lacks an
 # argument.
 
@@ -218,6 +222,19 @@ class _Reconstructed:
         pass
 
 
+class _Member:
+    """builtins.getattr, by which early versions of Python 3.11 write a member of an enumeration: the class's stand-in, called with the
+    name in place of the value, which is the same in fairseq's. Nothing else is looked up."""
+
+    def __new__(cls, kind: Any, name: Any) -> StandIn:  # type: ignore[misc]
+        if not (isinstance(kind, type) and issubclass(kind, StandIn) and isinstance(name, str)):
+            raise _ForeignError("builtins.getattr")
+        return kind(name)
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+
 @dataclass(frozen=True, slots=True)
 class _StorageType:
     dtype: torch.dtype
@@ -235,6 +252,7 @@ REPLACED: dict[tuple[str, str], Any] = {
     ("numpy._core.multiarray", "scalar"): _NumpyScalar,
     ("copyreg", "_reconstructor"): _Reconstructed,
     ("copy_reg", "_reconstructor"): _Reconstructed,
+    ("builtins", "getattr"): _Member,
 }
 
 
@@ -272,10 +290,7 @@ class _Unpickler(pickle._Unpickler):
             if made is None:
                 made = self._stand_ins[module, name] = type("StandIn", (StandIn,), {"official": f"{module}.{name}"})
             return made
-        raise TorchFileError(
-            f"{self._file.path} is refused: its pickle asks for {module}.{name}, which no official checkpoint needs and which could run "
-            "foreign code."
-        )
+        raise _ForeignError(f"{module}.{name}")
 
     def persistent_load(self, pid: Any) -> Storage:
         if not (isinstance(pid, tuple) and len(pid) >= 5 and pid[0] == "storage" and isinstance(pid[1], _StorageType)):
@@ -312,6 +327,11 @@ class TorchFile:
                 self.content = self._read_zip(stream) if start == b"PK\x03\x04" else self._read_legacy(stream)
             except TorchFileError:
                 raise
+            except _ForeignError as asked:
+                raise TorchFileError(
+                    f"{self.path} is refused: its pickle asks for {asked}, which no official checkpoint needs and which could run "
+                    "foreign code."
+                ) from None
             except Exception as error:  # a damaged pickle may fail in any way; what it was is in the sentence
                 reason = " ".join(str(error).split())[:120] or type(error).__name__
                 raise TorchFileError(f"{self.path} is truncated, damaged or no checkpoint of torch ({reason}); copy it again.") from error

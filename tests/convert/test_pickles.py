@@ -103,7 +103,7 @@ def foreign() -> Iterator[types.ModuleType]:
 
 def test_fairseq_classes_stand_in_and_are_never_imported(foreign: types.ModuleType, save: Callable[[Any], Path]) -> None:
     class Choice(enum.Enum):
-        LEFT = "left"
+        left = "left"  # named like its value, as fairseq's are: some versions of Python write the one, some the other
 
     class Meter:
         def __init__(self) -> None:
@@ -115,7 +115,7 @@ def test_fairseq_classes_stand_in_and_are_never_imported(foreign: types.ModuleTy
     for kind in (Choice, Meter):
         kind.__module__, kind.__qualname__ = "fairseq.made", kind.__name__
         setattr(foreign, kind.__name__, kind)
-    path = save({"meter": Meter(), "cfg": {"choice": Choice.LEFT, "args": argparse.Namespace(lr=[0.1], task=None)}})
+    path = save({"meter": Meter(), "cfg": {"choice": Choice.left, "args": argparse.Namespace(lr=[0.1], task=None)}})
     sys.modules.pop("fairseq.made")
     content = TorchFile(path).content
     assert isinstance(content["meter"], StandIn)
@@ -123,6 +123,23 @@ def test_fairseq_classes_stand_in_and_are_never_imported(foreign: types.ModuleTy
     assert content["meter"].state == {"total": 3}
     assert plain(content["cfg"]) == {"choice": "left", "args": {"lr": [0.1], "task": None}}
     assert "fairseq.made" not in sys.modules
+
+
+@pytest.mark.parametrize("by", ["value", "name"])
+def test_members_of_enumerations_are_read_as_every_version_of_python_writes_them(
+    foreign: types.ModuleType, save: Callable[[Any], Path], by: str
+) -> None:
+    class Choice(enum.Enum):
+        left = "left"
+
+        def __reduce_ex__(self, protocol: Any) -> Any:  # by name: early versions of Python 3.11
+            return (type(self), (self.value,)) if by == "value" else (getattr, (type(self), self.name))
+
+    Choice.__module__, Choice.__qualname__ = "fairseq.made", "Choice"
+    foreign.Choice = Choice  # type: ignore[attr-defined]
+    member = TorchFile(save({"choice": Choice.left})).content["choice"]
+    assert isinstance(member, StandIn)
+    assert (member.official, plain(member)) == ("fairseq.made.Choice", "left")
 
 
 def test_omegaconf_containers_become_plain(foreign: types.ModuleType, save: Callable[[Any], Path]) -> None:
@@ -172,7 +189,7 @@ ATTACKS = {
     "posix.system": lambda mark: Runs(os.system, f"touch {mark}"),
     "builtins.eval": lambda mark: Runs(builtins.eval, f"open({str(mark)!r}, 'w')"),
     "builtins.exec": lambda mark: Runs(builtins.exec, f"open({str(mark)!r}, 'w')"),
-    "builtins.getattr": lambda mark: Runs(getattr, 1, "real"),
+    "builtins.getattr": lambda mark: Runs(getattr, 1, "real"),  # of anything but an enumeration
     "io.open": lambda mark: Runs(open, str(mark), "w"),
     "shutil.rmtree": lambda mark: Runs(shutil.rmtree, str(mark.parent)),
     "functools.partial": lambda mark: Runs(functools.partial, os.system, f"touch {mark}"),
