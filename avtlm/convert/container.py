@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from avtlm.convert.pickles import StandIn, StoredTensor, TorchFile, TorchFileError, plain
+from avtlm.convert.pickles import StoredTensor, TorchFile, TorchFileError, plain
+from avtlm.convert.stand_ins import StandIn
 
 MISSING = "???"  # omegaconf's sign for a value that was never given
 TEACHER = "_ema"  # data2vec's teacher, a dictionary of its own among the weights

@@ -16,11 +16,12 @@ import struct
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, ClassVar
+from typing import Any, BinaryIO
 
-import numpy as np
 import torch
 from torch import Tensor
+
+from avtlm.convert.stand_ins import Encoded, ForeignError, Member, NumpyScalar, NumpyType, Ordered, Reconstructed, Shape, StandIn
 
 LEGACY_MAGIC, LEGACY_PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 DTYPES = {
@@ -95,68 +96,7 @@ class StoredTensor:
         return self.storage.read().as_strided(self.shape, self.stride, self.offset)
 
 
-class StandIn:
-    """Takes the place of a class that a pickle names: keeps what it is given, does nothing.
-
-    Attributes:
-        official: module and name in the pickle.
-        arguments: of the call that would have made it.
-        state: what its ``__setstate__`` would have got.
-        entries: what would have been appended or set on it.
-    """
-
-    official: ClassVar[str] = ""
-
-    def __new__(cls, *arguments: Any, **named: Any) -> "StandIn":
-        made = object.__new__(cls)
-        made.arguments, made.state, made.entries = (*arguments, *named.values()), None, []
-        return made
-
-    arguments: tuple[Any, ...]
-    state: Any
-    entries: list[Any]
-
-    def __init__(self, *arguments: Any, **named: Any) -> None:
-        pass
-
-    def __setstate__(self, state: Any) -> None:
-        self.state = state
-
-    def append(self, entry: Any) -> None:
-        self.entries.append(entry)
-
-    def extend(self, entries: Any) -> None:
-        self.entries.extend(entries)
-
-    def __setitem__(self, key: Any, value: Any) -> None:
-        self.entries.append((key, value))
-
-
-class _ForeignError(Exception):
-    """A pickle asks for this, by module and name, which is not to be given."""
-
-
-# Harmless counterparts of what pickles call. They are classes, whose attributes a pickle cannot set: an unbound __setstate__ lacks an
-# argument.
-
-
-class _Ordered(dict[Any, Any]):
-    """collections.OrderedDict; attributes such as a state dictionary's ``_metadata`` are dropped."""
-
-    def __setstate__(self, state: Any) -> None:
-        pass
-
-
-class _Encoded:
-    """_codecs.encode, by which pickles of protocol 2 write bytes."""
-
-    def __new__(cls, text: str, encoding: str = "latin1") -> bytes:  # type: ignore[misc]
-        if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):
-            raise pickle.UnpicklingError("bytes in an unknown encoding")
-        return text.encode("latin1")
-
-    def __setstate__(self, state: Any) -> None:
-        pass
+# Counterparts of two more functions, as those in stand_ins.py.
 
 
 class _Rebuilt:
@@ -181,78 +121,24 @@ class _Parameter:
         pass
 
 
-class _Shape:
-    """torch.Size."""
-
-    def __new__(cls, sizes: Any = ()) -> tuple[Any, ...]:  # type: ignore[misc]
-        return tuple(sizes)
-
-    def __setstate__(self, state: Any) -> None:
-        pass
-
-
-class _NumpyType(StandIn):
-    """numpy.dtype."""
-
-    official = "numpy.dtype"
-
-
-class _NumpyScalar:
-    """numpy's ``scalar``: a plain number from a type code and bytes."""
-
-    def __new__(cls, kind: Any, data: Any = b"") -> Any:
-        code = kind.arguments[0] if isinstance(kind, _NumpyType) and kind.arguments else None
-        if code not in ("f4", "f8", "i4", "i8", "b1", "u4", "u8") or not isinstance(data, bytes):
-            raise pickle.UnpicklingError("a number of an unknown kind")
-        return np.frombuffer(data, np.dtype(code).newbyteorder("<"), 1)[0].item()
-
-    def __setstate__(self, state: Any) -> None:
-        pass
-
-
-class _Reconstructed:
-    """copyreg._reconstructor: an empty object of a class that stands in."""
-
-    def __new__(cls, kind: Any, *rest: Any) -> StandIn:  # type: ignore[misc]
-        if not (isinstance(kind, type) and issubclass(kind, StandIn)):
-            raise pickle.UnpicklingError("an object without a class")
-        return kind()
-
-    def __setstate__(self, state: Any) -> None:
-        pass
-
-
-class _Member:
-    """builtins.getattr, by which early versions of Python 3.11 write a member of an enumeration: the class's stand-in, called with the
-    name in place of the value, which is the same in fairseq's. Nothing else is looked up."""
-
-    def __new__(cls, kind: Any, name: Any) -> StandIn:  # type: ignore[misc]
-        if not (isinstance(kind, type) and issubclass(kind, StandIn) and isinstance(name, str)):
-            raise _ForeignError("builtins.getattr")
-        return kind(name)
-
-    def __setstate__(self, state: Any) -> None:
-        pass
-
-
 @dataclass(frozen=True, slots=True)
 class _StorageType:
     dtype: torch.dtype
 
 
 REPLACED: dict[tuple[str, str], Any] = {
-    ("collections", "OrderedDict"): _Ordered,
-    ("_codecs", "encode"): _Encoded,
+    ("collections", "OrderedDict"): Ordered,
+    ("_codecs", "encode"): Encoded,
     ("torch._utils", "_rebuild_tensor"): _Rebuilt,
     ("torch._utils", "_rebuild_tensor_v2"): _Rebuilt,
     ("torch._utils", "_rebuild_parameter"): _Parameter,
-    ("torch", "Size"): _Shape,
-    ("numpy", "dtype"): _NumpyType,
-    ("numpy.core.multiarray", "scalar"): _NumpyScalar,
-    ("numpy._core.multiarray", "scalar"): _NumpyScalar,
-    ("copyreg", "_reconstructor"): _Reconstructed,
-    ("copy_reg", "_reconstructor"): _Reconstructed,
-    ("builtins", "getattr"): _Member,
+    ("torch", "Size"): Shape,
+    ("numpy", "dtype"): NumpyType,
+    ("numpy.core.multiarray", "scalar"): NumpyScalar,
+    ("numpy._core.multiarray", "scalar"): NumpyScalar,
+    ("copyreg", "_reconstructor"): Reconstructed,
+    ("copy_reg", "_reconstructor"): Reconstructed,
+    ("builtins", "getattr"): Member,
 }
 
 
@@ -290,7 +176,7 @@ class _Unpickler(pickle._Unpickler):
             if made is None:
                 made = self._stand_ins[module, name] = type("StandIn", (StandIn,), {"official": f"{module}.{name}"})
             return made
-        raise _ForeignError(f"{module}.{name}")
+        raise ForeignError(f"{module}.{name}")
 
     def persistent_load(self, pid: Any) -> Storage:
         if not (isinstance(pid, tuple) and len(pid) >= 5 and pid[0] == "storage" and isinstance(pid[1], _StorageType)):
@@ -327,7 +213,7 @@ class TorchFile:
                 self.content = self._read_zip(stream) if start == b"PK\x03\x04" else self._read_legacy(stream)
             except TorchFileError:
                 raise
-            except _ForeignError as asked:
+            except ForeignError as asked:
                 raise TorchFileError(
                     f"{self.path} is refused: its pickle asks for {asked}, which no official checkpoint needs and which could run "
                     "foreign code."

@@ -20,7 +20,8 @@ import pytest
 import sentencepiece
 import torch
 
-from avtlm.convert.pickles import StandIn, StoredTensor, TorchFile, TorchFileError, _Ordered, plain
+from avtlm.convert.pickles import StoredTensor, TorchFile, TorchFileError, plain
+from avtlm.convert.stand_ins import Ordered, StandIn
 from tests.golden_case import ROOT
 
 CASE = ROOT / "avhubert/checkpoints"
@@ -242,10 +243,10 @@ def zipped(path: Path, program: bytes) -> Path:
     ],
 )
 def test_malformed_programs_are_damaged_files(tmp_path: Path, program: bytes) -> None:
-    before = (_Ordered.update, StandIn.__setstate__)
+    before = (Ordered.update, StandIn.__setstate__)
     with pytest.raises(TorchFileError, match=r"evil\.pt is truncated, damaged"):
         TorchFile(zipped(tmp_path / "evil.pt", program))
-    assert (_Ordered.update, StandIn.__setstate__) == before
+    assert (Ordered.update, StandIn.__setstate__) == before
 
 
 def test_dotted_names_are_not_followed(tmp_path: Path) -> None:
