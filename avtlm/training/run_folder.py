@@ -56,7 +56,7 @@ def _write(run: "Trainer", folder: Path, weights: dict[str, Tensor], name: str) 
 
 
 def load_model(run: "Trainer") -> bool:
-    """The weights of the run's own checkpoint, if there is one; log lines of steps that will be repeated are forgotten.
+    """The weights of the run's own checkpoint, if there is one.
 
     Raises:
         ValueError: the folder holds another run.
@@ -88,9 +88,15 @@ def load_trainer(run: "Trainer") -> TrainState:
     state.positions = {name: state.positions.get(name, start) for name, start in positions.items()}
     if run.average is not None and (run.model_folder / EMA).exists():
         run.average.load(checkpoint.load_weights(run.model_folder / EMA))
-    journal = run.folder / "log.jsonl"
-    if run.processes.first and journal.exists():
-        lines = [line for line in journal.read_text().splitlines() if line.endswith("}") and json.loads(line)["step"] <= state.step]
-        write_text(journal, "".join(line + "\n" for line in lines))
+    forget_lines(run, state.step)
     log.info("%s: resuming at step %d", run.model_folder, state.step)
     return state
+
+
+def forget_lines(run: "Trainer", step: int) -> None:
+    """Drops lines of the log beyond a step, which will be made again; beyond 0 all those of a start that was killed before its first
+    checkpoint."""
+    journal = run.folder / "log.jsonl"
+    if run.processes.first and journal.exists():
+        lines = [line for line in journal.read_text().splitlines() if line.endswith("}") and json.loads(line)["step"] <= step]
+        write_text(journal, "".join(line + "\n" for line in lines))

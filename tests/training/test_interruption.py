@@ -137,3 +137,10 @@ def test_any_number_of_kills_leaves_no_trace(corpus: MadeCorpus, tmp_path: Path,
     optimizers = [(folder / "trainer" / "optimizer.safetensors").read_bytes() for folder in (model, whole)]
     assert optimizers[0] == optimizers[1]
     shutil.rmtree(tmp_path)
+
+
+def test_lines_of_a_start_that_was_killed_before_its_first_checkpoint_are_forgotten(corpus: MadeCorpus, tmp_path: Path) -> None:
+    settings = pretraining(corpus, tmp_path / "run", steps=2, save_every=2, log_every=1)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "log.jsonl").write_text('{"step": 1, "loss": 9.0}\n{"step": 2, "lo')
+    assert [line["step"] for line in journal(run(settings))] == [1, 2]
