@@ -21,7 +21,7 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
-from avtlm.convert.stand_ins import Encoded, ForeignError, Member, NumpyScalar, NumpyType, Ordered, Reconstructed, Shape, StandIn
+from avtlm.convert.stand_ins import Encoded, ForeignError, Harmless, Member, NumpyScalar, NumpyType, Ordered, Reconstructed, Shape, StandIn
 
 LEGACY_MAGIC, LEGACY_PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 DTYPES = {
@@ -99,7 +99,7 @@ class StoredTensor:
 # Counterparts of two more functions, as those in stand_ins.py.
 
 
-class _Rebuilt:
+class _Rebuilt(Harmless):
     """torch._utils._rebuild_tensor and _rebuild_tensor_v2."""
 
     def __new__(cls, storage: Any, offset: Any, shape: Any, stride: Any, *rest: Any) -> StoredTensor:  # type: ignore[misc]
@@ -107,18 +107,12 @@ class _Rebuilt:
             raise pickle.UnpicklingError("a tensor without a storage")
         return StoredTensor(storage, offset, tuple(shape), tuple(stride))
 
-    def __setstate__(self, state: Any) -> None:
-        pass
 
-
-class _Parameter:
+class _Parameter(Harmless):
     """torch._utils._rebuild_parameter: the tensor inside."""
 
     def __new__(cls, data: Any, *rest: Any) -> Any:
         return data
-
-    def __setstate__(self, state: Any) -> None:
-        pass
 
 
 @dataclass(frozen=True, slots=True)

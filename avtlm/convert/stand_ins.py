@@ -48,18 +48,18 @@ class ForeignError(Exception):
     """A pickle asks for this, by module and name, which is not to be given."""
 
 
-# Harmless counterparts of what pickles call. They are classes, whose attributes a pickle cannot set: an unbound __setstate__ lacks an
-# argument.
-
-
-class Ordered(dict[Any, Any]):
-    """collections.OrderedDict; attributes such as a state dictionary's ``_metadata`` are dropped."""
+class Harmless:
+    """A counterpart of what pickles call: a class, whose attributes no pickle can set, since an unbound __setstate__ lacks an argument."""
 
     def __setstate__(self, state: Any) -> None:
         pass
 
 
-class Encoded:
+class Ordered(Harmless, dict[Any, Any]):
+    """collections.OrderedDict; attributes such as a state dictionary's ``_metadata`` are dropped."""
+
+
+class Encoded(Harmless):
     """_codecs.encode, by which pickles of protocol 2 write bytes."""
 
     def __new__(cls, text: str, encoding: str = "latin1") -> bytes:  # type: ignore[misc]
@@ -67,18 +67,12 @@ class Encoded:
             raise ValueError("bytes in an unknown encoding")
         return text.encode("latin1")
 
-    def __setstate__(self, state: Any) -> None:
-        pass
 
-
-class Shape:
+class Shape(Harmless):
     """torch.Size."""
 
     def __new__(cls, sizes: Any = ()) -> tuple[Any, ...]:  # type: ignore[misc]
         return tuple(sizes)
-
-    def __setstate__(self, state: Any) -> None:
-        pass
 
 
 class NumpyType(StandIn):
@@ -87,7 +81,7 @@ class NumpyType(StandIn):
     official = "numpy.dtype"
 
 
-class NumpyScalar:
+class NumpyScalar(Harmless):
     """numpy's ``scalar``: a plain number from a type code and bytes."""
 
     def __new__(cls, kind: Any, data: Any = b"") -> Any:
@@ -96,11 +90,8 @@ class NumpyScalar:
             raise ValueError("a number of an unknown kind")
         return np.frombuffer(data, np.dtype(code).newbyteorder("<"), 1)[0].item()
 
-    def __setstate__(self, state: Any) -> None:
-        pass
 
-
-class Reconstructed:
+class Reconstructed(Harmless):
     """copyreg._reconstructor: an empty object of a class that stands in."""
 
     def __new__(cls, kind: Any, *rest: Any) -> StandIn:  # type: ignore[misc]
@@ -108,11 +99,8 @@ class Reconstructed:
             raise ValueError("an object without a class")
         return kind()
 
-    def __setstate__(self, state: Any) -> None:
-        pass
 
-
-class Member:
+class Member(Harmless):
     """builtins.getattr, by which early versions of Python 3.11 write a member of an enumeration: the class's stand-in, called with the
     name in place of the value, which is the same in fairseq's. Nothing else is looked up."""
 
@@ -120,6 +108,3 @@ class Member:
         if not (isinstance(kind, type) and issubclass(kind, StandIn) and isinstance(name, str)):
             raise ForeignError("builtins.getattr")
         return kind(name)
-
-    def __setstate__(self, state: Any) -> None:
-        pass

@@ -231,8 +231,6 @@ class Trainer:
         self.state = TrainState(positions={name: (0, 0) for name in settings.sources})
         if resuming:
             self.state = run_folder.load_trainer(self)
-        else:
-            run_folder.forget_lines(self, 0)
         self.guard = Guard(self.state, settings.spike, settings.max_bad_steps, str(self.folder))
         self.interruption, self.stopping = Interruption(), False
         self.streams = {

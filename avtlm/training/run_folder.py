@@ -3,7 +3,6 @@
 Of several processes the first one writes whole tensors, so that a run goes on with any number of them, sharded or not.
 """
 
-import json
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +10,6 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from avtlm import checkpoint
-from avtlm.files import write_text
 from avtlm.model_card import trained_card
 from avtlm.recognizer import Recognizer
 from avtlm.text.vocabulary import load_vocabulary
@@ -88,15 +86,5 @@ def load_trainer(run: "Trainer") -> TrainState:
     state.positions = {name: state.positions.get(name, start) for name, start in positions.items()}
     if run.average is not None and (run.model_folder / EMA).exists():
         run.average.load(checkpoint.load_weights(run.model_folder / EMA))
-    forget_lines(run, state.step)
     log.info("%s: resuming at step %d", run.model_folder, state.step)
     return state
-
-
-def forget_lines(run: "Trainer", step: int) -> None:
-    """Drops lines of the log beyond a step, which will be made again; beyond 0 all those of a start that was killed before its first
-    checkpoint."""
-    journal = run.folder / "log.jsonl"
-    if run.processes.first and journal.exists():
-        lines = [line for line in journal.read_text().splitlines() if line.endswith("}") and json.loads(line)["step"] <= step]
-        write_text(journal, "".join(line + "\n" for line in lines))

@@ -1,7 +1,7 @@
 """Where a run can be watched: ``log.jsonl`` always, TensorBoard where it is installed, Weights & Biases for those who ask for it.
 
 All three get the same lines under the same names, from the first process alone, and samples with the step they were made at. A run that
-goes on forgets the lines of steps that it repeats: those of the file when it loads its state (run_folder.py), those of TensorBoard by its
+goes on forgets the lines of steps that it repeats: those of the file when it opens it, those of TensorBoard by its
 ``purge_step``; Weights & Biases keeps what it has seen of them.
 """
 
@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any, Protocol, TextIO
 
 from avtlm.errors import MissingExtra
 from avtlm.files import write_text
@@ -62,9 +62,16 @@ class Journal:
     ) -> None:
         check(wandb)
         self._watchers: list[Watcher] = []
-        self._file = open(folder / "log.jsonl", "a", encoding="utf-8") if first else None  # noqa: SIM115 (closed with the journal)
+        self._file: TextIO | None = None
         if not first:
             return
+        path = folder / "log.jsonl"
+        if path.exists():
+            lines = [
+                line for line in path.read_text(encoding="utf-8").splitlines() if line.endswith("}") and json.loads(line)["step"] <= step
+            ]
+            write_text(path, "".join(line + "\n" for line in lines))
+        self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 (closed with the journal)
         if tensorboard and has_tensorboard():
             self._watchers.append(TensorBoard(folder / FOLDER, step))
         elif tensorboard:
