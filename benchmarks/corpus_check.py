@@ -9,7 +9,6 @@ clips; copies of some of them are made as MP3, as Vorbis at half the level with 
 import argparse
 import json
 import os
-import platform
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -24,6 +23,7 @@ from avtlm.data.manifest import read_manifest
 from avtlm.data.media import read_audio, read_lip_crops
 from avtlm.data.seeds import seed_for
 from avtlm.files import write_text
+from benchmarks.hardware import processor
 from preprocess.check_corpus import CLEAR
 from preprocess.check_sound import make_print, near_equal
 from preprocess.check_sync import SAMPLES, lag_curve, offset, pooled
@@ -112,7 +112,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rows = [row for row in manifest if row.video and row.audio]
     clips = [(np.asarray(read_lip_crops(manifest.path(row.video or ""))), read_audio(manifest.path(row.audio or ""))) for row in rows]
     report: dict[str, Any] = {"late_sound": late_sound(clips), "copies": copies([wave for _, wave in clips], options.copies)}
-    report["hardware"] = {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()}
+    report["hardware"] = {"processor": processor(), "cores": os.cpu_count()}
     print(json.dumps(report, indent=1))
     if options.json:
         write_text(options.json, json.dumps(report, indent=1) + "\n")

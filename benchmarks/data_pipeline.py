@@ -38,6 +38,7 @@ from avtlm.files import write_text
 from avtlm.systems.vatlm import VATLM, VATLMConfig
 from avtlm.training.stream import BatchStream
 from avtlm.units.labels import write_labels
+from benchmarks.hardware import processor
 from benchmarks.made_clips import LENGTHS
 from preprocess.shards import write_shards
 
@@ -275,7 +276,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given.json:
         report = {
             "command": " ".join(["python -m benchmarks.data_pipeline", *(arguments if arguments is not None else sys.argv[1:])]),
-            "machine": {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count(), "load": os.getloadavg()[0]},
+            "machine": {"processor": processor(), "cores": os.cpu_count(), "load": os.getloadavg()[0]},
             "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
             "corpus": {"clips": clips, "seconds": sum(first.lengths) / 25, "padding": summary.padding, "fill": summary.fill},
             "model": {"name": "VATLM base", "utterances_per_second": consumed[0], "cpu_seconds_per_utterance": consumed[1]},

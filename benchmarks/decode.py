@@ -38,6 +38,7 @@ from avtlm.nn.linear import lay_out
 from avtlm.nn.transformer import Decoder, DecoderConfig
 from avtlm.text.vocabulary import LETTERS, Vocabulary
 from benchmarks.decode_peers import EspnetSearch, PeerError, pyctcdecode_search, torchaudio_search, torchaudio_words, transformers_search
+from benchmarks.hardware import processor
 
 FRAME_RATE = 25.0  # frames per second of audio-visual encoders
 PARTS = ("attention", "joint", "ctc", "words")
@@ -313,7 +314,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         console.print(f"{name} is left out: {reason}", markup=False)
     if options.json is not None:
         machine = {
-            "processor": platform.processor(),
+            "processor": processor(),
             "threads": options.threads,
             "torch": torch.__version__,
             "python": platform.python_version(),

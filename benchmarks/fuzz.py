@@ -31,6 +31,7 @@ import numpy as np
 from avtlm.data.seeds import seed_for
 from avtlm.files import write_text
 from avtlm.training.progress import bar
+from benchmarks.hardware import processor
 from benchmarks.mutations import BINARY, TEXTUAL, cut, mutate
 from benchmarks.whole_files import KINDS, Seed, seeds
 from preprocess.pool import Crash, run_tasks
@@ -171,7 +172,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     report |= {
         "seconds": round(time.monotonic() - start, 1),
         "command": f"python -m benchmarks.fuzz --inputs {options.inputs} --seed {options.seed}",
-        "hardware": {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()},
+        "hardware": {"processor": processor(), "cores": os.cpu_count()},
         "versions": {
             "python": platform.python_version(),
             **{name: version(name) for name in ("av", "numpy", "torch", "safetensors", "PyYAML")},

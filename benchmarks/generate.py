@@ -42,6 +42,7 @@ from avtlm.nn.linear import lay_out
 from avtlm.systems.speecht5 import SpeechT5
 from avtlm.text.vocabulary import PAD
 from benchmarks.decode import agreement, timed
+from benchmarks.hardware import processor
 
 SURENESS = 4.0  # times the start values of embeddings, so that one token is much likelier than the others, as for a trained decoder
 NEVER = 1e9  # a probability of the end that no frame has
@@ -279,7 +280,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console.print(table(lines))
     if options.json is not None:
         machine = {
-            "processor": platform.processor(),
+            "processor": processor(),
             "threads": options.threads,
             "torch": torch.__version__,
             "transformers": importlib.import_module("transformers").__version__,

@@ -13,8 +13,9 @@ import platform
 import statistics
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
+
+from benchmarks.hardware import processor
 
 STATEMENTS = {
     "import torch": "import torch",
@@ -59,12 +60,7 @@ def about() -> dict[str, str]:
 
     import avtlm
 
-    processor = next((line.partition(":")[2].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")), "unknown")
-    return {"avtlm": avtlm.__version__, "torch": torch.__version__, "python": platform.python_version(), "processor": processor}
-
-
-def _lines(path: str) -> list[str]:
-    return Path(path).read_text().splitlines() if Path(path).exists() else []
+    return {"avtlm": avtlm.__version__, "torch": torch.__version__, "python": platform.python_version(), "processor": processor()}
 
 
 def main() -> None:

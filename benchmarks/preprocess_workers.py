@@ -11,7 +11,6 @@ import argparse
 import contextlib
 import json
 import os
-import platform
 import sys
 import tempfile
 import time
@@ -24,6 +23,7 @@ from avtlm.data.manifest import Utterance
 from avtlm.files import write_text
 from avtlm.lips.align import opencv
 from avtlm.lips.landmarks import LandmarkProvider
+from benchmarks.hardware import processor
 from preprocess.clips import find_clips
 from preprocess.cluster import workforce
 from preprocess.lip_roi import make_crops
@@ -136,7 +136,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         draw(runs, given.plot)
     if given.json:
         versions = {package: version(package) for package in ("av", "mediapipe", "numpy", *(["ray"] if "ray" in given.pools else []))}
-        hardware = {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()}
+        hardware = {"processor": processor(), "cores": os.cpu_count()}
         write_text(given.json, json.dumps({"hardware": hardware, "versions": versions, "runs": runs}, indent=1) + "\n")
     return 0
 

@@ -12,7 +12,6 @@ import argparse
 import json
 import math
 import os
-import platform
 import resource
 import subprocess
 import sys
@@ -36,6 +35,7 @@ from avtlm.text.vocabulary import SPECIALS, Vocabulary
 from avtlm.units.generators import open_generator
 from avtlm.units.phonemes import PronunciationConfig, mono_phones
 from avtlm.units.text_stream import text2units
+from benchmarks.hardware import processor
 from preprocess.synthesis.tales import distinct_tales
 
 PRONUNCIATION = PronunciationConfig(stress=False, silence="<SIL>")
@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if min(options.lines) < 1 or options.threads < 1:
         parser.error("--lines and --threads: give at least 1.")
     report: dict[str, Any] = {"command": f"python -m benchmarks.text_to_units --size {options.size}", "results": []}
-    cores = {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count(), "gpu": torch.cuda.is_available()}
+    cores = {"processor": processor(), "cores": os.cpu_count(), "gpu": torch.cuda.is_available()}
     report |= {"hardware": cores, "versions": {"avtlm": __version__, "torch": torch.__version__}, "threads": options.threads}
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)

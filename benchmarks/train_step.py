@@ -38,6 +38,7 @@ from avtlm.training.flops import UsefulWork
 from avtlm.training.peak import PRECISIONS
 from avtlm.training.peak import matrix_rate as best_rate
 from benchmarks.clock import CLOCKS
+from benchmarks.hardware import processor
 from benchmarks.made_clips import LENGTHS, UNITS, Clip, bucketed, collate, make_clips
 from benchmarks.peers import PEERS, Contestant, PeerError, ours
 
@@ -323,10 +324,8 @@ def tables(report: dict[str, Any]) -> list[Table]:
 
 
 def hardware(device: str) -> dict[str, Any]:
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    name = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor())
     gpu = {"gpu": torch.cuda.get_device_name()} if device == "cuda" else {}
-    return {"processor": name, "processors": torch.multiprocessing.cpu_count(), "threads": torch.get_num_threads(), **gpu}
+    return {"processor": processor(), "processors": torch.multiprocessing.cpu_count(), "threads": torch.get_num_threads(), **gpu}
 
 
 def prepare(
