@@ -1,17 +1,22 @@
 """Where shards are put: a folder, or an address of S3 or anything else that fsspec knows. A file appears there whole or not at all."""
 
 import contextlib
+import errno
+import logging
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from avtlm.data.address import AddressError, attempt, open_address
+from avtlm.data.address import S3, AddressError, attempt, open_address
 from avtlm.files import atomic_path, write_text
+
+log = logging.getLogger(__name__)
 
 # Stores in which a file appears when its upload is complete, and whose first folder is a bucket that their owner has made.
 BUCKETS = ("s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "oss", "obs")
+PART = 5 << 20  # bytes; S3 takes no smaller parts, so that what is smaller goes whole
 
 
 class Store(Protocol):
@@ -168,6 +173,34 @@ class Remote:
         except FileNotFoundError as error:
             self._look_for_bucket(files, path)
             raise AddressError(f"{self.address}/{name}: was gone as soon as it was there; start again to go on.") from error
+        finally:
+            if size >= PART and self.address.partition("://")[0] in S3:
+                self._drop_parts(files, target, name)
+
+    def _drop_parts(self, files: Any, target: str, name: str) -> None:
+        """Drop the parts of uploads of a file that were begun and not completed, by this run or one that was killed: they are paid for.
+
+        s3fs asks for that once, when a part fails; but the store may refuse while other parts are still on their way.
+        """
+        bucket, key = target.split("/", 1)
+
+        def begun() -> list[str]:
+            uploads = files.call_s3("list_multipart_uploads", Bucket=bucket, Prefix=key).get("Uploads", [])
+            return [upload["UploadId"] for upload in uploads if upload["Key"] == key]
+
+        def drop() -> None:
+            for upload in begun():
+                with contextlib.suppress(FileNotFoundError):
+                    files.call_s3("abort_multipart_upload", Bucket=bucket, Key=key, UploadId=upload)
+            if begun():
+                raise OSError(errno.EBUSY, "parts are still on their way")
+
+        try:
+            attempt(f"{self.address}/{name}", drop)
+        except FileNotFoundError:
+            pass  # there is no bucket, as the caller tells
+        except AddressError as error:
+            log.warning("Parts of uploads that were not completed may be left, and are paid for: %s", error)
 
     def write(self, name: str, text: str) -> None:
         with self.writing(name) as local:

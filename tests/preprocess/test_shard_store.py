@@ -1,5 +1,6 @@
 """Shards at addresses: whole or not at all, gone on with after a kill, the same bytes as in a folder, trouble in one sentence."""
 
+import asyncio
 import errno
 import os
 import signal
@@ -116,6 +117,7 @@ def test_a_large_file_goes_in_parts_and_is_whole_or_not_there(s3: str, monkeypat
     content = os.urandom(12 << 20)
     put, call = S3FileSystem._put_file, S3FileSystem._call_s3
     parts: list[int] = []
+    arrived: set[int] = set()
 
     async def in_parts(self: Any, here: str, there: str, **options: Any) -> None:
         await put(self, here, there, **{**options, "chunksize": 5 << 20})
@@ -124,8 +126,14 @@ def test_a_large_file_goes_in_parts_and_is_whole_or_not_there(s3: str, monkeypat
         if method == "upload_part":
             parts.append(options["PartNumber"])
             if broken and options["PartNumber"] == 2:
+                while len(arrived) < 2:  # the server at hand is not to be told to drop an upload while parts of it arrive
+                    await asyncio.sleep(0.01)
+                arrived.clear()
                 raise ConnectionResetError("reset by peer")
-        return await call(self, method, *arguments, **options)
+        answer = await call(self, method, *arguments, **options)
+        if method == "upload_part":
+            arrived.add(options["PartNumber"])
+        return answer
 
     monkeypatch.setattr(S3FileSystem, "_put_file", in_parts)
     monkeypatch.setattr(S3FileSystem, "_call_s3", failing)
@@ -135,13 +143,51 @@ def test_a_large_file_goes_in_parts_and_is_whole_or_not_there(s3: str, monkeypat
     with pytest.raises(AddressError, match=r"large/a.tar: the store failed 4 times \(reset by peer\)"), store.writing("a.tar") as path:
         path.write_bytes(content)
     assert store.sizes() == {}
-    assert boto3.client("s3").list_multipart_uploads(Bucket="bucket").get("Uploads", []) == []  # nothing is left to be paid for
+    assert begun(boto3.client("s3")) == []  # nothing is left to be paid for
     broken = False
     with store.writing("a.tar") as path:
         path.write_bytes(content)
     assert set(parts) >= {1, 2, 3}
     assert objects("large")["a.tar"][0] == content
     S3FileSystem.clear_instance_cache()
+
+
+def begun(client: Any) -> list[str]:
+    """Keys of the uploads in parts that were not completed."""
+    return [upload["Key"] for upload in client.list_multipart_uploads(Bucket="bucket").get("Uploads", [])]
+
+
+def test_parts_of_a_killed_run_and_those_that_the_store_would_not_drop_at_once_are_dropped(
+    s3: str, monkeypatch: pytest.MonkeyPatch, hurried: list[float], caplog: pytest.LogCaptureFixture
+) -> None:
+    import boto3
+    from s3fs import S3FileSystem
+
+    client, call = boto3.client("s3"), S3FileSystem.call_s3
+    for key in ("parts/a.tar", "parts/a.tar2"):
+        client.create_multipart_upload(Bucket="bucket", Key=key)
+    refusals = [OSError(errno.EIO, "We encountered an internal error"), ConnectionResetError("reset by peer")]
+
+    def refusing(self: Any, method: str, **options: Any) -> Any:
+        if method == "abort_multipart_upload" and refusals:
+            raise refusals.pop()
+        return call(self, method, **options)
+
+    monkeypatch.setattr(S3FileSystem, "call_s3", refusing)
+    store = open_store("s3://bucket/parts")
+    with store.writing("a.tar") as path:
+        path.write_bytes(bytes(6 << 20))
+    assert begun(client) == ["parts/a.tar2"]  # another file's are not ours to drop
+    assert store.sizes() == {"a.tar": 6 << 20}
+    assert hurried == [1.0, 2.0]
+    assert "may be left" not in caplog.text
+
+    client.create_multipart_upload(Bucket="bucket", Key="parts/a.tar")
+    refusals[:] = [PermissionError("Access Denied")]
+    with store.writing("a.tar") as path:
+        path.write_bytes(bytes(7 << 20))
+    assert store.sizes() == {"a.tar": 7 << 20}  # what may be left of others does not undo it
+    assert "may be left, and are paid for: s3://bucket/parts/a.tar: access is refused (Access Denied)" in caplog.text
 
 
 def test_an_error_in_the_middle_of_a_file_leaves_nothing(s3: str, tmp_path: Path) -> None:
