@@ -11,6 +11,9 @@ What is unusual here:
   after a step and of averages, not that of the weights during one.
 """
 
+import contextlib
+import gc
+import importlib
 import logging
 import os
 import re
@@ -107,21 +110,32 @@ def join(timeout: float, accumulate: int) -> Processes:
     if rank > 0:
         logging.getLogger("avtlm").setLevel(logging.ERROR)  # the first one speaks
     if not dist.is_initialized():
+        # Its functions keep the group that there is when they are defined as a default, for as long as Python runs: there should be none.
+        importlib.import_module("torch.distributed.nn.functional")
         dist.init_process_group(backend, timeout=timedelta(seconds=timeout))
     return Processes(rank, count, device)
 
 
 def leave() -> None:
-    """Undo `join`."""
-    if dist.is_initialized():
-        dist.destroy_process_group()
+    """Undo `join`, when nothing holds what was spread out any more.
+
+    A thread of the group that still lets go of a tensor when Python ends would abort the process, however well it did. So the group
+    is to be collected, which ends its threads; sharded tensors leave it in caches of theirs, and threads have at least to be done.
+    """
+    if not dist.is_initialized():
+        return
+    gc.collect()
+    if dist.get_backend() == "gloo":
+        with contextlib.suppress(RuntimeError):  # whoever is gone by now is done as well
+            dist.barrier()  # which holds no tensors, behind all that do
+    dist.destroy_process_group()
 
 
 def is_loss_of_a_process(error: BaseException) -> bool:
     """Whether an error says that another process is gone."""
     return isinstance(error, dist.DistError) or (
         isinstance(error, RuntimeError)
-        and re.search(r"gloo|nccl|connection (closed|reset)|broken pipe|timed out", str(error), re.I) is not None
+        and re.search(r"gloo|nccl|connection (closed|reset)|broken pipe|timed out|pair closure", str(error), re.I) is not None
     )
 
 

@@ -190,8 +190,7 @@ def train(source: str | Path | TrainConfig, overrides: Sequence[str] = ()) -> Pa
     """
     settings = source if isinstance(source, TrainConfig) else config.load(TrainConfig, source, overrides)
     try:
-        trainer = Trainer(settings)
-        folder = trainer.run()
+        done = Trainer(settings).run()  # nothing holds it any longer: it holds the group of the processes
     except RuntimeError as error:
         if not distributed.is_loss_of_a_process(error):
             raise
@@ -200,9 +199,9 @@ def train(source: str | Path | TrainConfig, overrides: Sequence[str] = ()) -> Pa
             "checkpoint."
         ) from error
     distributed.leave()
-    if trainer.state.step < settings.steps:
-        raise Interrupted(folder)
-    return folder
+    if done < settings.steps:
+        raise Interrupted(Path(settings.output) / "model")
+    return Path(settings.output) / "model"
 
 
 class Trainer:
@@ -259,11 +258,12 @@ class Trainer:
 
     # The loop ------------------------------------------------------------------------------------------------------------------------
 
-    def run(self) -> Path:
+    def run(self) -> int:
+        """Train; returns the steps that are done by then."""
         settings, state = self.settings, self.state
         if state.step >= settings.steps:
             log.info("%s: %d of %d steps are done already", self.model_folder, state.step, settings.steps)
-            return self.model_folder
+            return state.step
         if self.processes.first:
             self.folder.mkdir(parents=True, exist_ok=True)
             write_text(self.folder / "config.yaml", config.to_yaml(settings))
@@ -307,7 +307,7 @@ class Trainer:
                     name = self.interruption.signal or "signal to another process"
                     log.info("%s: %s; stopped at step %d of %d with a checkpoint", self.model_folder, name, state.step, settings.steps)
                     break
-        return self.model_folder
+        return state.step
 
     def batches(self) -> dict[str, BatchIterator]:
         """The batches of every source from the next step on."""

@@ -9,13 +9,19 @@ from pathlib import Path
 from typing import Any
 
 # Every run meets at a port of its own: the processes leave the one before one after another.
+# Threads of the group that are left when Python ends might abort the process; those of shards are in caches that are not ours.
 RUN = (
-    "import os, sys; from avtlm import cli\n"
+    "import glob, os, sys; from pathlib import Path; from avtlm import cli\n"
+    "sharded = False\n"
     "for argument in sys.argv[1:]:\n"
     "    os.environ['MASTER_PORT'], path = argument.split(':')\n"
     "    code = cli.main(['train', path])\n"
     "    if code:\n"
     "        sys.exit(code)\n"
+    "    sharded |= 'fsdp' in Path(path).read_text()\n"
+    "    left = [name for name in map(Path, glob.glob('/proc/self/task/*/comm')) if 'gloo' in name.read_text()]\n"
+    "    if left and not sharded:\n"
+    "        sys.exit(f'{len(left)} threads of the group are left')\n"
 )
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -241,6 +241,7 @@ def test_a_process_that_hangs_ends_the_job_after_the_timeout(corpus: MadeCorpus,
 
 def test_errors_of_lost_processes_are_told_from_others() -> None:
     assert is_loss_of_a_process(RuntimeError("[../third_party/gloo/gloo/transport/tcp/pair.cc:534] Connection closed by peer [127.0.0.1]"))
+    assert is_loss_of_a_process(RuntimeError("Application timeout caused pair closure"))
     assert is_loss_of_a_process(torch.distributed.DistBackendError("NCCL communicator was aborted"))
     assert not is_loss_of_a_process(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
     assert issubclass(ProcessLost, ValueError)
