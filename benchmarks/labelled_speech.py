@@ -7,7 +7,7 @@ it lies as 16 kHz files and manifests in a folder of the run, never in the repos
 
 import dataclasses
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,32 +86,61 @@ def gather(recordings: Path, out: Path, voices: Voices, seed: int) -> None:
         MediaError: a recording cannot be read.
         MissingExtra: the synthetic voices are not installed.
     """
-    if not recordings.is_dir():
-        raise ValueError(f"{recordings}: there is no such folder; name one with recordings (.wav, .flac).")
+    digits, others = _found(recordings)
     espeak.require()
-    files = sorted(path for path in recordings.rglob("*") if path.suffix.lower() in SOUND_FILES)
-    spoken: dict[str, list[tuple[int, Path]]] = {}
-    others = []
-    for path in files:
-        found = DIGIT_FILE.fullmatch(path.stem)
-        if found:
-            spoken.setdefault(found[2], []).append((int(found[1]), path))
-        else:
-            others.append(path)
-    if len(spoken) < 2:
+    if len(digits) < 2:
         raise ValueError(
-            f"{recordings}: digits of {len(spoken)} speakers; one is held out, so at least two are needed (files such as 7_speaker_0.wav)."
+            f"{recordings}: digits of {len(digits)} speakers; one is held out, so at least two are needed (files such as 7_speaker_0.wav)."
         )
     training, held_out = _commands(out, voices, seed)
     rows = {
-        "digits": [row for name in sorted(spoken) for row in _strings(name, spoken[name], out, seed)],
-        "recordings": [row for number, path in enumerate(others) for row in _pieces(number, path, out)],
+        "digits": list(_all_strings(digits, out, seed)),
+        "recordings": list(_all_pieces(others, out)),
         "commands": training,
         "held_out": held_out,
     }
     for part in PARTS:
         if rows[part]:
             write_manifest(out / f"{part}.jsonl", Manifest(out, tuple(rows[part])))
+
+
+def unlabelled(recordings: Path, out: Path, seed: int) -> tuple[Utterance, ...]:
+    """All recordings of a folder without their text, digits joined and the others cut; their sound lies in ``out/audio``.
+
+    Raises:
+        ValueError: no folder, or nothing to hear in it.
+        MediaError: a recording cannot be read.
+    """
+    digits, others = _found(recordings)
+    rows = (*_all_strings(digits, out, seed), *_all_pieces(others, out))
+    if not rows:
+        raise ValueError(f"{recordings}: holds no recordings; name a folder with some ({', '.join(sorted(SOUND_FILES))}).")
+    return tuple(dataclasses.replace(row, transcript=None) for row in rows)
+
+
+def _found(recordings: Path) -> tuple[dict[str, list[tuple[int, Path]]], list[Path]]:
+    """Digits and their files by speaker, and all other sound of a folder."""
+    if not recordings.is_dir():
+        raise ValueError(f"{recordings}: there is no such folder; name one with recordings (.wav, .flac).")
+    digits: dict[str, list[tuple[int, Path]]] = {}
+    others = []
+    for path in sorted(path for path in recordings.rglob("*") if path.suffix.lower() in SOUND_FILES):
+        found = DIGIT_FILE.fullmatch(path.stem)
+        if found:
+            digits.setdefault(found[2], []).append((int(found[1]), path))
+        else:
+            others.append(path)
+    return digits, others
+
+
+def _all_strings(digits: Mapping[str, list[tuple[int, Path]]], out: Path, seed: int) -> Iterator[Utterance]:
+    for name in sorted(digits):
+        yield from _strings(name, digits[name], out, seed)
+
+
+def _all_pieces(others: Sequence[Path], out: Path) -> Iterator[Utterance]:
+    for number, path in enumerate(others):
+        yield from _pieces(number, path, out)
 
 
 def write_lexicon(path: Path, texts: Sequence[str]) -> None:

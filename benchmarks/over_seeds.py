@@ -115,6 +115,8 @@ def earlier_results(path: Path | None, plan: Any, changes: Sequence[str]) -> Rep
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} holds no results of a comparison; move it away, or give another file.") from error
     wanted = json.loads(json.dumps(dataclasses.asdict(plan) | {"changes": list(changes)}))
+    # What a plan has come to have since says nothing else by its default.
+    asked = {one.name: one.default for one in dataclasses.fields(plan) if one.default is not dataclasses.MISSING} | asked
     same = {key: value for key, value in asked.items() if key != "seeds"} == {key: value for key, value in wanted.items() if key != "seeds"}
     return found if same else {}
 

@@ -1,25 +1,28 @@
 """What does unpaired text bring SpeechLM and SpeechUT? Pre-training with and without it at equal steps, small, on the synthetic corpus.
 
-    python -m benchmarks.unpaired_text [--out runs/unpaired_text] [--json FILE] [--plot PNG] [--size small|smoke]
+    python -m benchmarks.unpaired_text [--speech DIR] [--out runs/unpaired_text] [--json FILE] [--plot PNG] [--size small|smoke]
 
 For every seed a text-to-unit model learns from the few transcripts of recognition, and gives the units of sentences that nobody reads.
 Both systems are pre-trained with the tasks of text (units to letters; for SpeechUT masked units besides) and without them, on the same
 speech with the same seeds and steps; or not at all. Each is fine-tuned for recognition on those transcripts and for translation into
 German, and measured on what was held out; of what is pre-trained, how often a frame of speech and its unit are given the same phone
-(avtlm.evaluation.unit_alignment), too. A step with text has its batches besides that of speech. Finished stages are kept, a stopped one
-goes on: give the same command again.
+(avtlm.evaluation.unit_alignment), too. A step with text has its batches besides that of speech. With ``--speech`` all pre-train on the
+recordings of a folder as well. Finished stages are kept, a stopped one goes on: give the same command again.
 """
 
+import argparse
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from rich.console import Group
+from rich.console import Console, Group
 from rich.table import Table
 
 from benchmarks.comparison_corpora import OnReadAloud
-from benchmarks.over_seeds import averaged, cell, command, draw_rates, empty_table
+from benchmarks.labelled_speech import unlabelled
+from benchmarks.over_seeds import Report, averaged, cell, command, draw_rates, empty_table
 from demos.parallel import Job, measure_together, train_together
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
@@ -70,7 +73,8 @@ def aligned(asked: tuple[Path, Path, Path]) -> dict[str, dict[str, float]]:
 class Plan:
     """How much of everything: ``labels`` transcripts, and translations, of the reader. Clips are cut to ``crop`` frames of 20 ms in
     pre-training; ``steps`` are those of recognition and of translation, which take ``max_frames`` each. Translations are
-    written in ``pieces``: an attention decoder learns few long tokens sooner than many letters."""
+    written in ``pieces``: an attention decoder learns few long tokens sooner than many letters. Pre-training may hear
+    ``recordings`` beside the synthetic speech."""
 
     corpus: str
     clusters: int
@@ -82,6 +86,7 @@ class Plan:
     max_frames: int
     pieces: int
     seeds: int
+    recordings: bool = False
 
 
 PLANS = {
@@ -93,6 +98,7 @@ PLANS = {
 class Comparison(OnReadAloud):
     """One run in one folder."""
 
+    FOLDERS: ClassVar = {"speech": ("recordings to pre-train on beside the synthetic speech", False)}
     STAGES: ClassVar = {
         "generator": ("generator", "text to units, from few transcripts"),
         "text": ("label_text", "units of sentences that nobody reads"),
@@ -102,7 +108,22 @@ class Comparison(OnReadAloud):
     }
     AFRESH: ClassVar = {"units": ("units", "reader_units")}
 
+    @classmethod
+    def compare(cls, options: argparse.Namespace, plan: Plan, console: Console) -> Report:
+        return super().compare(options, dataclasses.replace(plan, recordings=options.speech is not None), console)
+
     # Stages --------------------------------------------------------------------------------------------------------------------------
+
+    def make_corpus(self) -> None:
+        """What is read aloud; recordings are further rows of its part without transcripts."""
+        super().make_corpus()
+        if "speech" in self.folders:
+            from avtlm.data.manifest import Manifest, read_manifest, write_manifest
+
+            made = read_manifest(self.part(self.UNLABELLED))
+            recorded = unlabelled(self.folders["speech"], made.root, seed=1)
+            ids = {row.id for row in recorded}  # which are there already if a stage that was killed is begun again
+            write_manifest(self.part(self.UNLABELLED), Manifest(made.root, (*(row for row in made if row.id not in ids), *recorded)))
 
     def label(self) -> None:
         """Units of the speech without transcripts, and by the same clusters of the reader's."""

@@ -136,6 +136,13 @@ def test_seeds_come_from_results_of_the_same_plan_alone(tmp_path: Path) -> None:
     assert earlier_results(path, plan, ["max_rows=4"])["by_seed"] == []
 
 
+def test_results_of_before_a_setting_was_there_are_those_of_its_default(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps({"plan": {"seeds": 1, "changes": []}, "by_seed": [7]}))
+    assert earlier_results(path, Plan(), [])["by_seed"] == [7]
+    assert earlier_results(path, Plan(steps=2), []) == {}
+
+
 @pytest.mark.parametrize("text", ["", "[1]", '{"results": {}}', '{"plan": 3}', '{"plan": {}, "by_seed": 3}', '{"plan": {}, "seconds": 3}'])
 def test_a_file_of_something_else_is_refused_in_a_sentence(tmp_path: Path, text: str) -> None:
     path = tmp_path / "results.json"

@@ -1,5 +1,6 @@
 """The comparison of pre-trainings with and without unpaired text: what it leaves out, what it reports, and that it runs."""
 
+import dataclasses
 import io
 import json
 from pathlib import Path
@@ -9,6 +10,8 @@ import pytest
 from rich.console import Console
 
 from avtlm import config
+from avtlm.data.manifest import Manifest, Utterance, read_manifest, validate, write_manifest
+from avtlm.data.media import write_wav
 from avtlm.training.loop import TrainConfig
 from benchmarks.unpaired_text import (
     ALIGNMENT,
@@ -25,9 +28,11 @@ from benchmarks.unpaired_text import (
     Comparison,
     Plan,
     draw,
+    main,
     table,
 )
 from preprocess.corpora.read_aloud import SIZES
+from tests.made_media import chirps, tone
 
 
 def report() -> dict[str, Any]:
@@ -67,6 +72,52 @@ def test_the_table_has_the_mean_and_the_range_of_every_start() -> None:
 def test_the_plot_is_a_picture(tmp_path: Path) -> None:
     draw(report(), tmp_path / "plot.png")
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+
+
+def recordings(folder: Path) -> Path:
+    """A string's worth of digits and five seconds of something else."""
+    for digit in range(4):
+        write_wav(folder / "digits" / f"{digit}_ann_0.wav", tone(0.5, 8000, 200 + 100 * digit), 8000)
+    write_wav(folder / "reading" / "long.wav", chirps(5.0))
+    return folder
+
+
+def test_recordings_are_further_rows_of_what_has_no_transcripts_however_often_the_stage_is_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def generate(out: Path, size: str) -> None:
+        if not (out / "unpaired" / "manifest.jsonl").exists():
+            write_wav(out / "unpaired" / "a.wav", chirps(1.0))
+            row = Utterance("a", audio="a.wav", audio_samples=16_000)
+            write_manifest(out / "unpaired" / "manifest.jsonl", Manifest(out / "unpaired", (row,)))
+
+    monkeypatch.setattr("preprocess.corpora.read_aloud.generate", generate)
+    out, speech = tmp_path / "out", recordings(tmp_path / "speech")
+    for _ in range(2):
+        run = Comparison(out, PLANS["smoke"], Console(file=io.StringIO()), speech=speech)
+        run.make_corpus()
+        made = read_manifest(run.part("unpaired"))
+        assert [row.id for row in made] == ["a", "digits_ann_000", "recording_0000_000", "recording_0000_001"]
+        assert all(row.transcript is None for row in made)
+        assert validate(made, read_files=True) == []
+    alone = Comparison(tmp_path / "alone", PLANS["smoke"], Console(file=io.StringIO()))
+    alone.make_corpus()
+    assert len(read_manifest(alone.part("unpaired"))) == 1
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_a_folder_without_recordings_is_refused_and_seeds_without_them_are_not_taken(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("benchmarks.comparison_corpora.OnReadAloud.make_corpus", lambda self: None)
+    monkeypatch.setattr("avtlm.data.manifest.read_manifest", lambda path: Manifest(tmp_path, ()))
+    results = tmp_path / "results.json"
+    results.write_text(json.dumps({"plan": dataclasses.asdict(PLANS["smoke"]) | {"changes": []}, "by_seed": [{}, {}]}))
+    (tmp_path / "empty").mkdir()
+    for folder, reason in (("none", "there is no such folder"), ("empty", "holds no recordings; name a folder with some")):
+        arguments = ["--speech", str(tmp_path / folder), "--out", str(tmp_path / "out"), "--size", "smoke", "--json", str(results)]
+        assert main(arguments) == 1
+        assert f"{tmp_path / folder}: {reason}" in capsys.readouterr().err
 
 
 @pytest.mark.slow
