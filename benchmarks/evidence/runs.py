@@ -69,7 +69,7 @@ RUNS: dict[str, Run] = {
     "spoken_ablation": Run("benchmarks.spoken_ablation", 120),
     "speaking": Run("demos.speaking", 105, merge=recipes.speaking),
     "unpaired_text": Run("benchmarks.unpaired_text", 150),
-    "superb_speechlm": Run("benchmarks.superb", 120, merge=recipes.superb, size="small", options=SUPERB, behind="unpaired_text"),
+    "superb_speechlm": Run("benchmarks.superb", 20, merge=recipes.superb, size="small", options=SUPERB, behind="unpaired_text"),
     "mandarin": Run("benchmarks.mandarin", 30),
     "self_supervised": Run("benchmarks.self_supervised", 60, (("--speech", "speech"),)),
     "one_encoder": Run("benchmarks.one_encoder", 60, (("--digits", "speech"), ("--noise", "noise"))),
