@@ -64,7 +64,7 @@ class Run:
 MODEL = "{out}/unpaired_text/pretrain_{seed}/speechlm_%s/model"
 SUPERB = ("--model", MODEL % "with", MODEL % "without", "--tasks", "KS", "SID", "PR", "ASR", "--json", "{folder}/report.json")
 RUNS: dict[str, Run] = {
-    "lips_and_text": Run("benchmarks.lips_and_text", 100),
+    "lips_and_text": Run("benchmarks.lips_and_text", 30),
     "quickstart": Run("demos.quickstart", 45, merge=recipes.quickstart),
     "spoken_ablation": Run("benchmarks.spoken_ablation", 120),
     "speaking": Run("demos.speaking", 105, merge=recipes.speaking),
