@@ -10,18 +10,23 @@ from pathlib import Path
 from typing import Any
 
 STARTS = "starts.jsonl"
+CPU_INFO = Path("/proc/cpuinfo")
 PACKAGES = ("torch", "torchaudio", "torchvision", "numpy", "xformers")
+
+
+def processor(cpu_info: Path = CPU_INFO) -> str:
+    """The processor's name by the system's list, which `platform.processor` leaves empty on most Linux systems; else its architecture."""
+    lines = cpu_info.read_text(encoding="utf-8", errors="replace").splitlines() if cpu_info.exists() else []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(filter(None, names), platform.processor() or platform.machine())
 
 
 def machine() -> dict[str, Any]:
     """What the figures were measured on."""
     import torch
 
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    model = names[0] if names else platform.processor() or platform.machine()
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    return {"processor": model, "cores": os.cpu_count(), "gpu": gpu, "python": platform.python_version(), "torch": torch.__version__}
+    return {"processor": processor(), "cores": os.cpu_count(), "gpu": gpu, "python": platform.python_version(), "torch": torch.__version__}
 
 
 def versions() -> dict[str, str]:

@@ -23,7 +23,7 @@ from avtlm.data.manifest import read_manifest
 from avtlm.data.media import read_audio, read_lip_crops
 from avtlm.data.seeds import seed_for
 from avtlm.files import write_text
-from benchmarks.hardware import processor
+from avtlm.origin import processor
 from preprocess.check_corpus import CLEAR
 from preprocess.check_sound import make_print, near_equal
 from preprocess.check_sync import SAMPLES, lag_curve, offset, pooled

@@ -35,10 +35,10 @@ from avtlm.data.dataset import ClipDataset, Source
 from avtlm.data.manifest import Manifest, Utterance, write_manifest
 from avtlm.data.media import read_audio, read_lip_crops, write_clip
 from avtlm.files import write_text
+from avtlm.origin import processor
 from avtlm.systems.vatlm import VATLM, VATLMConfig
 from avtlm.training.stream import BatchStream
 from avtlm.units.labels import write_labels
-from benchmarks.hardware import processor
 from benchmarks.made_clips import LENGTHS
 from preprocess.shards import write_shards
 

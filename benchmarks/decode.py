@@ -36,9 +36,9 @@ from avtlm.decoding.word_search import WordSearch
 from avtlm.files import write_text
 from avtlm.nn.linear import lay_out
 from avtlm.nn.transformer import Decoder, DecoderConfig
+from avtlm.origin import processor
 from avtlm.text.vocabulary import LETTERS, Vocabulary
 from benchmarks.decode_peers import EspnetSearch, PeerError, pyctcdecode_search, torchaudio_search, torchaudio_words, transformers_search
-from benchmarks.hardware import processor
 
 FRAME_RATE = 25.0  # frames per second of audio-visual encoders
 PARTS = ("attention", "joint", "ctc", "words")

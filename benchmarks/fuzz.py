@@ -30,8 +30,8 @@ import numpy as np
 
 from avtlm.data.seeds import seed_for
 from avtlm.files import write_text
+from avtlm.origin import processor
 from avtlm.training.progress import bar
-from benchmarks.hardware import processor
 from benchmarks.mutations import BINARY, TEXTUAL, cut, mutate
 from benchmarks.whole_files import KINDS, Seed, seeds
 from preprocess.pool import Crash, run_tasks

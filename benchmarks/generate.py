@@ -39,10 +39,10 @@ from avtlm.files import write_text
 from avtlm.frontends.filterbank import SAMPLE_RATE
 from avtlm.nn.attention import padding_mask
 from avtlm.nn.linear import lay_out
+from avtlm.origin import processor
 from avtlm.systems.speecht5 import SpeechT5
 from avtlm.text.vocabulary import PAD
 from benchmarks.decode import agreement, timed
-from benchmarks.hardware import processor
 
 SURENESS = 4.0  # times the start values of embeddings, so that one token is much likelier than the others, as for a trained decoder
 NEVER = 1e9  # a probability of the end that no frame has

@@ -15,7 +15,7 @@ import subprocess
 import sys
 from typing import Any
 
-from benchmarks.hardware import processor
+from avtlm.origin import processor
 
 STATEMENTS = {
     "import torch": "import torch",

@@ -23,7 +23,7 @@ from avtlm.data.manifest import Utterance
 from avtlm.files import write_text
 from avtlm.lips.align import opencv
 from avtlm.lips.landmarks import LandmarkProvider
-from benchmarks.hardware import processor
+from avtlm.origin import processor
 from preprocess.clips import find_clips
 from preprocess.cluster import workforce
 from preprocess.lip_roi import make_crops

@@ -30,12 +30,12 @@ from avtlm import __version__, config
 from avtlm.checkpoint import save_model
 from avtlm.data.seeds import seed_for
 from avtlm.files import write_text
+from avtlm.origin import processor
 from avtlm.systems.fast_text2unit import FastText2Unit, FastText2UnitConfig
 from avtlm.text.vocabulary import SPECIALS, Vocabulary
 from avtlm.units.generators import open_generator
 from avtlm.units.phonemes import PronunciationConfig, mono_phones
 from avtlm.units.text_stream import text2units
-from benchmarks.hardware import processor
 from preprocess.synthesis.tales import distinct_tales
 
 PRONUNCIATION = PronunciationConfig(stress=False, silence="<SIL>")

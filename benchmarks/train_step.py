@@ -33,12 +33,12 @@ from avtlm.frontends.waveform import WaveformConfig
 from avtlm.memory import give_memory_back, use_huge_pages
 from avtlm.nn.packing import PackingMode
 from avtlm.nn.transformer import EncoderConfig
+from avtlm.origin import processor
 from avtlm.systems.hubert import Hubert, HubertConfig
 from avtlm.training.flops import UsefulWork
 from avtlm.training.peak import PRECISIONS
 from avtlm.training.peak import matrix_rate as best_rate
 from benchmarks.clock import CLOCKS
-from benchmarks.hardware import processor
 from benchmarks.made_clips import LENGTHS, UNITS, Clip, bucketed, collate, make_clips
 from benchmarks.peers import PEERS, Contestant, PeerError, ours
 

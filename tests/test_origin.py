@@ -1,13 +1,14 @@
 """A run notes where, with what and how it was started, once for every start."""
 
 import json
+import platform
 import shlex
 from pathlib import Path
 
 import pytest
 
 from avtlm import __version__
-from avtlm.origin import STARTS, command, machine, note_start, origin
+from avtlm.origin import STARTS, command, machine, note_start, origin, processor
 from tests.made_corpus import make_corpus
 from tests.training.made_runs import broken_and_resumed, pretraining
 
@@ -38,3 +39,18 @@ def test_a_run_that_goes_on_has_two_starts(tmp_path: Path) -> None:
     broken_and_resumed(pretraining(corpus, tmp_path / "run", steps=6, save_every=2, log_every=2), number=5)
     starts = [json.loads(line) for line in (tmp_path / "run" / STARTS).read_text().splitlines()]
     assert [(start["step"], start["processes"]) for start in starts] == [(0, 1), (4, 1)]
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("processor\t: 0\nmodel name\t: Fast: 9000\n\nmodel name\t: Fast: 9000\n", "Fast: 9000"),
+        ("processor\t: 0\nmodel name\t:\n", None),
+        (None, None),
+    ],
+    ids=["named", "without a name", "no list"],
+)
+def test_a_processor_is_named_by_the_systems_list_or_by_its_architecture(tmp_path: Path, text: str | None, name: str | None) -> None:
+    if text is not None:
+        (tmp_path / "cpuinfo").write_text(text)
+    assert processor(tmp_path / "cpuinfo") == (name or platform.processor() or platform.machine())
