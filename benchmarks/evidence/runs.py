@@ -22,6 +22,7 @@ from benchmarks.evidence import recipes
 from demos.stages import write_json
 
 ROOT = Path(__file__).resolve().parents[2]
+LEFT = "results.json"  # what a comparison leaves in its folder
 STOPPED = 130  # how recipes and comparisons end when they were asked to stop
 RECORDINGS = {
     "speech": "spoken digits of several speakers (7_speaker_0.wav) and other speech",
@@ -83,7 +84,7 @@ class Settings:
 
     Attributes:
         out: folder that has one for every run.
-        results: folder of the results, a file NAME.json for every run.
+        results: folder of the results, a file NAME.json for every run that has ended well.
         seeds: how many. smoke: everything as small as it gets, to see that it works.
         folders: recordings, by the names of `RECORDINGS`.
     """
@@ -147,7 +148,9 @@ def total_seconds(report: Mapping[str, Any]) -> float | None:
 
 
 def commands(name: str, settings: Settings) -> list[list[str]]:
-    """What is started for a run, one behind the other; paths are absolute."""
+    """What is started for a run, one behind the other; paths are absolute.
+
+    A comparison leaves its results in its own folder: given those of ``settings.results``, it would take its seeds from there."""
     run, folder = RUNS[name], (settings.out / name).resolve()
     if run.merge is not None:
         size = "smoke" if settings.smoke else run.size
@@ -160,9 +163,8 @@ def commands(name: str, settings: Settings) -> list[list[str]]:
         recordings = settings.folder(kind)
         assert recordings is not None, f"{name} was started without {kind}"
         needed += [option, str(recordings.resolve())]
-    results = (settings.results / f"{name}.json").resolve()
     size = "smoke" if settings.smoke else "small"
-    return [[run.module, *needed, "--out", str(folder), "--json", str(results), "--seeds", str(settings.seeds), "--size", size]]
+    return [[run.module, *needed, "--out", str(folder), "--json", str(folder / LEFT), "--seeds", str(settings.seeds), "--size", size]]
 
 
 def _options(name: str, settings: Settings, seed: int) -> list[str]:
@@ -279,18 +281,20 @@ def _expected(name: str, settings: Settings) -> float:
 
 def _run(name: str, settings: Settings, start: Start) -> str | None:
     """Start what belongs to a run, and make one report of those of a recipe; returns what went wrong."""
+    run, folder = RUNS[name], settings.out / name
+    # Its seeds would be taken from there, whatever recordings they were measured on; finished stages are kept by all that they depend on.
+    (folder / LEFT).unlink(missing_ok=True)
     for command in commands(name, settings):
         code = start(command)
         if code:
             return f"python -m {' '.join(command)} ended with exit status {code}."
-    run = RUNS[name]
+    left = [folder / LEFT] if run.merge is None else [folder / str(seed) / "report.json" for seed in range(1, settings.seeds + 1)]
     try:
-        if run.merge is not None:
-            folders = [settings.out / name / str(seed) for seed in range(1, settings.seeds + 1)]
-            reports = [json.loads((folder / "report.json").read_text(encoding="utf-8")) for folder in folders]
-            write_json(settings.results / f"{name}.json", run.merge(reports) | {"command": run.shown})
-        if read_results(settings.results, name) is None:
-            return f"it has left no results in {settings.results / f'{name}.json'}."
+        reports = [json.loads(path.read_text(encoding="utf-8")) for path in left]
+        report = reports[0] if run.merge is None else run.merge(reports) | {"command": run.shown}
+    except FileNotFoundError as error:
+        return f"it has left no results in {error.filename}."
     except (ValueError, OSError, KeyError) as error:
         return f"its results cannot be read: {error}"
+    write_json(settings.results / f"{name}.json", report)
     return None

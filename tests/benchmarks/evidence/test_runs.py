@@ -80,6 +80,25 @@ def test_a_recipe_is_run_once_for_every_seed_in_a_folder_of_its_own(tmp_path: Pa
     assert found["command"] == "python -m demos.quickstart --seed N"
 
 
+def test_everything_is_measured_though_there_are_results_and_replaces_them(tmp_path: Path) -> None:
+    """A comparison takes seeds from the file that it writes, if they are there; the page has to come from what is run now."""
+    asked = settings(tmp_path)
+    before = report("mandarin", in_favour) | {"measured": "before"}
+    for folder, name in ((asked.results, "mandarin"), (asked.out / "mandarin", "results")):
+        write(folder, name, before)
+    seen: list[bool] = []
+
+    class Looking(Machine):
+        def __call__(self, arguments: Sequence[str]) -> int:
+            seen.append(Path(given(arguments, "--json")).exists())
+            assert read_results(asked.results, "mandarin") == before, "what is there stays until there is something new"
+            return super().__call__(arguments)
+
+    [ended] = run_all(["mandarin"], asked, quiet(), start=Looking())
+    assert (ended.how, seen) == ("done", [False])
+    assert read_results(asked.results, "mandarin") == report("mandarin", in_favour)
+
+
 def test_a_failure_ends_no_other_run_and_nothing_is_claimed_done_without_results(tmp_path: Path) -> None:
     machine = Machine(failing=("mandarin",), silent=("multistage",))
     console, seen = quiet(), []
