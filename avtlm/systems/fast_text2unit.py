@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from avtlm.data.batching import Batch
+from avtlm.data.batching import Batch, fit
 from avtlm.data.inputs import InputFormat
 from avtlm.nn.attention import padding_mask
 from avtlm.nn.dropout import Dropout
@@ -31,6 +31,7 @@ from avtlm.text.vocabulary import EOS, PAD
 from avtlm.units.phonemes import PronunciationConfig
 
 NO_UNIT = -1  # in targets, behind the end of a row
+PHONES, FRAMES = 4, 16  # that lengths of batches are multiples of in generation
 
 
 @dataclass(frozen=True)
@@ -183,11 +184,12 @@ class FastText2Unit(nn.Module):
         out: Tensor = self.durations(states, None if self.config.compute_padding else padding[..., None])
         return out
 
-    def stretch(self, states: Tensor, durations: Tensor) -> tuple[Tensor, Tensor]:
-        """Repeat states of phones (batch, phones, dim) for int ``durations`` (batch, phones): (batch, frames, dim) and lengths (batch,)."""
+    def stretch(self, states: Tensor, durations: Tensor, multiple: int = 1) -> tuple[Tensor, Tensor]:
+        """Repeat states of phones (batch, phones, dim) for int ``durations`` (batch, phones): (batch, frames, dim) and lengths (batch,);
+        the batch has a multiple of so many frames."""
         lengths = durations.sum(1)
         ends = durations.cumsum(1)
-        frames = torch.arange(max(int(lengths.max()), 1), device=states.device)
+        frames = torch.arange(_filled_up(max(int(lengths.max()), 1), multiple), device=states.device)
         # A frame belongs to the first phone that ends behind it.
         owner = torch.searchsorted(ends, frames.expand(len(ends), -1).contiguous(), right=True).clamp(max=states.shape[1] - 1)
         out = states.gather(1, owner[..., None].expand(-1, -1, states.shape[2]))
@@ -241,13 +243,22 @@ class FastText2Unit(nn.Module):
         Returns:
             The units of every row, int (frames,); and the durations of the phones, int (batch, phones).
         """
+        # On a CPU a plan of every convolution stays in memory for each shape that it has had: a few lengths are used again and again.
+        phones, frames = (1, 1) if self.config.compute_padding else (PHONES, FRAMES)
+        given = text.shape[1]
+        text = fit(text.T, _filled_up(text.shape[1], phones), PAD).T
         padding = text == PAD
         states = self.read(text)
         foretold = self.log_durations(states, padding).float()
         durations = torch.round(torch.exp(foretold) - 1.0).long().clamp(min=0).masked_fill(padding, 0)
-        x, lengths = self.stretch(states, durations)
+        x, lengths = self.stretch(states, durations, frames)
         units = self.write(x, lengths)[..., : self.config.units].argmax(-1)
-        return [row[:length] for row, length in zip(units, lengths.tolist(), strict=True)], durations
+        return [row[:length] for row, length in zip(units, lengths.tolist(), strict=True)], durations[:, :given]
+
+
+def _filled_up(length: int, multiple: int) -> int:
+    """The next multiple."""
+    return -(-length // multiple) * multiple
 
 
 def _convolution(inputs: int, outputs: int, kernel: int) -> nn.Conv1d:

@@ -25,7 +25,7 @@ from avtlm.systems.text2unit import Text2Unit
 from avtlm.text.vocabulary import BOS, EOS, PAD, SPECIALS, UNKNOWN, Tokenizer
 from avtlm.units.phonemes import MOST_UPSAMPLED, MissingWords, Phonemizer, PronunciationConfig, add_silences, mono_phones, upsample
 
-BATCH_SYMBOLS = 3000  # read at once, padding among them
+BATCH_SYMBOLS = 4096  # read at once, padding among them
 
 
 @dataclass
@@ -178,12 +178,16 @@ class ModelUnits:
 
 
 def _batches(order: Sequence[int], lengths: Sequence[int]) -> list[list[int]]:
-    """Rows in batches of at most 3,000 symbols with their padding, in the order given, which is by length."""
+    """Rows in batches of at most 4,096 symbols with their padding, in the order given, which is by length.
+
+    Each has a power of two of rows, since a plan stays in memory for each shape of a batch (see FastText2Unit.generate)."""
     batches: list[list[int]] = []
-    for place in order:
-        if not batches or (len(batches[-1]) + 1) * lengths[place] > BATCH_SYMBOLS:
-            batches.append([])
-        batches[-1].append(place)
+    end = len(order)
+    while end:
+        rows = min(end, max(1, BATCH_SYMBOLS // lengths[order[end - 1]]))
+        rows = 1 << (rows.bit_length() - 1)
+        batches.append(list(order[end - rows : end]))
+        end -= rows
     return batches
 
 

@@ -92,6 +92,25 @@ def test_the_official_code_lets_padding_be_seen() -> None:
     assert not torch.allclose(together, alone, atol=1e-4)
 
 
+def lengths_written(model: FastText2Unit) -> set[tuple[int, int]]:
+    """Phones and frames of what the stacks see, for texts of all lengths up to forty phones."""
+    seen: list[int] = []
+    for part in (model.encoder[0], model.unit_decoder[0]):
+        part.register_forward_pre_hook(lambda module, arguments: seen.append(arguments[0].shape[1]))
+    for count in range(2, 41):
+        units, durations = model.generate(torch.tensor([[*(4 + torch.arange(count - 1) % 5).tolist(), EOS]]))
+        assert durations.shape == (1, count)
+        assert len(units[0]) == int(durations.sum())
+    return set(zip(seen[::2], seen[1::2], strict=True))
+
+
+def test_few_lengths_are_generated_so_that_few_plans_stay_in_memory() -> None:
+    found = lengths_written(made())
+    assert {phones for phones, _ in found} == set(range(4, 41, 4))
+    assert all(frames % 16 == 0 for _, frames in found)
+    assert len(lengths_written(made(replace(TINY, compute_padding=True)))) == 39, "there padding would change what comes out"
+
+
 def test_the_losses_are_means_over_frames_and_over_phones() -> None:
     model, batch = made(), batch_of()
     losses = model.losses(batch, torch.Generator())

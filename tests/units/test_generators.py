@@ -4,9 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from avtlm import systems
-from avtlm.units.generators import ModelUnits, PhonemeUnits, open_generator
+from avtlm.units.generators import BATCH_SYMBOLS, ModelUnits, PhonemeUnits, _batches, open_generator
 from avtlm.units.phonemes import Lexicon, Phonemizer, PronunciationConfig, kaldi_phones
 from tests.made_model import save_tiny_recognizer
 from tests.units.made_text2unit import lines, save_fast, save_seq2seq
@@ -33,6 +35,17 @@ def test_a_line_gives_the_same_units_alone_and_among_others(folder: Path) -> Non
     assert rows(open_generator(folder)(texts[::-1], names[::-1]))[::-1] == together
     assert rows(open_generator(folder)(texts[5:6], names[5:6])) == together[5:6]
     assert all(row and all(0 <= unit < 12 for unit in row) for row in together)
+
+
+@given(st.lists(st.integers(1, 5000), max_size=80))
+@settings(max_examples=60, deadline=None)
+def test_batches_hold_every_line_once_in_powers_of_two_and_not_too_much(lengths: list[int]) -> None:
+    order = sorted(range(len(lengths)), key=lengths.__getitem__)
+    found = _batches(order, lengths)
+    assert sorted(place for batch in found for place in batch) == sorted(order)
+    for batch in found:
+        assert len(batch).bit_count() == 1
+        assert len(batch) == 1 or len(batch) * max(lengths[place] for place in batch) <= BATCH_SYMBOLS
 
 
 def test_units_are_named_by_their_numbers(folder: Path) -> None:
