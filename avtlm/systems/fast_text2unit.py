@@ -246,7 +246,7 @@ class FastText2Unit(nn.Module):
         # On a CPU a plan of every convolution stays in memory for each shape that it has had: a few lengths are used again and again.
         phones, frames = (1, 1) if self.config.compute_padding else (PHONES, FRAMES)
         given = text.shape[1]
-        text = fit(text.T, _filled_up(text.shape[1], phones), PAD).T
+        text = fit(text.T, _filled_up(given, phones), PAD).T
         padding = text == PAD
         states = self.read(text)
         foretold = self.log_durations(states, padding).float()
@@ -257,7 +257,7 @@ class FastText2Unit(nn.Module):
 
 
 def _filled_up(length: int, multiple: int) -> int:
-    """The next multiple."""
+    """The smallest multiple that is no shorter."""
     return -(-length // multiple) * multiple
 
 

@@ -178,7 +178,7 @@ class ModelUnits:
 
 
 def _batches(order: Sequence[int], lengths: Sequence[int]) -> list[list[int]]:
-    """Rows in batches of at most 4,096 symbols with their padding, in the order given, which is by length.
+    """Rows, ordered by length, in batches of at most `BATCH_SYMBOLS` with their padding, the longest first; a longer row is alone.
 
     Each has a power of two of rows, since a plan stays in memory for each shape of a batch (see FastText2Unit.generate)."""
     batches: list[list[int]] = []
