@@ -2,7 +2,8 @@
 
 What is unusual here:
 - One window of the spectrogram belongs to one frame of the encoder: its hop is the encoder's, as in s3prl's ``enhancement_stft`` and
-  ``separation_stft``. Of encoders with fewer than 50 frames a second every frame is repeated until windows overlap enough to be inverted.
+  ``separation_stft``. Of encoders with fewer frames a second than there have to be windows (which overlap, to be inverted) every frame is
+  split by a linear layer of the head into as many as are needed: merely repeated, they would draw one mask for all their windows.
 - Masks are not bound by 1 (ReLU). What is learned is the magnitude that a mask leaves, against the phase-sensitive target: the part of the
   source that is in phase with the mixture, cut off at 0 (Erdogan et al. 2015; Kolbaek et al. 2017), under the best order of the sources.
 - PESQ chooses, as there, so its package has to be installed. It needs speech: an estimate in which there is none, as a
@@ -30,8 +31,6 @@ from avtlm.evaluation.superb.task import Heard, Metric, Task, TaskConfig
 from avtlm.objectives.loss import Loss
 
 WORST_PESQ = 1.0
-LEAST_FRAMES = 50  # a second
-MOST_HOP = SAMPLE_RATE // LEAST_FRAMES  # samples from window to window: 320, of 512
 TOLERANCE = 5  # frames that features and spectrogram may differ in, for each frame of the encoder
 
 LOG = logging.getLogger(__name__)
@@ -50,6 +49,7 @@ class MaskConfig(TaskConfig):
         layers: bidirectional LSTMs.
         dropout: between the layers and behind the last.
         fft: samples of a window (Hann).
+        windows: of the spectrogram in a second, at least; encoders of as many frames a second or more have one for each frame.
         target: what the masked magnitude is to be: the source's ``amplitude``, the part of it in phase with the mixture
             (``phase_sensitive``), or that part where it is positive (``truncated_phase_sensitive``).
     """
@@ -61,14 +61,18 @@ class MaskConfig(TaskConfig):
     layers: int = 3
     dropout: float = 0.5
     fft: int = 512
+    windows: int = 50
     target: Literal["amplitude", "phase_sensitive", "truncated_phase_sensitive"] = "truncated_phase_sensitive"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.hidden < 1 or self.layers < 1 or not 0 <= self.dropout < 1:
             raise ValueError(f"hidden {self.hidden}, layers {self.layers}, dropout {self.dropout}; give at least 1, 1, and 0 to below 1.")
-        if self.fft <= MOST_HOP or self.fft % 2:
-            raise ValueError(f"fft: {self.fft}; give an even number above {MOST_HOP} samples.")
+        if self.windows < 1:
+            raise ValueError(f"windows: {self.windows}; give at least 1 a second.")
+        hop = SAMPLE_RATE // self.windows  # the longest
+        if self.fft <= hop or self.fft % 2:
+            raise ValueError(f"fft: {self.fft}; give an even number above {hop} samples, from one of {self.windows} windows to the next.")
 
 
 @dataclass(frozen=True)
@@ -88,18 +92,28 @@ class SeparationConfig(MaskConfig):
 class MaskHead(nn.Module):
     """Features to a mask for every source.
 
+    Args:
+        split: windows of the spectrogram for each frame of features.
+
     Initialisation: PyTorch's.
     """
 
-    def __init__(self, width: int, sources: int, config: MaskConfig) -> None:
+    def __init__(self, width: int, sources: int, config: MaskConfig, split: int = 1) -> None:
         super().__init__()
+        self.split = nn.Linear(width, split * width) if split > 1 else None
         between = config.dropout if config.layers > 1 else 0.0
         self.recurrent = nn.LSTM(width, config.hidden, config.layers, batch_first=True, dropout=between, bidirectional=True)
         self.dropout = nn.Dropout(config.dropout)
         self.masks = nn.ModuleList(nn.Linear(2 * config.hidden, config.fft // 2 + 1) for _ in range(sources))
 
     def forward(self, features: Tensor, lengths: Tensor) -> Tensor:
-        """(batch, frames, width) of valid frames (batch,) -> (batch, sources, frames, bins), not negative, zero behind the lengths."""
+        """(batch, frames, width) -> (batch, sources, windows, bins), not negative, zero behind the lengths (batch,), in windows.
+
+        There are ``split`` windows for each frame, or less of the last one: as many as the longest has.
+        """
+        if self.split is not None:
+            parts = self.split(features)
+            features = parts.reshape(len(parts), -1, features.shape[2])[:, : int(lengths.max())]
         packed = pack_padded_sequence(features, lengths.cpu(), batch_first=True, enforce_sorted=False)
         x, _ = pad_packed_sequence(self.recurrent(packed)[0], batch_first=True, total_length=features.shape[1])
         x = self.dropout(x)
@@ -136,13 +150,13 @@ def mask_errors(masks: Tensor, mixture: Tensor, sources: Tensor, target: str) ->
 
 @dataclass(frozen=True)
 class Spectra:
-    """A batch whose features and spectrograms have the same frames.
+    """A batch whose features and spectrograms begin and end together.
 
     Attributes:
-        features: (batch, frames, width).
-        lengths: valid frames (batch,).
-        mixture: complex (batch, frames, bins), zero behind the lengths.
-        sources: complex (batch, sources, frames, bins).
+        features: (batch, frames, width); every frame has one window of the spectrogram, or several.
+        lengths: valid windows (batch,).
+        mixture: complex (batch, windows, bins), zero behind the lengths.
+        sources: complex (batch, sources, windows, bins).
     """
 
     features: Tensor
@@ -172,8 +186,7 @@ class MaskTask(Task[C]):
         """Metrics of a clip: estimates and targets (sources, samples), mixture (samples,)."""
 
     def head(self, width: int, frame_rate: float) -> nn.Module:
-        self._spacing(frame_rate)
-        return MaskHead(width, self.sources, self.config)
+        return MaskHead(width, self.sources, self.config, self._spacing(frame_rate)[1])
 
     def loss(self, head: nn.Module, heard: Heard, generator: torch.Generator) -> Loss:
         """Mean over clips of the error per frame and source."""
@@ -208,33 +221,35 @@ class MaskTask(Task[C]):
         Raises:
             CorpusError: a clip and its sources have other lengths, or features another length than their sound.
         """
-        hop, repeat = self._spacing(heard.frame_rate)
+        hop, split = self._spacing(heard.frame_rate)
         device = heard.features.device
         features, mixtures, sources = [], [], []
         for row, (mixture, targets) in enumerate(self._sounds(heard.clips)):
-            own = heard.features[row, : int(heard.lengths[row])].repeat_interleave(repeat, 0)
+            own = heard.features[row, : int(heard.lengths[row])]
             spectrogram = self._transform(np.concatenate([mixture[None], targets]), hop).to(device)  # (1 + sources, frames, bins)
-            spectrogram = spectrogram[:, heard.first[row] * repeat :]
-            count = spectrogram.shape[1] if whole else min(spectrogram.shape[1], len(own))
-            if whole and abs(count - len(own)) > TOLERANCE * repeat:
+            spectrogram = spectrogram[:, heard.first[row] * split :]
+            windows = len(own) * split
+            count = spectrogram.shape[1] if whole else min(spectrogram.shape[1], windows)
+            if whole and abs(count - windows) > TOLERANCE * split:
                 raise CorpusError(
                     f"{heard.clips[row].place}: {heard.clips[row].id} has {len(own)} frames of features and {count} windows of sound; "
                     "the encoder's frame rate is not what its configuration says."
                 )
-            features.append(nn.functional.pad(own[:count], (0, 0, 0, max(0, count - len(own)))))
+            frames = -(-count // split)
+            features.append(nn.functional.pad(own[:frames], (0, 0, 0, max(0, frames - len(own)))))
             mixtures.append(spectrogram[0, :count])
             sources.append(spectrogram[1:, :count].transpose(0, 1))
-        lengths = torch.tensor([len(one) for one in features])
+        lengths = torch.tensor([len(one) for one in mixtures])
         padded = [pad_sequence(rows, batch_first=True) for rows in (features, mixtures, sources)]
         return Spectra(padded[0], lengths, padded[1], padded[2].transpose(1, 2))
 
     def _spacing(self, frame_rate: float) -> tuple[int, int]:
         """Samples from window to window, and windows for each frame of the encoder."""
-        repeat = math.ceil(LEAST_FRAMES / frame_rate)
-        hop = SAMPLE_RATE / (frame_rate * repeat)
+        split = math.ceil(self.config.windows / frame_rate)
+        hop = SAMPLE_RATE / (frame_rate * split)
         if hop != round(hop):
             raise ValueError(f"{self.corpus.task} needs a whole number of samples for each frame, and {frame_rate:g} a second give none.")
-        return round(hop), repeat
+        return round(hop), split
 
     def _sounds(self, clips: Sequence[Clip]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Mixture (samples,) and sources (sources, samples) of every clip."""

@@ -91,22 +91,38 @@ def test_masks_of_a_clip_are_those_of_the_clip_alone_and_zero_behind_its_end() -
     torch.testing.assert_close(both[1, :, :5], head(features[1:, :5], torch.tensor([5]))[0])
 
 
-@pytest.mark.parametrize(("rate", "hop"), [(100.0, 160), (50.0, 320), (25.0, 320)])
-def test_windows_lie_on_the_frames_of_the_encoder(mixtures: Corpus, rate: float, hop: int) -> None:
-    task = Separation(mixtures, SeparationConfig(**SMALL))
+def test_a_frame_has_as_many_windows_as_it_is_split_into_and_a_mask_for_each() -> None:
+    torch.manual_seed(0)
+    head = MaskHead(4, 2, SeparationConfig(**SMALL), split=4).eval()
+    features = torch.randn(2, 3, 4)
+    both = head(features, torch.tensor([11, 5]))
+    assert both.shape == (2, 2, 11, 257)
+    assert not both[1, :, 5:].any()
+    torch.testing.assert_close(both[1, :, :5], head(features[1:, :2], torch.tensor([5]))[0])
+    assert all(not torch.equal(both[0, 0, place], both[0, 0, place + 1]) for place in range(10))
+
+
+@pytest.mark.parametrize(("rate", "windows", "hop"), [(100, 50, 160), (50, 50, 320), (25, 50, 320), (25, 100, 160), (50, 60, 160)])
+def test_windows_lie_on_the_frames_of_the_encoder(mixtures: Corpus, rate: float, windows: int, hop: int) -> None:
+    task = Separation(mixtures, SeparationConfig(**SMALL, windows=windows))
+    split = round(16000 / hop / rate)
     frames = round(SAMPLES / 16000 * rate)
     found = task.spectra(heard(mixtures, frames, rate), whole=True)
     assert found.mixture.shape == (1, 1 + SAMPLES // hop, 257)
-    assert found.features.shape[:2] == found.mixture.shape[:2]
+    assert found.lengths.tolist() == [1 + SAMPLES // hop]
+    assert found.features.shape[1] == math.ceil((1 + SAMPLES // hop) / split)
+    assert task.head(4, rate)(found.features, found.lengths).shape == found.sources.shape
     torch.testing.assert_close(found.sources.sum(1), found.mixture, atol=0.02, rtol=0)  # files have 16 bits
 
 
-def test_a_crop_takes_the_windows_of_its_frames(mixtures: Corpus) -> None:
-    task = Separation(mixtures, SeparationConfig(**SMALL, crop_seconds=0.2))
+@pytest.mark.parametrize("split", [1, 2])
+def test_a_crop_takes_the_windows_of_its_frames(mixtures: Corpus, split: int) -> None:
+    task = Separation(mixtures, SeparationConfig(**SMALL, crop_seconds=0.2, windows=50 * split))
     whole = task.spectra(heard(mixtures, 25), whole=True)
     part = task.spectra(heard(mixtures, 10, first=6), whole=False)
-    torch.testing.assert_close(part.mixture, whole.mixture[:, 6:16])
-    assert part.lengths.tolist() == [10]
+    torch.testing.assert_close(part.mixture, whole.mixture[:, 6 * split : 16 * split])
+    assert part.lengths.tolist() == [10 * split]
+    assert part.features.shape[1] == 10
 
 
 def test_masks_that_divide_the_spectrum_separate_two_tones(mixtures: Corpus) -> None:
@@ -181,6 +197,10 @@ def test_what_does_not_fit_is_named(mixtures: Corpus) -> None:
         task.head(4, 49.3)
     with pytest.raises(ValueError, match="fft: 320; give an even number above 320"):
         SeparationConfig(fft=320)
+    with pytest.raises(ValueError, match="fft: 200; give an even number above 200 samples, from one of 80 windows"):
+        SeparationConfig(fft=200, windows=80)
+    with pytest.raises(ValueError, match="windows: 0; give at least 1"):
+        SeparationConfig(windows=0)
     write_wav(mixtures.folder / "high.wav", np.zeros(100, np.float32))
     with pytest.raises(CorpusError, match=r"line 1: high\.wav has 100 samples and .*mix\.wav 8000"):
         task.spectra(heard(mixtures, 25), whole=True)
