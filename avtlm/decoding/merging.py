@@ -13,8 +13,9 @@ from dataclasses import replace
 from avtlm.decoding.captions import spread_words
 from avtlm.decoding.result import Word
 
-AGREE = 0.4  # seconds by which times of the same word in two windows may differ
+AGREE = 0.4  # seconds by which times of the same word in two windows differ less
 AGREE_GUESSED = 2.0  # the same of times that are only shared out
+ROUNDING = 1e-6  # seconds: a difference of AGREE is none less, however it is rounded
 
 
 def timed(words: Sequence[Word], start: float, end: float) -> list[tuple[float, float]]:
@@ -72,7 +73,7 @@ def _common(
         for j in range(len(right) - 1, -1, -1):
             best[i][j] = max(best[i + 1][j], best[i][j + 1])
             distance = abs(left_times[i] - right_times[j])
-            if left[i].text == right[j].text and distance <= agree:
+            if left[i].text == right[j].text and distance < agree - ROUNDING:
                 count, cost = best[i + 1][j + 1]
                 best[i][j] = max(best[i][j], (count + 1, cost - distance))
     pairs, i, j = [], 0, 0
