@@ -13,8 +13,8 @@ from dataclasses import replace
 from avtlm.decoding.captions import spread_words
 from avtlm.decoding.result import Word
 
-AGREE = 0.4  # seconds by which times of the same word in two windows differ less
-AGREE_GUESSED = 2.0  # the same of times that are only shared out
+AGREE = 0.4  # seconds: times of the same word in two windows differ by less
+AGREE_GUESSED = 2.0  # the same, of times that are only shared out
 ROUNDING = 1e-6  # seconds: a difference of AGREE is none less, however it is rounded
 
 

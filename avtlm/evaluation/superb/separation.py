@@ -232,10 +232,10 @@ class MaskTask(Task[C]):
             count = spectrogram.shape[1] if whole else min(spectrogram.shape[1], windows)
             if whole and abs(count - windows) > TOLERANCE * split:
                 raise CorpusError(
-                    f"{heard.clips[row].place}: {heard.clips[row].id} has {len(own)} frames of features and {count} windows of sound; "
+                    f"{heard.clips[row].place}: {heard.clips[row].id} has {windows} windows by its features and {count} by its sound; "
                     "the encoder's frame rate is not what its configuration says."
                 )
-            frames = -(-count // split)
+            frames = math.ceil(count / split)
             features.append(nn.functional.pad(own[:frames], (0, 0, 0, max(0, frames - len(own)))))
             mixtures.append(spectrogram[0, :count])
             sources.append(spectrogram[1:, :count].transpose(0, 1))

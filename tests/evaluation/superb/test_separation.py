@@ -191,7 +191,7 @@ def test_enhancement_measures_quality_intelligibility_and_gain(tmp_path: Path) -
 
 def test_what_does_not_fit_is_named(mixtures: Corpus) -> None:
     task = Separation(mixtures, SeparationConfig(**SMALL))
-    with pytest.raises(CorpusError, match="mix has 60 frames of features and 26 windows"):
+    with pytest.raises(CorpusError, match="mix has 60 windows by its features and 26 by its sound"):
         task.spectra(heard(mixtures, 60), whole=True)
     with pytest.raises(ValueError, match="a whole number of samples for each frame"):
         task.head(4, 49.3)
