@@ -45,6 +45,12 @@ def test_repeated_words_stay_repeated() -> None:
     assert merged(words[:6], words[3:], (0.0, 3.0), (1.5, 4.0)) == "no no no no no no no no"
 
 
+def test_repeated_words_without_times_are_paired_with_the_nearest() -> None:
+    """Shared out by letters, every word has others of its kind within reach; a longer sequence of them would drop words."""
+    words = untimed(said("no " * 24))
+    assert merged(words[:14], words[10:], (0.0, 7.0), (5.0, 12.0)) == " ".join(["no"] * 24)
+
+
 def test_nothing_in_common_leaves_it_to_the_times() -> None:
     left, right = said("one two three four five six"), said("for fife sics seven eight", 1.5)
     assert merged(left, right, (0.0, 3.0), (1.5, 4.0)) == "one two three four five sics seven eight"
